@@ -1,0 +1,61 @@
+"""The only file that knows that fairseq and torch have versions.
+
+Importing it registers the few types that fairseq's checkpoints hold besides tensors, so that torch loads them with
+weights only. Without that, no checkpoint of fairseq loads under torch 2.6 or later. Nothing here ever loads a pickle
+that may carry code.
+"""
+
+import argparse
+import pickle
+from importlib import metadata
+
+import numpy
+import torch
+
+from fairseq_seqkd.errors import Refusal
+
+
+def _safe_types():
+    """argparse.Namespace, and the NumPy types that validation BLEU (`--eval-bleu`) leaves in a checkpoint."""
+    core = getattr(numpy, "_core", None) or numpy.core  # NumPy 2 renamed it
+    types = [argparse.Namespace, core.multiarray._reconstruct, core.multiarray.scalar, numpy.ndarray, numpy.dtype]
+    names = ("Int64DType", "Float64DType", "Int32DType", "Float32DType")
+    return types + [getattr(numpy.dtypes, name) for name in names if hasattr(getattr(numpy, "dtypes", None), name)]
+
+
+if hasattr(torch.serialization, "add_safe_globals"):
+    torch.serialization.add_safe_globals(_safe_types())
+
+
+def read_checkpoint(path):
+    """The state dictionary of a checkpoint on the CPU, tensors mapped from the file rather than read.
+
+    Raises Refusal for a file that is absent, damaged, or that would run code when unpickled.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise Refusal(f"the checkpoint {path} does not exist; check the path") from None
+    except IsADirectoryError:
+        raise Refusal(f"{path} is a directory; name the checkpoint file in it, such as checkpoint_last.pt") from None
+    except PermissionError:
+        raise Refusal(f"the checkpoint {path} may not be read; check its permissions") from None
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            raise Refusal(
+                f"the checkpoint {path} is refused, because it holds objects that could run code when loaded; "
+                "use one that was written by fairseq-train"
+            ) from None
+        raise Refusal(f"the checkpoint {path} is damaged or no checkpoint at all; copy it again") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError):
+        raise Refusal(f"the checkpoint {path} is damaged or no checkpoint at all; copy it again") from None
+
+
+def versions():
+    """{"fairseq": "ve-fairseq 0.12.3", "torch": "2.13.0+cpu"}: what results depend on, besides the data."""
+    for name in ("ve-fairseq", "fairseq-fixed", "fairseq"):
+        try:
+            return {"fairseq": f"{name} {metadata.version(name)}", "torch": torch.__version__}
+        except metadata.PackageNotFoundError:
+            continue
+    return {"fairseq": "unknown", "torch": torch.__version__}

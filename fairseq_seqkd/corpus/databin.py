@@ -1,0 +1,105 @@
+"""fairseq's binarised text (a data-bin): which files a split has, and a writer that needs 12 bytes a sentence.
+
+fairseq's own builder keeps Python lists of sizes, and its merge overflows past 2 GiB under NumPy 2.
+"""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_seqkd.errors import Refusal
+
+MAGIC = b"MMIDIDX\x00\x00"
+CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4, np.dtype(np.uint32): 9}  # fairseq/data/indexed_dataset.py
+
+
+def token_dtype(vocabulary):
+    """The type that fairseq-preprocess takes for a dictionary of this size."""
+    return np.dtype(np.uint16 if vocabulary < 65500 else np.uint32)
+
+
+class Split:
+    """The files of one split: `train` of a data-bin, for one pair of languages."""
+
+    def __init__(self, folder, name, source_lang, target_lang):
+        self.folder, self.name = Path(folder), name
+        self.source_lang, self.target_lang = source_lang, target_lang
+        for pair in (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"):
+            if (self.folder / f"{name}.{pair}.{source_lang}.bin").is_file():
+                self.pair = pair
+                break
+        else:
+            text = self.folder / f"{name}.{source_lang}-{target_lang}.{source_lang}"
+            if text.is_file():
+                raise Refusal(f"{text} is not binarised; run fairseq-preprocess with --dataset-impl mmap")
+            raise Refusal(
+                f"there is no split {name!r} for {source_lang}-{target_lang} in {self.folder}; "
+                f"it has: {', '.join(self.splits()) or 'none'}"
+            )
+        for prefix in (self.prefix(source_lang), self.prefix(target_lang)):
+            index = prefix.with_name(prefix.name + ".idx")
+            if index.is_file() and index.open("rb").read(len(MAGIC)) != MAGIC:
+                raise Refusal(f"{index} is no index of fairseq's mmap format; run fairseq-preprocess again")
+
+    def splits(self):
+        return sorted({file.name.split(".")[0] for file in self.folder.glob("*.bin")})
+
+    def prefix(self, lang):
+        """The path of a side without its ending."""
+        return self.folder / f"{self.name}.{self.pair}.{lang}"
+
+    def files(self, lang):
+        """[.bin, .idx] of a side; empty where there is none, as on the target side of monolingual text."""
+        prefix = self.prefix(lang)
+        files = [prefix.with_name(prefix.name + ending) for ending in (".bin", ".idx")]
+        return files if all(file.is_file() for file in files) else []
+
+    def dtype(self, lang):
+        """The type of a side's tokens, as its index says."""
+        index = self.files(lang)[1]
+        with index.open("rb") as file:
+            code = file.read(len(MAGIC) + 9)[-1]
+        for dtype, known in CODES.items():
+            if known == code:
+                return dtype
+        raise Refusal(f"{index} holds tokens of an unknown type ({code}); run fairseq-preprocess again")
+
+
+class Writer:
+    """Writes one side of a split, sentence by sentence or in blocks; memory is four bytes a sentence until closed."""
+
+    def __init__(self, prefix, dtype):
+        self.prefix, self.dtype = Path(prefix), np.dtype(dtype)
+        self.data = self.prefix.with_name(self.prefix.name + ".bin").open("wb")
+        self.sizes = []  # arrays, one for each call of add
+
+    def add(self, tokens, sizes):
+        """tokens: (sum of sizes,) ids, every sentence closed by EOS; sizes: (sentences,)."""
+        self.data.write(np.ascontiguousarray(tokens, dtype=self.dtype).tobytes())
+        self.sizes.append(np.asarray(sizes, dtype=np.int32))
+
+    def close(self):
+        self.data.flush()
+        os.fsync(self.data.fileno())
+        self.data.close()
+        sizes = np.concatenate(self.sizes) if self.sizes else np.zeros(0, np.int32)
+        with self.prefix.with_name(self.prefix.name + ".idx").open("wb") as index:
+            index.write(MAGIC + struct.pack("<QBQ", 1, CODES[self.dtype], len(sizes)))
+            index.write(sizes.tobytes())
+            pointers = np.zeros(len(sizes), np.int64)
+            np.cumsum(sizes[:-1], out=pointers[1:], dtype=np.int64)
+            pointers *= self.dtype.itemsize
+            index.write(pointers.tobytes())
+            index.flush()
+            os.fsync(index.fileno())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.close()
+        else:
+            self.data.close()

@@ -1,0 +1,125 @@
+"""A distilled directory: begun with one set of settings, filled part by part by any number of workers, then finished.
+
+manifest.json            settings; `complete` is false until everything is there
+parts/000012.part        committed work; parts/000012.lock is held while somebody works on it
+hypotheses.safetensors   every n-best list, once all parts are there (the parts are then removed)
+seq_kd/ seq_inter/       the views
+decoding.log             who worked when: the only file that differs between two runs
+"""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from fairseq_seqkd.corpus import hypotheses, manifest
+from fairseq_seqkd.corpus.files import lock, remove_partials
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.version import __version__
+
+
+class Distilled:
+    """Claims, commits and completes the parts of one directory."""
+
+    def __init__(self, folder, settings, parts):
+        self.folder, self.settings, self.parts = Path(folder), settings, parts
+        self.parts_folder = self.folder / "parts"
+        self.complete = False
+
+    @property
+    def signature(self):
+        return manifest.signature(self.settings, __version__)
+
+    def begin(self):
+        """Creates the directory, or continues it. Refuses one that was begun with other settings."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with lock(self.folder / ".lock", wait=True):
+                found = manifest.read(self.folder)
+                if found is None:
+                    self._refuse_foreign_files()
+                    manifest.write(self.folder, self._manifest(complete=False))
+                else:
+                    self._compare(found)
+                    self.complete = bool(found.get("complete"))
+                if not self.complete:
+                    self.parts_folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise Refusal(f"--distill-dir {self.folder} cannot be used: {error.strerror or error}") from None
+
+    def _manifest(self, **more):
+        return {
+            "kind": "distilled",
+            "version": __version__,
+            "signature": self.signature,
+            "settings": self.settings,
+            "sentences": self.settings["data"]["sentences"],
+            **more,
+        }
+
+    def _refuse_foreign_files(self):
+        if any(file.name != ".lock" for file in self.folder.iterdir()):
+            raise Refusal(f"--distill-dir {self.folder} has files in it, but no {manifest.NAME}; name a new or empty one")
+
+    def _compare(self, found):
+        if found.get("kind") != "distilled":
+            raise Refusal(f"--distill-dir {self.folder} holds something else ({found.get('kind')}); name another one")
+        changes = manifest.differences(
+            {"version": found.get("version"), **(found.get("settings") or {})}, {"version": __version__, **self.settings}
+        )
+        if changes:
+            raise Refusal(
+                f"--distill-dir {self.folder} was begun with other settings: {'; '.join(changes)}; "
+                "use the same ones to continue it, or name a new directory"
+            )
+
+    def path(self, part):
+        return self.parts_folder / f"{part:06d}.part"
+
+    def done(self):
+        """The parts that are committed."""
+        if self.complete:
+            return set(range(self.parts))
+        return {int(file.stem) for file in self.parts_folder.glob("*.part") if file.stem.isdigit()}
+
+    @contextlib.contextmanager
+    def claim(self, part):
+        """Yields whether this process should do the part: nobody else is at it, and it is not there yet."""
+        if self.path(part).exists():
+            yield False
+            return
+        lock_path = self.parts_folder / f"{part:06d}.lock"
+        try:
+            with lock(lock_path) as held:
+                # Looked at again under the lock: another worker may have committed it in between.
+                yield held and not self.path(part).exists()
+                if held:
+                    lock_path.unlink(missing_ok=True)
+        except FileNotFoundError:  # another worker has finished the directory, and parts/ is gone
+            yield False
+
+    def commit(self, part, block):
+        """Writes a part, whole or not at all."""
+        hypotheses.write_part(self.path(part), block)
+
+    def finish(self, build):
+        """Makes the store, the views and the manifest out of the parts, once all are there.
+
+        Args: build: (store) -> what the manifest should say besides the settings; writes the views.
+        Returns whether the directory is complete now; False where parts are still missing.
+        """
+        with lock(self.folder / ".lock", wait=True):
+            found = manifest.read(self.folder)
+            if not (found and found.get("complete")):
+                missing = set(range(self.parts)) - self.done()
+                if missing:
+                    return False
+                remove_partials(self.folder)
+                hypotheses.merge([self.path(part) for part in range(self.parts)], self.folder / hypotheses.NAME)
+                store = hypotheses.Hypotheses(self.folder)
+                expected = self.settings["data"]["sentences"]
+                if len(store) != expected:
+                    raise Refusal(f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; decode it anew")
+                manifest.write(self.folder, self._manifest(**build(store), complete=True))
+            self.complete = True
+            shutil.rmtree(self.parts_folder, ignore_errors=True)
+        return True

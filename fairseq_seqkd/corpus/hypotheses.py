@@ -1,0 +1,208 @@
+"""The n-best store: every hypothesis of every sentence as token ids, with its scores.
+
+While decoding, a part is one file under parts/; a finished directory has them all in one file, `hypotheses.safetensors`,
+in the order of the sentences. Both are safetensors files: memory-mapped, readable from any language, and no pickle.
+
+Arrays (H hypotheses of n sentences, best first as the teacher ranks them, the sentences in order):
+    counts      (n,) uint16    hypotheses of each sentence; 0 where the source was too long to decode
+    lengths     (H,) int32     tokens of each hypothesis, without the closing EOS
+    tokens      (sum,) uint16 or uint32   the target dictionary's ids
+    scores      (H,) float32   what the search ranks by: log-probability over length^lenpen
+    log_probs   (H,) float32   sum of token log-probabilities, EOS included, in nats
+    hit_limit   (H,) uint8     1 where the length limit ended the hypothesis
+    similarity  (H,) float32   similarity to gold, larger is closer; absent for a split without targets
+A whole store also has `blocks` (parts + 1, 3) int64: sentences, hypotheses and tokens before each part, so that one
+sentence is found without reading the others.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.errors import Refusal
+
+NAME = "hypotheses.safetensors"
+PER_HYPOTHESIS = {"lengths": np.int32, "scores": np.float32, "log_probs": np.float32, "hit_limit": np.uint8}
+OPTIONAL = {"similarity": np.float32}
+DTYPE_NAMES = {  # as the safetensors format spells them
+    np.dtype(np.uint8): "U8",
+    np.dtype(np.uint16): "U16",
+    np.dtype(np.uint32): "U32",
+    np.dtype(np.int32): "I32",
+    np.dtype(np.float32): "F32",
+}
+
+
+@dataclass
+class Hypothesis:
+    """One hypothesis of one sentence."""
+
+    tokens: np.ndarray  # ids without the closing EOS
+    score: float
+    log_prob: float
+    hit_limit: bool
+    similarity: Optional[float] = None
+
+
+class Block:
+    """The n-best lists of consecutive sentences, as the arrays described above."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+        self.counts = arrays["counts"]
+        self._first = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+        self._token = np.concatenate([[0], np.cumsum(arrays["lengths"], dtype=np.int64)])
+
+    @classmethod
+    def from_lists(cls, nbests, dtype, with_similarity):
+        """nbests: for each sentence its list of Hypothesis, best first; dtype: of the token ids."""
+        flat = [hypothesis for nbest in nbests for hypothesis in nbest]
+        tokens = [hypothesis.tokens for hypothesis in flat]
+        arrays = {
+            "counts": np.array([len(nbest) for nbest in nbests], np.uint16),
+            "lengths": np.array([len(t) for t in tokens], np.int32),
+            "tokens": np.concatenate(tokens).astype(dtype) if tokens else np.zeros(0, dtype),
+            "scores": np.array([h.score for h in flat], np.float32),
+            "log_probs": np.array([h.log_prob for h in flat], np.float32),
+            "hit_limit": np.array([h.hit_limit for h in flat], np.uint8),
+        }
+        if with_similarity:
+            arrays["similarity"] = np.array([h.similarity for h in flat], np.float32)
+        return cls(arrays)
+
+    def __len__(self):
+        return len(self.counts)
+
+    def nbest(self, i):
+        """The list of Hypothesis of the i-th sentence of this block."""
+        similarity = self.arrays.get("similarity")
+        found = []
+        for h in range(self._first[i], self._first[i + 1]):
+            found.append(
+                Hypothesis(
+                    self.arrays["tokens"][self._token[h] : self._token[h + 1]],
+                    float(self.arrays["scores"][h]),
+                    float(self.arrays["log_probs"][h]),
+                    bool(self.arrays["hit_limit"][h]),
+                    None if similarity is None else float(similarity[h]),
+                )
+            )
+        return found
+
+    def check(self, path):
+        """Refuses arrays that do not fit together: a damaged file, or one that is not ours."""
+        arrays, n_hypotheses = self.arrays, int(self.counts.sum(dtype=np.int64))
+        sound = (
+            all(len(arrays[key]) == n_hypotheses for key in (*PER_HYPOTHESIS, *OPTIONAL) if key in arrays)
+            and (n_hypotheses == 0 or int(arrays["lengths"].min()) >= 0)
+            and len(arrays["tokens"]) == int(arrays["lengths"].sum(dtype=np.int64))
+        )
+        if not sound:
+            raise Refusal(f"{path} is damaged: its arrays do not fit together; remove it and decode again")
+
+
+def write_part(path, block):
+    """Writes a part, whole or not at all."""
+    with whole_file(path) as file:
+        file.write(to_safetensors(block.arrays))
+
+
+def read_part(path):
+    """The Block in a part. Raises Refusal for a file that is damaged."""
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise Refusal(f"{path} is damaged ({error}); remove it and run the command again") from None
+    if not {"counts", "tokens", *PER_HYPOTHESIS} <= set(arrays) or any(a.ndim != 1 for a in arrays.values()):
+        raise Refusal(f"{path} is not a part of an n-best store; remove it and run the command again")
+    block = Block(arrays)
+    block.check(path)
+    return block
+
+
+def merge(part_paths, out):
+    """Writes one store from parts in order; memory is that of one part. Afterwards they may be removed."""
+    blocks, layout = np.zeros((len(part_paths) + 1, 3), np.int64), {}
+    for i, path in enumerate(part_paths):
+        block = read_part(path)
+        mine = (len(block), int(block.counts.sum(dtype=np.int64)), len(block.arrays["tokens"]))
+        blocks[i + 1] = blocks[i] + mine
+        layout = layout or {key: array.dtype for key, array in sorted(block.arrays.items())}
+        if layout != {key: array.dtype for key, array in sorted(block.arrays.items())}:
+            raise Refusal(f"{path} holds other arrays than the parts before it; remove it and run the command again")
+    sentences, hypotheses, tokens = (int(total) for total in blocks[-1])
+    totals = {**{key: hypotheses for key in layout}, "counts": sentences, "tokens": tokens}
+    with whole_file(out) as file:
+        header, offset = {}, 0
+        # The widest types first, so that every array is aligned to its own type in the file.
+        order = sorted(layout, key=lambda key: (-layout[key].itemsize, key))
+        for key, dtype, shape, size in [("blocks", "I64", list(blocks.shape), blocks.nbytes)] + [
+            (key, DTYPE_NAMES[layout[key]], [totals[key]], totals[key] * layout[key].itemsize) for key in order
+        ]:
+            header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
+            offset += size
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        file.write(struct.pack("<Q", len(text)) + text + blocks.tobytes())
+        for key in order:
+            for path in part_paths:
+                with safe_open(str(path), framework="numpy") as part:
+                    file.write(part.get_tensor(key).tobytes())
+
+
+class Hypotheses:
+    """A finished store, memory-mapped: `store[i]` is the n-best list of sentence i, `store.blocks()` streams it all."""
+
+    def __init__(self, folder):
+        self.path = Path(folder) / NAME
+        try:
+            self._file = safe_open(str(self.path), framework="numpy")
+            self._bounds = self._file.get_tensor("blocks")
+        except FileNotFoundError:
+            raise Refusal(f"there is no {self.path}; decode the split to its end first") from None
+        except (SafetensorError, OSError, ValueError, OverflowError) as error:
+            raise Refusal(f"{self.path} is damaged ({error}); decode the split again") from None
+        self._keys = set(self._file.keys()) - {"blocks"}
+        if not {"counts", "tokens", *PER_HYPOTHESIS} <= self._keys or self._bounds.ndim != 2 or not len(self._bounds):
+            raise Refusal(f"{self.path} is not an n-best store; decode the split again")
+        self._recent = (None, None)
+
+    def __len__(self):
+        return int(self._bounds[-1, 0])
+
+    @property
+    def has_similarity(self):
+        return "similarity" in self._keys
+
+    def block(self, b):
+        """The Block of the b-th part."""
+        if self._recent[0] != b:
+            (s0, h0, t0), (s1, h1, t1) = self._bounds[b], self._bounds[b + 1]
+            ranges = {"counts": (s0, s1), "tokens": (t0, t1)}
+            arrays = {}
+            for key in self._keys:
+                first, last = ranges.get(key, (h0, h1))
+                arrays[key] = self._file.get_slice(key)[int(first) : int(last)]
+            block = Block(arrays)
+            block.check(self.path)
+            self._recent = (b, block)
+        return self._recent[1]
+
+    def blocks(self):
+        """Yields (id of the first sentence, Block), in order."""
+        for b in range(len(self._bounds) - 1):
+            yield int(self._bounds[b, 0]), self.block(b)
+
+    def __getitem__(self, sentence):
+        if not 0 <= sentence < len(self):
+            raise IndexError(sentence)
+        b = int(np.searchsorted(self._bounds[:, 0], sentence, side="right")) - 1
+        return self.block(b).nbest(sentence - int(self._bounds[b, 0]))

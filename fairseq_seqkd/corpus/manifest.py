@@ -1,0 +1,84 @@
+"""manifest.json: who made a directory, from what and how, and whether it is finished.
+
+A manifest holds nothing that differs between two runs of the same work: no time, host, rank, or count of restarts.
+"""
+
+import json
+from pathlib import Path
+
+from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.errors import Refusal
+
+NAME = "manifest.json"
+FORMAT = "fairseq_seqkd/1"
+SHORT_HASH = 12  # digits of a hash in a signature: enough to tell files apart, short enough to read
+
+
+def read(folder):
+    """The manifest of a folder, or None where there is none. Raises Refusal for one that is no manifest of ours."""
+    path = Path(folder) / NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path} cannot be read ({error}); restore it, or make the directory anew") from None
+    try:
+        manifest = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise Refusal(f"{path} is damaged ({error}); restore it, or make the directory anew") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise Refusal(f"{path} is not a manifest of format {FORMAT}; make the directory anew with this version")
+    return manifest
+
+
+def write(folder, manifest):
+    """Writes a manifest in one fixed form, atomically."""
+    with whole_file(Path(folder) / NAME) as file:
+        file.write((dump({"format": FORMAT, **manifest}) + "\n").encode())
+
+
+def dump(value, indent=0):
+    """JSON in one fixed form: a line for each entry of a dictionary, a list on one line however long it is."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    inner = " " * (indent + 1)
+    entries = (f"{inner}{json.dumps(key)}: {dump(value[key], indent + 1)}" for key in sorted(value))
+    return "{\n" + ",\n".join(entries) + "\n" + " " * indent + "}"
+
+
+def differences(before, now, prefix=""):
+    """Sentences that say where two trees of settings differ: ["search.beam was 5, now 10"]."""
+    found = []
+    for key in sorted(set(before) | set(now)):
+        old, new, name = before.get(key), now.get(key), prefix + key
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, name + ".")
+        elif old != new:
+            found.append(f"{name} was {shorten(old)}, now {shorten(new)}")
+    return found
+
+
+def shorten(value):
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def signature(settings, version):
+    """One line in sacrebleu's manner that says how pseudo-targets were made; every report prints it.
+
+    Example: teacher:3f2a5c0b9d11|beam:5|nbest:5|lenpen:1.0|engine:fairseq-0.12.3|data:9c1b...|similarity:bleu|version:0.1.0
+    """
+    search = settings["search"]
+    fields = {
+        "teacher": "+".join(digest[:SHORT_HASH] for digest in settings["teacher"]["sha256"]),
+        "beam": search["beam"],
+        "nbest": search["nbest"],
+        "lenpen": search["lenpen"],
+        "sampling": "yes" if search["sampling"] else None,
+        "engine": settings["engine"]["name"] + "-" + settings["engine"]["fairseq"].split()[-1],
+        "data": settings["data"]["source_sha256"][:SHORT_HASH],
+        "similarity": settings["similarity"]["metric"] if settings["similarity"] else None,
+        "version": version,
+    }
+    return "|".join(f"{key}:{value}" for key, value in fields.items() if value is not None)

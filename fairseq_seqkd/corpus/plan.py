@@ -1,0 +1,70 @@
+"""The batch plan: a function of the source lengths and the options alone, never of who decodes.
+
+A part is a run of consecutive sentences, and inside a part the sentences are batched by length. So parts written in
+order are the corpus in order, finishing needs no sorting, and memory does not grow with the corpus. fairseq's own
+batching permutes by seed, drops by gold length, and throws the last batch away.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+DEFAULT_MAX_TOKENS = 4000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cuts `sentences` sentences into parts of `part_size`, and a part into batches."""
+
+    sentences: int
+    part_size: int
+    max_tokens: int  # source tokens of a batch, padding included
+    max_sentences: int  # sentences of a batch
+
+    @property
+    def parts(self):
+        return -(-self.sentences // self.part_size)
+
+    def bounds(self, part):
+        """(first sentence, first sentence after) of a part."""
+        return part * self.part_size, min((part + 1) * self.part_size, self.sentences)
+
+    def batches(self, part, sizes, longest):
+        """The batches of a part: arrays of sentence ids, longest sentences first.
+
+        Args:
+            sizes: (sentences,) source lengths of the whole split, memory-mapped.
+            longest: sentences with more source tokens than this are in no batch.
+        """
+        first, last = self.bounds(part)
+        lengths = np.asarray(sizes[first:last])
+        order = np.argsort(-lengths, kind="stable")  # longest first: memory problems show at once
+        order = order[lengths[order] <= longest]
+        batches, start = [], 0
+        while start < len(order):
+            widest = max(int(lengths[order[start]]), 1)
+            count = min(max(self.max_tokens // widest, 1), self.max_sentences)
+            batches.append(order[start : start + count] + first)
+            start += count
+        return batches
+
+
+def part_size(sentences, wanted=0):
+    """Sentences in a part: what the user wants; else about 1/64 of the split, but 1,024 to 4,096.
+
+    A part is what a killed worker loses, and what the last worker makes the others wait for.
+    """
+    return wanted if wanted > 0 else min(max(-(-sentences // 64), 1024), 4096)
+
+
+def make_plan(sentences, max_tokens=None, max_sentences=None, wanted_part_size=0):
+    """The plan for a split, from fairseq's --max-tokens and --batch-size."""
+    if max_tokens is None and max_sentences is None:
+        max_tokens = DEFAULT_MAX_TOKENS
+    unlimited = np.iinfo(np.int64).max
+    return Plan(
+        sentences,
+        part_size(sentences, wanted_part_size),
+        int(max_tokens or unlimited),
+        int(max_sentences or unlimited),
+    )

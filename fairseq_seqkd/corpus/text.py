@@ -1,0 +1,40 @@
+"""From token ids to detokenised text: the one place where text is made, because BLEU is a metric of text."""
+
+SENTENCEPIECE, SUBWORD_NMT = "sentencepiece", "@@ "
+
+
+class Detokeniser:
+    """Turns ids into text as fairseq-generate does: symbols, post-processing, then BPE and tokenizer undone."""
+
+    def __init__(self, dictionary, post_process=None, bpe=None, tokenizer=None):
+        self.dictionary, self.post_process, self.bpe, self.tokenizer = dictionary, post_process, bpe, tokenizer
+
+    def __call__(self, tokens):
+        """tokens: ids of one sentence, a closing EOS does not matter. Unknown symbols become one fixed word."""
+        dictionary = self.dictionary
+        special = {dictionary.eos(), dictionary.pad(), dictionary.bos()}
+        symbols = [dictionary[i] for i in map(int, tokens) if i not in special]
+        text = join(symbols, self.post_process)
+        if self.bpe is not None:
+            text = self.bpe.decode(text)
+        if self.tokenizer is not None:
+            text = self.tokenizer.decode(text)
+        return text
+
+
+def join(symbols, post_process):
+    """Joins symbols into a sentence; post_process as fairseq's --post-process."""
+    from fairseq.data.data_utils import post_process as undo
+
+    text = " ".join(symbols)
+    return undo(text, post_process) if post_process else text
+
+
+def guess_post_process(dictionary):
+    """How this dictionary's subwords are joined, seen from its symbols; None where they look like words."""
+    symbols = dictionary.symbols[dictionary.nspecial :]
+    if any(symbol.startswith("\u2581") for symbol in symbols):
+        return SENTENCEPIECE
+    if any(symbol.endswith("@@") for symbol in symbols):
+        return SUBWORD_NMT
+    return None

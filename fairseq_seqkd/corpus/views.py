@@ -1,0 +1,112 @@
+"""Views: data-bins whose targets are the teacher's. `seq_kd` holds its mode, `seq_inter` what is closest to gold.
+
+A view is copied from gold, never linked to it, so that it can be moved and used alone; valid and test are gold. Where
+sentences had to be left out, `rows.npy` maps its rows to gold's sentence ids.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_seqkd.corpus import databin, manifest
+from fairseq_seqkd.corpus.files import sha256, whole_folder
+from fairseq_seqkd.errors import Refusal
+
+SEQ_KD, SEQ_INTER = "seq_kd", "seq_inter"
+ROWS = "rows.npy"
+COPY_BLOCK = 4096  # sentences copied at a time
+
+
+def targets(block, chosen, eos):
+    """The chosen hypotheses of a block, each closed by EOS: (tokens, sizes, indices of the sentences that have one).
+
+    Args: chosen: (sentences,) rank of the hypothesis to take, -1 for none.
+    """
+    rows = np.flatnonzero(chosen >= 0)
+    first = np.concatenate([[0], np.cumsum(block.counts, dtype=np.int64)])
+    ends = np.cumsum(block.arrays["lengths"], dtype=np.int64)
+    picked = first[rows] + chosen[rows]
+    pieces, tokens = [], block.arrays["tokens"]
+    for h in picked:
+        pieces += [tokens[ends[h] - block.arrays["lengths"][h] : ends[h]], np.array([eos], tokens.dtype)]
+    flat = np.concatenate(pieces) if pieces else np.zeros(0, tokens.dtype)
+    return flat, block.arrays["lengths"][picked] + 1, rows
+
+
+def build(folder, view, choose, store, gold, source, eos, facts):
+    """Writes the view `folder/view`, whole or not at all, and returns its manifest.
+
+    Args:
+        choose: Block -> (sentences,) rank of the hypothesis to take, -1 for none.
+        store: Hypotheses; gold: databin.Split of the gold data; source: its source side, indexable by sentence id.
+        facts: what the manifest should also say (signature, version, ...).
+    """
+    with whole_folder(Path(folder) / view) as out:
+        target_prefix = out / gold.prefix(gold.target_lang).name
+        kept = []
+        dtype = next((b.arrays["tokens"].dtype for _, b in store.blocks()), np.dtype(np.uint16))
+        with databin.Writer(target_prefix, dtype) as writer:
+            for first, block in store.blocks():
+                tokens, sizes, rows = targets(block, choose(block), eos)
+                writer.add(tokens, sizes)
+                kept.append((rows + first).astype(np.int64))
+        kept = np.concatenate(kept) if kept else np.zeros(0, np.int64)
+        if len(kept) == len(store):
+            for file in gold.files(gold.source_lang):
+                shutil.copyfile(file, out / file.name)
+        else:
+            with databin.Writer(out / gold.prefix(gold.source_lang).name, gold.dtype(gold.source_lang)) as writer:
+                for start in range(0, len(kept), COPY_BLOCK):
+                    sentences = [np.asarray(source[row]) for row in kept[start : start + COPY_BLOCK].tolist()]
+                    writer.add(np.concatenate(sentences), [len(sentence) for sentence in sentences])
+            with (out / ROWS).open("wb") as file:
+                np.save(file, kept, allow_pickle=False)
+        copy_gold(gold, out)
+        content = {
+            **facts,
+            "kind": "view",
+            "view": view,
+            "split": gold.name,
+            "rows": len(kept),
+            "left_out": len(store) - len(kept),
+            "complete": True,
+            "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(out.iterdir())},
+        }
+        manifest.write(out, content)
+    return content
+
+
+def copy_gold(gold, out):
+    """Copies dictionaries, and every valid and test split of this language pair that is not the decoded one."""
+    for lang in (gold.source_lang, gold.target_lang):
+        shutil.copyfile(gold.folder / f"dict.{lang}.txt", out / f"dict.{lang}.txt")
+    for file in sorted(gold.folder.glob(f"*.{gold.pair}.*")):
+        split = file.name.split(".")[0]
+        if split.startswith(("valid", "test")) and split != gold.name:
+            shutil.copyfile(file, out / file.name)
+
+
+def check_view(folder, view):
+    """Refuses a data directory that is not a finished view of this kind, with its files as they were written."""
+    found = manifest.read(folder)
+    where = f"the data directory {folder}"
+    if found is None:
+        raise Refusal(
+            f"{where} holds no teacher's translations (it has no {manifest.NAME}): criterion {view} trains on the folder "
+            f"{view}/ that fairseq-generate --task teacher_decoding leaves in its --distill-dir; on gold use word_kd"
+        )
+    if found.get("kind") == "distilled":
+        raise Refusal(f"{where} is a distilled directory; train on the view in it, {Path(folder) / view}")
+    if found.get("kind") != "view" or found.get("view") != view:
+        raise Refusal(f"{where} holds {found.get('view')} targets, the criterion is {view}; use the one that fits the other")
+    if not found.get("complete") or not isinstance(found.get("files"), dict):
+        raise Refusal(f"{where} is not finished; run the fairseq-generate command that makes it again, it continues")
+    for name, facts in found["files"].items():
+        file = Path(folder) / Path(name).name
+        if not file.is_file() or file.stat().st_size != facts.get("bytes"):
+            raise Refusal(
+                f"{file} is not the file that belongs to this view (it is missing or has another size); "
+                "copy the view again, or build it anew"
+            )
+    return found

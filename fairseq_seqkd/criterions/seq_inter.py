@@ -1,0 +1,25 @@
+"""Criterion `seq_inter`: likelihood of the hypothesis in the teacher's beam that is closest to gold (section 3.3).
+
+The sequences are those of `distilled/seq_inter`. As in the paper it is meant for fine-tuning a trained student:
+
+    fairseq-train distilled/seq_inter --user-dir fairseq_seqkd --criterion seq_inter --finetune-from-model student.pt ...
+"""
+
+from dataclasses import dataclass
+
+from fairseq.criterions import register_criterion
+
+from fairseq_seqkd.criterions.seq_kd import SeqKDCriterion
+from fairseq_seqkd.criterions.word_kd import WordKDConfig
+
+
+@dataclass
+class SeqInterConfig(WordKDConfig):
+    pass
+
+
+@register_criterion("seq_inter", dataclass=SeqInterConfig)
+class SeqInterCriterion(SeqKDCriterion):
+    """seq_kd on the other view."""
+
+    view = "seq_inter"

@@ -1,0 +1,30 @@
+"""Criterion `seq_kd`: likelihood of the teacher's own translations (Kim & Rush 2016, section 3.2).
+
+The sequences come from the data directory, `distilled/seq_kd`, which the task `teacher_decoding` made; this criterion
+makes sure of that. With `--teacher-path` it adds the word-level term: the paper's "Seq-KD + Word-KD".
+
+    fairseq-train distilled/seq_kd --user-dir fairseq_seqkd --criterion seq_kd ...
+"""
+
+from dataclasses import dataclass
+
+from fairseq.criterions import register_criterion
+
+from fairseq_seqkd.corpus.views import check_view
+from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
+
+
+@dataclass
+class SeqKDConfig(WordKDConfig):
+    pass
+
+
+@register_criterion("seq_kd", dataclass=SeqKDConfig)
+class SeqKDCriterion(WordKDCriterion):
+    """word_kd whose teacher is optional, on a data directory whose targets are the teacher's."""
+
+    needs_teacher = False
+    view = "seq_kd"
+
+    def check_data(self, folder):
+        check_view(folder, self.view)

@@ -1,0 +1,151 @@
+"""Criterion `word_kd`: at every target token, learn from the teacher's distribution besides the token itself.
+
+Kim & Rush 2016, section 3.1. It is fairseq's label-smoothed cross entropy plus one term, and the base of `seq_kd` and
+`seq_inter`, where that term is the paper's "+ Word-KD".
+
+    fairseq-train data-bin --user-dir fairseq_seqkd --criterion word_kd --teacher-path teacher.pt ...
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Optional
+
+from fairseq import utils
+from fairseq.criterions import register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+    LabelSmoothedCrossEntropyCriterionConfig,
+    label_smoothed_nll_loss,
+)
+from fairseq.logging import metrics
+
+from fairseq_seqkd import losses, teachers
+from fairseq_seqkd.errors import Refusal
+
+DEFAULT_ALPHA = 0.5  # the better one of the two that Kim & Rush tried (0.5 and 0.9)
+
+
+@dataclass
+class WordKDConfig(LabelSmoothedCrossEntropyCriterionConfig):
+    teacher_path: Optional[str] = field(
+        default=None,
+        metadata={"help": "checkpoint of the teacher; several separated by colons are an ensemble, their probabilities averaged"},
+    )
+    alpha: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "weight of the teacher's distributions, in [0, 1]; the target's likelihood has 1 - alpha "
+            f"(default: {DEFAULT_ALPHA} with a teacher, 0 without one)"
+        },
+    )
+    temperature: float = field(
+        default=1.0,
+        metadata={"help": "both distributions are flattened by this temperature; the term is multiplied by its square"},
+    )
+
+
+@register_criterion("word_kd", dataclass=WordKDConfig)
+class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
+    """(1 - alpha) * label-smoothed NLL(target) + alpha * T^2 * CE(teacher_T, student_T), summed over tokens.
+
+    In validation the teacher is not asked: loss, nll_loss and ppl are those of label_smoothed_cross_entropy, so that
+    every method can be compared on gold.
+    """
+
+    needs_teacher = True
+
+    def __init__(
+        self,
+        task,
+        sentence_avg,
+        label_smoothing,
+        ignore_prefix_size=0,
+        report_accuracy=False,
+        teacher_path=None,
+        alpha=None,
+        temperature=1.0,
+    ):
+        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
+        if alpha is None:
+            alpha = DEFAULT_ALPHA if teacher_path or self.needs_teacher else 0.0
+        check_options(alpha, temperature, label_smoothing, teacher_path)
+        for folder in utils.split_paths(task.cfg.data):
+            self.check_data(folder)
+        self.alpha = alpha
+        self.temperature = temperature
+        # Not a module, so it is neither trained nor saved, nor switched to training mode (see teachers.py).
+        self.teacher = prepare_teacher(task, teacher_path) if alpha > 0 else None
+
+    def check_data(self, folder):
+        """Any data will do; `seq_kd` and `seq_inter` ask for a finished view."""
+
+    def forward(self, model, sample, reduce=True):
+        """Returns (loss, sample size, logging output) as every criterion of fairseq."""
+        if self.teacher is None or not model.training:
+            return super().forward(model, sample, reduce=reduce)
+        net_output = model(**sample["net_input"])
+        teacher_lprobs = self.teacher.log_probs(sample, like=next(model.parameters()))
+        lprobs, target = self.get_lprobs_and_target(model, net_output, sample)
+        teacher_lprobs = teacher_lprobs[:, self.ignore_prefix_size :].reshape(lprobs.shape)
+        keep = target.ne(self.padding_idx)
+        smoothed, nll = label_smoothed_nll_loss(lprobs, target, self.eps, ignore_index=self.padding_idx, reduce=reduce)
+        kd = losses.teacher_cross_entropy(lprobs, teacher_lprobs, keep, self.temperature, reduce=reduce)
+        loss = (1 - self.alpha) * smoothed + self.alpha * kd.view_as(smoothed)
+        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        logging_output = {
+            "loss": loss.data,
+            "nll_loss": nll.data,
+            "kd_loss": kd.data,
+            "teacher_nll_loss": losses.negative_log_likelihood(teacher_lprobs, target, keep),
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["target"].size(0),
+            "sample_size": sample_size,
+        }
+        if self.report_accuracy:
+            n_correct, total = self.compute_accuracy(model, net_output, sample)
+            logging_output["n_correct"] = utils.item(n_correct.data)
+            logging_output["total"] = utils.item(total.data)
+        return loss, sample_size, logging_output
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs):
+        """fairseq's metrics, and in training the teacher's part and its own NLL, in bits a token."""
+        super().reduce_metrics(logging_outputs)
+        ntokens = sum(log.get("ntokens", 0) for log in logging_outputs)
+        for key in ("kd_loss", "teacher_nll_loss"):
+            if any(key in log for log in logging_outputs):
+                total = sum(log.get(key, 0) for log in logging_outputs)
+                metrics.log_scalar(key, total / ntokens / math.log(2), ntokens, round=3)
+
+
+def check_options(alpha, temperature, label_smoothing, teacher_path):
+    """Refuses values that make no sense, before anything is loaded."""
+    if not 0 <= alpha <= 1:
+        raise Refusal(f"--alpha is {alpha}, it must lie between 0 (the target alone) and 1 (the teacher alone)")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise Refusal(f"--temperature is {temperature}, it must be positive")
+    if not 0 <= label_smoothing < 1:
+        raise Refusal(f"--label-smoothing is {label_smoothing}, it must be at least 0 and less than 1")
+    if alpha > 0 and not teacher_path:
+        raise Refusal(f"--alpha {alpha} asks for a teacher: name its checkpoint with --teacher-path, or set --alpha 0")
+
+
+def prepare_teacher(task, teacher_path):
+    """Loads the teacher and checks it against the student's dictionaries and the first training sentences."""
+    folder = utils.split_paths(task.cfg.data)[0]
+    teacher, own_task = teachers.load_teacher(
+        utils.split_paths(teacher_path),
+        folder,
+        task.source_dictionary,
+        task.target_dictionary,
+        languages=(task.cfg.source_lang, task.cfg.target_lang),
+    )
+    subset = task.cfg.train_subset.split(",")[0]
+    try:
+        own_task.load_dataset(subset, combine=False)
+    except FileNotFoundError:
+        raise Refusal(f"there is no split {subset!r} in {folder}; name it with --train-subset") from None
+    dataset = own_task.dataset(subset)
+    teachers.check_positions(teacher, dataset, task.max_positions(), teacher_path)
+    teachers.check_better_than_guessing(teacher, dataset, task.target_dictionary, teacher_path)
+    return teacher

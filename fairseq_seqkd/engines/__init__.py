@@ -1,0 +1,1 @@
+"""How a search is run. An engine turns a batch into n-best lists; it knows nothing of files."""

@@ -1,0 +1,212 @@
+"""The loop of `teacher_decoding`: hands fairseq-generate one part's batches after the other, and records what it finds."""
+
+import logging
+import time
+
+import numpy as np
+import torch
+from fairseq.data.iterators import EpochBatchIterating
+
+from fairseq_seqkd import selection
+from fairseq_seqkd.corpus import views
+from fairseq_seqkd.corpus.databin import token_dtype
+from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.hypotheses import Block
+from fairseq_seqkd.corpus.text import Detokeniser
+from fairseq_seqkd.engines import fairseq_engine
+from fairseq_seqkd.tasks._settings import post_process, uses_random_numbers
+from fairseq_seqkd.version import __version__
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder(EpochBatchIterating):
+    """An iterator over the batches that are left, which commits a part after its last batch, and finishes the directory.
+
+    fairseq-generate asks it for batches; the task gives it what was found. When no part is left it ends the process,
+    because fairseq-generate would go on to score nothing, and divide by zero if there was nothing to decode.
+    """
+
+    def __init__(self, cfg, gold, dataset, settings, plan, rank=(0, 1)):
+        self.cfg, self.gold, self.dataset, self.settings, self.plan = cfg, gold, dataset, settings, plan
+        self.rank = rank
+        self.longest = settings["search"]["longest_source"]
+        self.distilled = Distilled(cfg.distill_dir, settings, plan.parts)
+        self.distilled.begin()
+        self.similarity, self.bpe, self.tokenizer = None, None, None
+        if settings["similarity"]:
+            self.similarity = selection.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
+        self.found = {}  # sentence id -> n-best list, of the part at hand
+        self.n = 0
+        done = self.distilled.done()
+        self.remaining = [part for part in self._order() if part not in done]
+        self._announce(len(done))
+
+    def _announce(self, done):
+        logger.info("%s: %d of %d parts are done | %s", self.distilled.folder, done, self.plan.parts, self.distilled.signature)
+        if self.similarity and self.settings["similarity"]["post_process"] and not self.cfg.common_eval.post_process:
+            logger.info(
+                "similarity: subwords are joined by --post-process %r, as the dictionary's symbols suggest",
+                self.settings["similarity"]["post_process"],
+            )
+
+    def _order(self):
+        """Every part, beginning where this worker's share would begin: the rank is a hint and nothing more."""
+        rank, size = self.rank
+        start = rank * self.plan.parts // max(size, 1)
+        return [(start + i) % self.plan.parts for i in range(self.plan.parts)]
+
+    # What fairseq-generate asks of an iterator.
+
+    def next_epoch_itr(self, **ignored):
+        return self
+
+    @property
+    def next_epoch_idx(self):
+        return 1
+
+    def end_of_epoch(self):
+        return self.n >= len(self)
+
+    @property
+    def iterations_in_epoch(self):
+        return self.n
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state_dict):
+        """Nothing to restore: the directory itself is the state."""
+
+    def __len__(self):
+        """Batches that were left when this process began."""
+        if not hasattr(self, "_length"):
+            self._length = sum(len(self._batches(part)) for part in self.remaining)
+        return self._length
+
+    def _batches(self, part):
+        return self.plan.batches(part, self.dataset.src_sizes, self.longest)
+
+    def __iter__(self):
+        progress = Progress(self.plan.sentences)
+        for part in self.remaining:
+            with self.distilled.claim(part) as mine:
+                if not mine:
+                    continue
+                self.found = {}
+                for batch in self._batches(part):
+                    self._seed(batch)
+                    self.n += 1
+                    yield self.dataset.collater([self.dataset[int(i)] for i in batch])
+                first, last = self.plan.bounds(part)
+                self.distilled.commit(part, self._block(first, last))
+                progress.part_done(last - first, len(self.distilled.done()), self.plan.parts)
+        self._finish()
+        raise SystemExit(0)
+
+    def _seed(self, batch):
+        """Sampling depends on the batch and the seed alone, not on what this process decoded before."""
+        if uses_random_numbers(self.settings["search"]):
+            torch.manual_seed((int(self.settings["search"]["seed"]) << 32) + int(batch[0]))
+
+    # What the task tells it.
+
+    def use_bpe(self, bpe):
+        self.bpe = bpe
+
+    def use_tokenizer(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def search(self, generator, models, sample, **constraints):
+        """Searches one batch and keeps its n-best lists until the part is complete."""
+        nbests = fairseq_engine.search(
+            generator, models, sample, self.settings["search"]["nbest"], self.dataset.tgt_dict.eos(), **constraints
+        )
+        for sentence, nbest in zip(sample["id"].tolist(), nbests):
+            self.found[sentence] = nbest
+
+    # From n-best lists to files.
+
+    def _block(self, first, last):
+        nbests = [self.found.get(sentence, []) for sentence in range(first, last)]
+        if self.similarity:
+            text = Detokeniser(self.dataset.tgt_dict, post_process(self.cfg, self.dataset.tgt_dict), self.bpe, self.tokenizer)
+            for sentence, nbest in zip(range(first, last), nbests):
+                scores = self.similarity([text(h.tokens) for h in nbest], text(self.dataset.tgt[sentence]))
+                for hypothesis, score in zip(nbest, scores):
+                    hypothesis.similarity = score
+        return Block.from_lists(nbests, token_dtype(len(self.dataset.tgt_dict)), self.similarity is not None)
+
+    def _finish(self):
+        if self.distilled.complete:
+            logger.info("%s is complete: nothing is left to decode", self.distilled.folder)
+        if not self.distilled.finish(self._build_views):
+            logger.info(
+                "%s: what is left is in the hands of other workers; the last one finishes it (run this again if it dies)",
+                self.distilled.folder,
+            )
+            return
+        logger.info("%s is complete | %s", self.distilled.folder, self.distilled.signature)
+
+    def _build_views(self, store):
+        """Writes the views; returns the counts and lists for the manifest."""
+        facts = {
+            "version": __version__,
+            "signature": self.distilled.signature,
+            "source_lang": self.gold.source_lang,
+            "target_lang": self.gold.target_lang,
+        }
+        choosers = {views.SEQ_KD: selection.mode}
+        if store.has_similarity:
+            choosers[views.SEQ_INTER] = selection.nearest_to_gold
+        for name, choose in choosers.items():
+            view = views.build(
+                self.distilled.folder, name, choose, store, self.gold, self.dataset.src, self.dataset.tgt_dict.eos(), facts
+            )
+            logger.info("%s: %d sentences, %d left out", self.distilled.folder / name, view["rows"], view["left_out"])
+        listed = audit(store)
+        for reason, ids in listed.items():
+            if ids:
+                logger.warning("%d sentences: %s (listed in the manifest)", len(ids), reason.replace("_", " "))
+        return {"counts": {reason: len(ids) for reason, ids in listed.items()}, "listed": listed, "views": sorted(choosers)}
+
+
+def audit(store):
+    """{reason: ids of sentences} of what a user should know about; none of these is dropped except the first.
+
+    source_too_long: not decoded, in no view. empty: the teacher's mode is the empty sentence. hit_limit: the length
+    limit ended the mode, so it may be cut.
+    """
+    listed = {"source_too_long": [], "empty": [], "hit_limit": []}
+    for first, block in store.blocks():
+        start = np.concatenate([[0], np.cumsum(block.counts, dtype=np.int64)])[:-1]
+        has = block.counts > 0
+        modes = start[has]
+        ids = np.flatnonzero(has) + first
+        listed["source_too_long"] += (np.flatnonzero(~has) + first).tolist()
+        listed["empty"] += ids[block.arrays["lengths"][modes] == 0].tolist()
+        listed["hit_limit"] += ids[block.arrays["hit_limit"][modes] > 0].tolist()
+    return listed
+
+
+class Progress:
+    """A log line for each part: how many sentences, how fast, how long it will take."""
+
+    def __init__(self, total):
+        self.total = total
+        self.begun, self.mine = time.monotonic(), 0
+
+    def part_done(self, sentences, parts_done, parts):
+        self.mine += sentences
+        rate = self.mine / max(time.monotonic() - self.begun, 1e-9)
+        left = self.total * (1 - parts_done / parts) / max(rate, 1e-9)
+        logger.info(
+            "%d of %d parts done | this worker: %d sentences, %.1f a second | %s left at this rate",
+            parts_done, parts, self.mine, rate, duration(left),
+        )  # fmt: skip
+
+
+def duration(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

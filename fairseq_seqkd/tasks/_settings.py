@@ -1,0 +1,104 @@
+"""What decides the result of decoding, as the manifest keeps it; two runs with equal settings write the same bytes."""
+
+from omegaconf import OmegaConf
+
+from fairseq_seqkd import compat, selection
+from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.corpus.plan import make_plan
+from fairseq_seqkd.corpus.text import guess_post_process
+
+# Options of fairseq's "generation" group that change no hypothesis: what is printed, other tasks' options, and those
+# that this task refuses.
+WITHOUT_EFFECT = {
+    "beam_mt", "max_len_a_mt", "max_len_b_mt", "lenpen_mt", "no_early_stop", "no_beamable_mm", "replace_unk", "sacrebleu",
+    "score_reference", "print_alignment", "print_step", "retain_dropout_modules", "retain_iter_history", "no_seed_provided",
+    "eos_token", "_name",
+}  # fmt: skip
+
+
+def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positions):
+    """(settings for the manifest, Plan) for a split.
+
+    Args:
+        cfg: the task's configuration; gold: databin.Split; dataset: fairseq's dataset of that split.
+        max_tokens, max_sentences: batch limits as fairseq-generate resolved them.
+        max_positions: (source, target) tokens that task and teacher can hold.
+    """
+    limits = cfg.dataset
+    # fairseq-generate fills in 12,000 tokens where no limit was given; that is slow on a CPU.
+    plan = make_plan(len(dataset), *batch_limits(limits, max_tokens, max_sentences), cfg.part_size)
+    search = {k: v for k, v in OmegaConf.to_container(cfg.generation, resolve=True).items() if k not in WITHOUT_EFFECT}
+    if not uses_random_numbers(search):
+        search = {k: v for k, v in search.items() if not k.startswith("sampling_")}
+    search["seed"] = cfg.common.seed if uses_random_numbers(search) else None
+    has_target = dataset.tgt is not None
+    return {
+        "teacher": {
+            "sha256": [sha256(path) for path in cfg.common_eval.path.split(":")],
+            "overrides": cfg.common_eval.model_overrides,
+        },
+        "data": {
+            "split": gold.name,
+            "source_lang": gold.source_lang,
+            "target_lang": gold.target_lang,
+            "sentences": len(dataset),
+            "source_sha256": sha256(*gold.files(gold.source_lang)),
+            "target_sha256": sha256(*gold.files(gold.target_lang)) if has_target else None,
+            "dictionaries_sha256": [sha256(gold.folder / f"dict.{lang}.txt") for lang in (gold.source_lang, gold.target_lang)],
+        },
+        "search": {**search, "longest_source": int(max_positions[0])},
+        "plan": {"part_size": plan.part_size, "max_tokens": max_tokens_of(plan), "max_sentences": max_sentences_of(plan)},
+        "engine": {"name": "fairseq", **compat.versions(), "precision": precision(cfg), "device": device(cfg), "threads": 1},
+        "similarity": similarity_settings(cfg, dataset) if has_target else None,
+    }, plan
+
+
+def batch_limits(limits, max_tokens, max_sentences):
+    """The user's limits; (None, None) where fairseq-generate only filled in its own default of 12,000 tokens."""
+    return (None, None) if limits.batch_size is None and max_tokens == 12000 else (max_tokens, max_sentences)
+
+
+def max_tokens_of(plan):
+    return plan.max_tokens if plan.max_tokens < 1 << 62 else None
+
+
+def max_sentences_of(plan):
+    return plan.max_sentences if plan.max_sentences < 1 << 62 else None
+
+
+def uses_random_numbers(search):
+    return bool(search.get("sampling"))
+
+
+def device(cfg):
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() and not cfg.common.cpu else "cpu"
+
+
+def precision(cfg):
+    return "float16" if cfg.common.fp16 else "float32"
+
+
+def post_process(cfg, dictionary):
+    """How subwords are joined: as the user says, or as the dictionary's symbols show where nothing was said."""
+    if cfg.common_eval.post_process is not None:
+        return None if cfg.common_eval.post_process == "none" else cfg.common_eval.post_process
+    if name_of(cfg.bpe_config):
+        return None
+    return guess_post_process(dictionary)
+
+
+def similarity_settings(cfg, dataset):
+    """Metric, tokenizer and how text is made: everything that decides which hypothesis is the closest."""
+    return {
+        **selection.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer).describe(),
+        "post_process": post_process(cfg, dataset.tgt_dict),
+        "bpe": name_of(cfg.bpe_config),
+        "tokenizer_undone": name_of(cfg.tokenizer_config),
+    }
+
+
+def name_of(config):
+    """The name in a group of fairseq's configuration, such as --bpe; None where none was chosen."""
+    return config if config is None or isinstance(config, str) else config.get("_name")

@@ -1,0 +1,47 @@
+"""Packaging of fairseq_seqkd. The dependencies are explained where they are listed; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def version():
+    for line in (HERE / "fairseq_seqkd" / "version.py").read_text(encoding="utf-8").splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError("fairseq_seqkd/version.py has no __version__")
+
+
+setup(
+    name="fairseq_seqkd",
+    version=version(),
+    description="Sequence-level knowledge distillation (Kim & Rush, 2016) as a plugin for an unmodified fairseq",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["fairseq_seqkd", "fairseq_seqkd.*"]),
+    python_requires=">=3.8",
+    install_requires=[
+        # No official fairseq release imports on Python 3.11 and later (fairseq issue 5012): a build of upstream's main does.
+        've-fairseq==0.12.3; python_version>="3.11" and sys_platform=="linux" and platform_machine=="x86_64"',
+        'fairseq-fixed==0.12.3.1; python_version>="3.11" and (sys_platform!="linux" or platform_machine!="x86_64")',
+        'fairseq==0.12.2; python_version<"3.11"',
+        # Generation with fairseq 0.12.2 dies with torch 1.13; weights-only loading, which we insist on, needs torch 1.13.
+        'torch>=2.6,<2.14; python_version>="3.11"',
+        'torch<1.13; python_version<"3.11"',
+        "sacrebleu>=2.4,<3",  # similarity to gold, and every BLEU that is reported
+        "sentencepiece>=0.2,<0.3",  # subwords of the recipes, and --bpe sentencepiece
+        "safetensors>=0.4.3,<1",  # the n-best store: memory-mapped, and no pickle
+        "numpy",
+    ],
+    extras_require={
+        # The source of fastBPE 0.1.0 holds C++ that Python 3.11 no longer compiles. Cython makes it anew:
+        #   pip install cython && pip install --no-build-isolation -e ".[fastbpe]"
+        "fastbpe": ["fastBPE==0.1.0"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"],
+    },
+    entry_points={"console_scripts": ["seqkd=fairseq_seqkd.cli:main"]},
+    classifiers=["License :: OSI Approved :: MIT License", "Programming Language :: Python :: 3"],
+)
