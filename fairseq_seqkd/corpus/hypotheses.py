@@ -190,11 +190,17 @@ class Hypotheses:
             arrays = {}
             for key in self._keys:
                 first, last = ranges.get(key, (h0, h1))
-                arrays[key] = self._file.get_slice(key)[int(first) : int(last)]
+                arrays[key] = self._slice(key, int(first), int(last))
             block = Block(arrays)
             block.check(self.path)
             self._recent = (b, block)
         return self._recent[1]
+
+    def _slice(self, key, first, last):
+        array = self._file.get_slice(key)
+        if first == last:  # the library refuses a range that holds nothing
+            return np.zeros(0, next(dtype for dtype, name in DTYPE_NAMES.items() if name == array.get_dtype()))
+        return array[first:last]
 
     def blocks(self):
         """Yields (id of the first sentence, Block), in order."""

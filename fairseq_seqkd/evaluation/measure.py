@@ -1,0 +1,167 @@
+"""Measures a checkpoint on all sentences of a split: BLEU, perplexity, the weight of its mode, speed (`seqkd evaluate`).
+
+The batches are our own, because fairseq's batching drops up to seven sentences, the longest ones. An unknown word in an
+output never matches an unknown word in the reference: as text both are "<unk>", and BLEU would reward them.
+"""
+
+import contextlib
+import math
+import time
+from argparse import Namespace
+
+import numpy as np
+import torch
+
+from fairseq_seqkd.corpus.plan import make_plan
+from fairseq_seqkd.corpus.text import Detokeniser
+from fairseq_seqkd.engines import fairseq_engine
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import systems
+from fairseq_seqkd.losses import negative_log_likelihood
+
+# Characters of private use: one token each for every one of sacrebleu's tokenizers, and never the same.
+UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE = "\ue000", "\ue001"
+
+
+def measure(system, device=None):
+    """All measurements of a systems.System, as a dictionary for a results file.
+
+    params: trainable parameters, tied weights once. bleu_*, length_ratio_*: sacrebleu on detokenised text. hit_limit_*:
+    outputs that the length limit ended. ppl: exp of the mean NLL in nats of a gold token, EOS counted. mode_probability:
+    p(t = y_hat) of the paper, the mean over sentences of the probability, not length-normalised, of the greedy output
+    with its EOS. sentences_per_second_*: search alone, one thread. greedy_equals_beam5: a share of the sentences.
+
+    Raises Refusal for data that the model cannot read, and for a model whose probabilities are no numbers.
+    """
+    device = device or systems.choose_device()
+    with one_thread():
+        model, task = systems.load(system)
+        dataset = systems.load_split(system, task)
+        check_lengths(system, model, dataset)
+        model.to(device)
+        batches = plan_batches(dataset, system.settings["max_tokens"])
+        measured = {"sentences": len(dataset), "params": count_parameters(model)}
+        measured["ppl"] = perplexity(model, dataset, batches, device)
+        if not math.isfinite(measured["ppl"]):
+            raise Refusal(f"the perplexity of {system.path} is no finite number: its training diverged, or it is damaged")
+        # What fairseq-generate does too: attention weights that nobody reads are not computed.
+        model.make_generation_fast_(need_attn=False)
+        searched = {name: search(task, model, dataset, batches, device, beam, system.settings) for name, beam in beams(system)}
+    text = Text(dataset.tgt_dict, system.settings)
+    references = [text.reference(dataset.tgt[i]) for i in range(len(dataset))]
+    for name, (outputs, seconds) in searched.items():
+        score, signature = bleu([text.output(h.tokens) for h in outputs], references, system.settings["bleu_tokenizer"])
+        measured[f"bleu_{name}"] = score.score
+        measured[f"length_ratio_{name}"] = score.sys_len / max(score.ref_len, 1)
+        measured[f"hit_limit_{name}"] = sum(h.hit_limit for h in outputs)
+        measured[f"sentences_per_second_{name}"] = len(dataset) / max(seconds, 1e-9)
+    greedy, beam = (outputs for outputs, _ in searched.values())
+    measured["mode_probability"] = float(np.mean([math.exp(h.log_prob) for h in greedy]))
+    measured["greedy_equals_beam5"] = float(np.mean([np.array_equal(g.tokens, b.tokens) for g, b in zip(greedy, beam)]))
+    measured["sacrebleu_signature"] = signature
+    measured["distillation_signature"] = system.distillation_signature
+    return measured
+
+
+def beams(system):
+    """The columns' names and their beams."""
+    return (("greedy", 1), ("beam5", system.settings["beam"]))
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Speeds are compared on one thread; and the last bits of a score depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_lengths(system, model, dataset):
+    """Refuses a split with sentences that the model cannot read: leaving them out would make BLEU another one."""
+    for side, sizes, limit in zip(("source", "target"), (dataset.src_sizes, dataset.tgt_sizes), model.max_positions()):
+        too_long = int((np.asarray(sizes) > limit).sum()) if limit is not None else 0
+        if too_long:
+            raise Refusal(
+                f"{too_long:,} sentences of split {system.split.name!r} have more {side} tokens than {system.path} reads "
+                f"({limit:,}); take them out of the split for all systems, or they cannot be compared"
+            )
+
+
+def plan_batches(dataset, max_tokens):
+    """Arrays of sentence ids that hold every sentence once, longest sources first."""
+    plan = make_plan(len(dataset), max_tokens, wanted_part_size=len(dataset))
+    return plan.batches(0, dataset.src_sizes, longest=np.iinfo(np.int64).max)
+
+
+def collated(dataset, batches, device):
+    """Yields the batches as fairseq's samples on the device."""
+    from fairseq.utils import apply_to_sample
+
+    for batch in batches:
+        yield apply_to_sample(lambda tensor: tensor.to(device), dataset.collater([dataset[int(i)] for i in batch]))
+
+
+def count_parameters(model):
+    """Trainable parameters; torch lists a tied weight once."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+@torch.no_grad()
+def perplexity(model, dataset, batches, device):
+    """exp of the mean NLL, in nats, of a token of the gold targets: EOS counts, padding does not."""
+    total, tokens, pad = 0.0, 0, dataset.tgt_dict.pad()
+    for sample in collated(dataset, batches, device):
+        lprobs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True, sample=sample).float()
+        target = sample["target"].view(-1)
+        keep = target.ne(pad)
+        total += negative_log_likelihood(lprobs.view(-1, lprobs.size(-1)), target, keep).item()
+        tokens += int(keep.sum())
+    mean = total / max(tokens, 1)
+    return math.exp(mean) if mean < 700 else math.inf  # exp overflows beyond
+
+
+def search(task, model, dataset, batches, device, beam, settings):
+    """(best Hypothesis of every sentence, in order; seconds of search), with fairseq's own search."""
+    options = Namespace(
+        beam=beam, max_len_a=settings["max_len_a"], max_len_b=settings["max_len_b"], lenpen=settings["lenpen"]
+    )  # fmt: skip
+    generator = task.build_generator([model], options)
+    outputs, seconds, eos = [None] * len(dataset), 0.0, dataset.tgt_dict.eos()
+    # The first search of a process is slower than the others, and is not measured. The last batch is the shortest.
+    for sample in collated(dataset, batches[-1:], device):
+        fairseq_engine.search(generator, [model], sample, 1, eos)
+    for sample in collated(dataset, batches, device):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begun = time.perf_counter()
+        nbests = fairseq_engine.search(generator, [model], sample, 1, eos)  # it brings the tokens back to the CPU
+        seconds += time.perf_counter() - begun
+        for sentence, nbest in zip(sample["id"].tolist(), nbests):
+            outputs[sentence] = nbest[0]
+    return outputs, seconds
+
+
+class Text:
+    """Outputs and references as detokenised text, in which unknown words match nothing."""
+
+    def __init__(self, dictionary, settings):
+        self.unknown = dictionary.unk_word
+        self.detokenise = Detokeniser(dictionary, settings["post_process"])
+
+    def output(self, tokens):
+        return self.detokenise(tokens).replace(self.unknown, UNKNOWN_IN_OUTPUT)
+
+    def reference(self, tokens):
+        return self.detokenise(tokens).replace(self.unknown, UNKNOWN_IN_REFERENCE)
+
+
+def bleu(outputs, references, tokenizer):
+    """(sacrebleu's corpus score, its signature) of detokenised texts, one reference each."""
+    from sacrebleu.metrics import BLEU
+
+    scorer = BLEU(tokenize=tokenizer, force=True)  # force: no warning about text that looks tokenised
+    score = scorer.corpus_score(outputs, [references])
+    return score, str(scorer.get_signature())

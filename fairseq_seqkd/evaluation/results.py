@@ -1,0 +1,78 @@
+"""The results file of `seqkd evaluate`: measurements that are kept, reused when they are the same, and read by `seqkd report`.
+
+It is JSON, {"results": [...]}, written whole after every system, so that an interrupted evaluation goes on where it was.
+"""
+
+import json
+from pathlib import Path
+
+from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.errors import Refusal
+
+SAME = ("checkpoint_sha256", "data_sha256", "settings", "versions", "machine")  # equal: it need not be measured again
+COMPARABLE = ("data_sha256", "settings")  # different: the numbers may not stand in one table
+
+
+def read(path):
+    """The list of results in a file. Raises Refusal for a file that is absent, damaged, or something else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Refusal(f"there is no {path}; `seqkd evaluate ... -o {path}` makes it") from None
+    except OSError as error:
+        raise Refusal(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"{path} is no JSON ({error}); remove it, `seqkd evaluate ... -o {path}` makes it anew") from None
+    found = content.get("results") if isinstance(content, dict) else None
+    if not isinstance(found, list) or not all(isinstance(result, dict) and "name" in result for result in found):
+        raise Refusal(f"{path} holds no results of `seqkd evaluate`; name another file")
+    return found
+
+
+def write(path, results):
+    """Writes a results file, whole or not at all."""
+    text = json.dumps({"results": results}, ensure_ascii=False, indent=1)
+    with whole_file(path) as file:
+        file.write((text + "\n").encode())
+
+
+class Results:
+    """What is known so far: the results of a file, if one is named, and those that are added.
+
+    Systems that the command does not name stay, before those that it names; a result with the same name and seed as a
+    new one is replaced by it.
+    """
+
+    def __init__(self, path=None):
+        self.path = path
+        self.kept = read(path) if path and Path(path).exists() else []
+        self.new = []
+
+    def check(self, facts):
+        """Refuses to mix measurements in one file that may not be compared, before anything is measured."""
+        for result in self.kept:
+            different = [key for key in COMPARABLE if result.get(key) != facts[key]]
+            if different:
+                what = "on other data" if "data_sha256" in different else "with other settings"
+                raise Refusal(f"{self.path} holds results that were measured {what}; name another file with -o, or remove it")
+
+    def known(self, facts):
+        """An earlier result that a new measurement would repeat, or None."""
+        for result in self.new + self.kept:
+            if all(result.get(key) == facts[key] for key in SAME):
+                return result
+        return None
+
+    def add(self, result):
+        """Adds a result, and writes the file where there is one."""
+        self.new.append(result)
+        if self.path:
+            write(self.path, self.all())
+
+    def all(self):
+        named = {identity(result) for result in self.new}
+        return [result for result in self.kept if identity(result) not in named] + self.new
+
+
+def identity(result):
+    return result["name"], result.get("seed")

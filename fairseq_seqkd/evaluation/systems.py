@@ -1,0 +1,297 @@
+"""Which system is measured on what: checks a checkpoint against a data-bin and loads it, for `seqkd evaluate`.
+
+What can be refused is refused by `prepare`, in a second and for all checkpoints, before any of them is measured.
+"""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fairseq_seqkd import compat, selection, teachers
+from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
+from fairseq_seqkd.corpus.text import guess_post_process
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.version import __version__
+
+BEAM = 5  # the paper's K = 5
+LENPEN = 1.0
+DATA_CRITERIONS = ("seq_kd", "seq_inter")  # they refuse data of any other kind, so the name says what the data were
+
+
+@dataclass
+class System:
+    """A checkpoint that has been checked against the data that it will be measured on."""
+
+    path: str
+    split: Split
+    settings: dict  # everything that decides the numbers, besides the checkpoint, the data and the software
+    checkpoint_sha256: str
+    data_sha256: str
+    distillation_signature: str  # or None
+
+    def facts(self, device):
+        """What makes a measurement the same measurement when it is run again."""
+        return {
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "data_sha256": self.data_sha256,
+            "settings": self.settings,
+            "versions": software(),
+            "machine": machine(device),
+        }
+
+
+def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_b=10):
+    """Checks everything about a system that can be checked without running it, and returns the System.
+
+    Args:
+        path: a checkpoint of fairseq-train; data: a data-bin in its language pair, with its dictionaries.
+        split: a split with a target side; post_process: as fairseq's --post-process; None: seen from the dictionary.
+        max_len_a, max_len_b: a search ends after max_len_a * (source tokens) + max_len_b tokens.
+
+    Raises Refusal for a checkpoint that cannot be loaded safely, and for data that are absent or not the checkpoint's.
+    """
+    from fairseq.data import Dictionary
+
+    check_limit(max_len_a, max_len_b)
+    state = compat.read_checkpoint(path)
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        raise Refusal(f"{path} is no fairseq checkpoint: it holds no model; name a file that fairseq-train wrote")
+    languages = find_languages(path, state, data)
+    files = Split(data, split, *languages)
+    if not files.files(languages[1]):
+        raise Refusal(f"split {split!r} in {data} has no {languages[1]} side; BLEU and perplexity need a reference")
+    dictionaries = [Path(data) / f"dict.{lang}.txt" for lang in languages]
+    check_dictionaries(path, state, dictionaries)
+    target_dictionary = Dictionary.load(str(dictionaries[1]))
+    return System(
+        path=str(path),
+        split=files,
+        settings={
+            "split": split,
+            "source_lang": languages[0],
+            "target_lang": languages[1],
+            "beam": BEAM,
+            "lenpen": LENPEN,
+            "max_len_a": max_len_a,
+            "max_len_b": max_len_b,
+            "post_process": joined_by(post_process, target_dictionary),
+            "bleu_tokenizer": selection.tokenizer_for(languages[1]),
+            "max_tokens": DEFAULT_MAX_TOKENS,
+            "threads": 1,
+        },
+        checkpoint_sha256=sha256(path),
+        data_sha256=sha256(*files.files(languages[0]), *files.files(languages[1]), *dictionaries),
+        distillation_signature=distillation_signature(state),
+    )
+
+
+def check_limit(max_len_a, max_len_b):
+    """Refuses a length limit under which a search could not make even one token."""
+    if not (max_len_a >= 0 and max_len_b >= 0 and max_len_a + max_len_b >= 1):
+        raise Refusal(
+            f"--max-len-a {max_len_a} and --max-len-b {max_len_b} leave no room for a translation; "
+            "neither may be negative, and their sum must be at least 1"
+        )
+
+
+def joined_by(post_process, dictionary):
+    """How subwords are joined: as the user says ("none": not at all), else as the dictionary's symbols show."""
+    if post_process is None:
+        return guess_post_process(dictionary)
+    return None if post_process == "none" else post_process
+
+
+def find_languages(path, state, data):
+    """(source, target): what the checkpoint was trained on, where that can still be told; else what the data are."""
+    from fairseq.data.data_utils import infer_language_pair
+
+    if not Path(data).is_dir():
+        raise Refusal(f"the data directory {data} does not exist; name a folder that fairseq-preprocess made with --data")
+    found = infer_language_pair(str(data))
+    trained = teachers.trained_languages(teachers.task_settings(state))
+    if not all(found):
+        raise Refusal(f"{data} holds no binarised text; name a folder that fairseq-preprocess made with --data")
+    if not all(trained):
+        return tuple(found)
+    missing = [lang for lang in trained if not (Path(data) / f"dict.{lang}.txt").is_file()]
+    if missing:
+        raise Refusal(
+            f"the checkpoint {path} translates {'-'.join(trained)}, but {data} is {'-'.join(found)} (it has no "
+            f"dict.{missing[0]}.txt); use a checkpoint of that direction"
+        )
+    return tuple(trained)
+
+
+def check_dictionaries(path, state, files):
+    """Refuses data that were binarised with other dictionaries than the checkpoint's: the numbers would be noise.
+
+    Sizes are compared always, symbols where the checkpoint's own data are still there.
+    """
+    from fairseq.data import Dictionary
+
+    folder = teachers.data_folder(teachers.task_settings(state))
+    for side, file in zip(("encoder", "decoder"), files):
+        if not file.is_file():
+            raise Refusal(f"{file} is missing; name a folder that fairseq-preprocess made with --data")
+        ours = Dictionary.load(str(file))
+        weight = state["model"].get(f"{side}.embed_tokens.weight")
+        if weight is not None and len(weight) != len(ours):
+            raise Refusal(
+                f"the checkpoint {path} has {len(weight):,} symbols on its {side}'s side, {file} has {len(ours):,}; "
+                "binarise the data with the dictionaries it was trained with, --srcdict and --tgtdict of fairseq-preprocess"
+            )
+        own = folder / file.name
+        if not own.is_file() or own.samefile(file):
+            continue
+        theirs = Dictionary.load(str(own))
+        wrong = teachers.first_difference(theirs.symbols, ours.symbols)
+        if wrong is not None:
+            raise Refusal(
+                f"{file} is not the dictionary that {path} was trained with, {own}: symbol {wrong} is "
+                f"{teachers.at(theirs.symbols, wrong)} there and {teachers.at(ours.symbols, wrong)} here; binarise the data "
+                "with the checkpoint's dictionaries"
+            )
+
+
+def load(system):
+    """(model, task) of a System, on the CPU and in evaluation mode. The criterion it was trained with is not needed."""
+    from fairseq import checkpoint_utils
+
+    overrides = {
+        "data": str(system.split.folder),
+        "source_lang": system.split.source_lang,
+        "target_lang": system.split.target_lang,
+        "eval_bleu": False,  # it would build a generator for itself
+    }
+    try:
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([system.path], arg_overrides=overrides)
+    except (RuntimeError, KeyError, AttributeError, ValueError, TypeError, AssertionError) as error:
+        raise Refusal(f"the checkpoint {system.path} cannot be loaded: {teachers.first_line(error)}") from error
+    return models[0].eval(), task
+
+
+def load_split(system, task):
+    """fairseq's dataset of the System's split: every sentence, in the order of the file."""
+    try:
+        task.load_dataset(system.split.name)
+    except (OSError, ValueError, AssertionError, RuntimeError) as error:
+        raise Refusal(
+            f"split {system.split.name!r} in {system.split.folder} cannot be read ({teachers.first_line(error)}); "
+            "run fairseq-preprocess again"
+        ) from error
+    dataset = task.dataset(system.split.name)
+    if getattr(dataset, "src_sizes", None) is None or getattr(dataset, "tgt", None) is None:
+        raise Refusal(f"{system.path} is of task {task_name(task)}, which has no sentence pairs; evaluate translation models")
+    if not len(dataset):
+        raise Refusal(f"split {system.split.name!r} in {system.split.folder} has no sentences")
+    return dataset
+
+
+def task_name(task):
+    return getattr(getattr(task, "cfg", None), "_name", None) or type(task).__name__
+
+
+def distillation_signature(state):
+    """One line that says which teaching a checkpoint has had, from its settings; None where it was trained on gold alone.
+
+    Example: criterion:seq_kd|view:seq_kd|teacher:3f2a5c0b9d11|beam:5|nbest:5|...|version:0.1.0. What follows the view is
+    the signature of the pseudo-targets. The teacher of a word-level term is word_teacher, a fine-tuned checkpoint's
+    origin is init; each is a hash, or "unknown" where the file is not there any more.
+
+    Args: state: a checkpoint as compat.read_checkpoint returns it.
+    """
+    criterion = criterion_settings(state)
+    name = criterion.get("_name")
+    views, signatures = taught_by_data(state, name)
+    teaching = word_level_term(criterion)
+    if not views and not teaching:
+        return None
+    fields = {"criterion": name, "label_smoothing": criterion.get("label_smoothing") or None, **teaching}
+    fields["init"] = short_hash(init_path(state))
+    fields["view"] = "+".join(views) or None
+    return "|".join([f"{key}:{value}" for key, value in fields.items() if value is not None] + signatures)
+
+
+def criterion_settings(state):
+    """The criterion's settings, from either of fairseq's two formats of checkpoints."""
+    if state.get("cfg"):
+        found = state["cfg"].get("criterion") or {}
+        return {"_name": found} if isinstance(found, str) else dict(found)
+    settings = teachers.task_settings(state)
+    return {**settings, "_name": settings.get("criterion")}
+
+
+def init_path(state):
+    """The checkpoint that this one was fine-tuned from, or None."""
+    if state.get("cfg"):
+        return (state["cfg"].get("checkpoint") or {}).get("finetune_from_model")
+    return teachers.task_settings(state).get("finetune_from_model")
+
+
+def taught_by_data(state, criterion):
+    """(views that were trained on, signatures of their pseudo-targets); empty lists for gold."""
+    views, signatures = [], []
+    for folder in str(teachers.task_settings(state).get("data") or "").split(":"):
+        try:
+            found = manifest.read(folder) if folder else None
+        except Refusal:  # a damaged manifest is no reason not to measure the checkpoint
+            found = None
+        if found and found.get("kind") == "view":
+            views.append(str(found.get("view")))
+            if found.get("signature") not in signatures:
+                signatures.append(str(found.get("signature")))
+    if not views and criterion in DATA_CRITERIONS:
+        return [criterion], ["teacher:unknown"]
+    return views, signatures
+
+
+def word_level_term(criterion):
+    """The teacher's distributions that a criterion of ours used: hash, alpha, temperature; empty where it used none."""
+    from fairseq_seqkd.criterions.word_kd import DEFAULT_ALPHA  # late, since it registers criterions with fairseq
+
+    if not criterion.get("teacher_path"):
+        return {}
+    alpha = criterion.get("alpha")
+    alpha = DEFAULT_ALPHA if alpha is None else alpha
+    if not alpha:
+        return {}
+    return {
+        "word_teacher": "+".join(short_hash(path) for path in criterion["teacher_path"].split(":")),
+        "alpha": alpha,
+        "temperature": criterion.get("temperature"),
+    }
+
+
+def short_hash(path):
+    """The first digits of a file's hash; "unknown" where it is not there any more, None for no path."""
+    if not path:
+        return None
+    return sha256(path)[: manifest.SHORT_HASH] if Path(path).is_file() else "unknown"
+
+
+def choose_device(cpu=False):
+    return torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+
+
+def software():
+    """Versions that a measurement depends on."""
+    import sacrebleu
+
+    return {**compat.versions(), "sacrebleu": sacrebleu.__version__, "fairseq_seqkd": __version__}
+
+
+def machine(device):
+    """What did the work, for the columns that are speeds: a GPU's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, one thread"

@@ -1,0 +1,156 @@
+"""What several test modules use: fairseq's commands as subprocesses, and models and criterions built in this process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = ROOT / "fairseq_seqkd"
+BIN = Path(sys.executable).parent
+
+TINY = {
+    "arch": "transformer",
+    "encoder-layers": 1,
+    "decoder-layers": 1,
+    "encoder-embed-dim": 32,
+    "decoder-embed-dim": 32,
+    "encoder-ffn-embed-dim": 64,
+    "decoder-ffn-embed-dim": 64,
+    "encoder-attention-heads": 2,
+    "decoder-attention-heads": 2,
+}
+LSTM = {
+    "arch": "lstm",
+    "encoder-embed-dim": 24,
+    "decoder-embed-dim": 24,
+    "encoder-hidden-size": 24,
+    "decoder-hidden-size": 24,
+    "decoder-out-embed-dim": 24,
+}
+TRAINING = {
+    "optimizer": "adam",
+    "lr": 0.005,
+    "max-tokens": 1000,
+    "required-batch-size-multiple": 1,
+    "seed": 1,
+    "log-format": "simple",
+    "num-workers": 0,
+}
+
+
+def flags(*options, **more):
+    """{"max-epoch": 3, "cpu": True} -> ["--max-epoch", "3", "--cpu"]; underscores of keywords become hyphens."""
+    found = []
+    for group in (*options, {key.replace("_", "-"): value for key, value in more.items()}):
+        for key, value in group.items():
+            if value is True:
+                found.append(f"--{key}")
+            elif value is not None and value is not False:
+                found += [f"--{key}", str(value)]
+    return found
+
+
+def environment(**more):
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **more}
+
+
+def command(name, *args, check=True, timeout=240, env=None):
+    """Runs fairseq-train and the like as a user does. Returns the finished process, output and errors in .stdout."""
+    done = subprocess.run(
+        [str(BIN / name), *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        env=env or environment(),
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{name} ended with {done.returncode}:\n{done.stdout[-4000:]}")
+    return done
+
+
+def train_command(data, save_dir, *options, **more):
+    """The arguments of a fairseq-train on the CPU; later settings replace earlier ones."""
+    settings = {**TINY, **TRAINING, "user-dir": PLUGIN, "save-dir": save_dir, "cpu": True, "no-epoch-checkpoints": True}
+    for group in (*options, {key.replace("_", "-"): value for key, value in more.items()}):
+        settings = {**settings, **group}
+    if settings["arch"] == "lstm":
+        settings = {key: value for key, value in settings.items() if key not in TINY or key in LSTM}
+    return [str(data), *flags(settings)]
+
+
+def train(data, save_dir, *options, **more):
+    return command("fairseq-train", *train_command(data, save_dir, *options, **more))
+
+
+def decode_command(data, teacher, distill_dir, **more):
+    settings = {
+        "user-dir": PLUGIN,
+        "task": "teacher_decoding",
+        "path": teacher,
+        "gen-subset": "train",
+        "beam": 4,
+        "nbest": 4,
+        "max-len-b": 30,
+        "part-size": 64,
+        "distill-dir": distill_dir,
+        "cpu": True,
+    }
+    return [str(data), *flags({**settings, **{key.replace("_", "-"): value for key, value in more.items()}})]
+
+
+def decode(data, teacher, distill_dir, check=True, **more):
+    return command("fairseq-generate", *decode_command(data, teacher, distill_dir, **more), check=check)
+
+
+def refusal(done):
+    """The one sentence with which a command ended, which must have failed."""
+    assert done.returncode != 0, done.stdout[-2000:]
+    assert "Traceback" not in done.stdout, done.stdout[-4000:]
+    sentences = [line for line in done.stdout.splitlines() if line.startswith("fairseq_seqkd: ")]
+    assert len(sentences) == 1, done.stdout[-2000:]
+    return sentences[0]
+
+
+def configure(data, *options, **more):
+    """fairseq's configuration of a training run, as fairseq-train makes it from the command line."""
+    from fairseq import options as fairseq_options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    import fairseq_seqkd
+
+    fairseq_seqkd.register()
+    parser = fairseq_options.get_training_parser()
+    args = fairseq_options.parse_args_and_arch(parser, input_args=train_command(data, "unused", *options, **more))
+    return convert_namespace_to_omegaconf(args)
+
+
+def build(data, *options, seed=1, **more):
+    """(task, model, criterion) of a training run, built in this process, with the valid split loaded."""
+    import torch
+    from fairseq import tasks
+
+    cfg = configure(data, *options, **more)
+    torch.manual_seed(seed)
+    task = tasks.setup_task(cfg.task)
+    model = task.build_model(cfg.model)
+    criterion = task.build_criterion(cfg.criterion)
+    task.load_dataset("valid")
+    return task, model, criterion
+
+
+def batch(task, size=7, split="valid"):
+    """A batch of the first sentences of a split."""
+    dataset = task.dataset(split)
+    return dataset.collater([dataset[i] for i in range(size)])
+
+
+def tree(folder, ignore=(".lock", "decoding.log")):
+    """{relative path: bytes} of a directory, to compare directories bit by bit."""
+    folder = Path(folder)
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name not in ignore
+    }

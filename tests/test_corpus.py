@@ -1,0 +1,251 @@
+"""What is on disk: files that are whole or absent, fairseq's index format, the plan, the store, manifests and text."""
+
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairseq_seqkd.corpus import databin, files, hypotheses, manifest, text
+from fairseq_seqkd.corpus.hypotheses import Block, Hypotheses, Hypothesis
+from fairseq_seqkd.corpus.plan import Plan, make_plan, part_size
+from fairseq_seqkd.errors import Refusal
+
+SENTENCES = st.lists(st.lists(st.integers(4, 60_000), max_size=12), max_size=20)
+
+
+# files.py
+
+
+def test_a_file_that_fails_on_the_way_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), files.whole_file(path) as file:
+        file.write(b"new, but")
+        1 / 0  # noqa: B018
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_disk_error_is_one_sentence(tmp_path):
+    with pytest.raises(Refusal, match="cannot be written"), files.whole_file(tmp_path / "absent" / "file"):
+        pass
+
+
+def test_a_folder_takes_the_place_of_the_old_one_or_not_at_all(tmp_path):
+    for content in ("one", "two"):
+        with files.whole_folder(tmp_path / "view") as folder:
+            (folder / "file").write_text(content)
+    with pytest.raises(ZeroDivisionError), files.whole_folder(tmp_path / "view") as folder:
+        (folder / "file").write_text("three")
+        1 / 0  # noqa: B018
+    assert (tmp_path / "view" / "file").read_text() == "two" and os.listdir(tmp_path) == ["view"]
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+    with files.lock(tmp_path / "lock") as first, files.lock(tmp_path / "lock") as second:
+        assert first and not second
+    with files.lock(tmp_path / "lock") as again:
+        assert again
+
+
+# databin.py
+
+
+@given(sentences=SENTENCES, vocabulary=st.sampled_from([60_001, 70_000]))
+@settings(max_examples=25, deadline=None)
+def test_the_writer_writes_fairseqs_bytes(tmp_path_factory, sentences, vocabulary):
+    from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder, best_fitting_int_dtype
+
+    folder = tmp_path_factory.mktemp("writer")
+    builder = MMapIndexedDatasetBuilder(str(folder / "theirs.bin"), dtype=best_fitting_int_dtype(vocabulary))
+    with databin.Writer(folder / "ours", databin.token_dtype(vocabulary)) as writer:
+        for sentence in sentences:
+            builder.add_item(torch.tensor(sentence, dtype=torch.long))
+        for start in range(0, len(sentences), 3):
+            part = sentences[start : start + 3]
+            writer.add(np.array([token for s in part for token in s]), [len(s) for s in part])
+    builder.finalize(str(folder / "theirs.idx"))
+    for ending in (".bin", ".idx"):
+        assert (folder / f"ours{ending}").read_bytes() == (folder / f"theirs{ending}").read_bytes()
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(tiny):
+    with pytest.raises(Refusal, match="no split 'dev'.*test, train, valid"):
+        databin.Split(tiny, "dev", "de", "en")
+
+
+def test_a_split_is_found_in_either_direction(tiny):
+    assert databin.Split(tiny, "train", "de", "en").pair == databin.Split(tiny, "train", "en", "de").pair == "de-en"
+
+
+# plan.py
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), max_size=150),
+    size=st.integers(1, 60),
+    max_tokens=st.integers(1, 90),
+    max_sentences=st.integers(1, 9),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_sentence_is_in_one_batch_of_its_part(lengths, size, max_tokens, max_sentences):
+    plan, lengths, longest = Plan(len(lengths), size, max_tokens, max_sentences), np.array(lengths, np.int32), 30
+    seen = []
+    for part in range(plan.parts):
+        first, last = plan.bounds(part)
+        for batch in plan.batches(part, lengths, longest):
+            assert 1 <= len(batch) <= max_sentences and first <= batch.min() and batch.max() < last
+            assert len(batch) == 1 or len(batch) * lengths[batch].max() <= max_tokens
+            seen += batch.tolist()
+    assert sorted(seen) == np.flatnonzero(lengths <= longest).tolist()
+
+
+def test_sizes_of_parts():
+    assert part_size(100) == 1024 and part_size(1_000_000) == 4096 and part_size(100_000) == 1563
+    assert part_size(100_000, wanted=7) == 7
+    assert make_plan(0).parts == 0 and make_plan(1025).parts == 2
+
+
+# hypotheses.py
+
+NBEST = st.lists(
+    st.builds(
+        Hypothesis,
+        st.lists(st.integers(0, 65_000), max_size=6).map(lambda tokens: np.array(tokens, np.uint16)),
+        st.floats(-50, 0, width=32),
+        st.floats(-50, 0, width=32),
+        st.booleans(),
+        st.floats(0, 100, width=32),
+    ),
+    max_size=4,
+)
+
+
+def plain(nbests):
+    return [[(h.tokens.tolist(), h.score, h.log_prob, h.hit_limit, h.similarity) for h in nbest] for nbest in nbests]
+
+
+@given(parts=st.lists(st.lists(NBEST, min_size=1, max_size=4), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_what_is_stored_comes_back(tmp_path_factory, parts):
+    folder = tmp_path_factory.mktemp("store")
+    paths = [folder / f"{i}.part" for i in range(len(parts))]
+    for path, nbests in zip(paths, parts):
+        hypotheses.write_part(path, Block.from_lists(nbests, np.dtype(np.uint16), with_similarity=True))
+        block = hypotheses.read_part(path)
+        assert plain(block.nbest(i) for i in range(len(block))) == plain(nbests)
+    hypotheses.merge(paths, folder / hypotheses.NAME)
+    store, everything = Hypotheses(folder), [nbest for part in parts for nbest in part]
+    assert len(store) == len(everything) and store.has_similarity
+    assert plain(store[i] for i in range(len(store))) == plain(everything)
+    assert plain(b.nbest(i) for _, b in store.blocks() for i in range(len(b))) == plain(everything)
+    with pytest.raises(IndexError):
+        store[len(store)]
+
+
+@given(position=st.integers(0, 10_000), flip=st.integers(1, 255), cut=st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_a_damaged_part_is_refused_or_fits_together(tmp_path_factory, position, flip, cut):
+    folder = tmp_path_factory.mktemp("damaged")
+    nbest = [Hypothesis(np.array([4, 5, 6], np.uint16), -1.0, -2.0, False, 50.0)] * 3
+    path = folder / "0.part"
+    hypotheses.write_part(path, Block.from_lists([nbest, nbest[:1], []], np.dtype(np.uint16), True))
+    content = bytearray(path.read_bytes())
+    position %= len(content)
+    if cut:
+        content = content[:position]
+    else:
+        content[position] ^= flip
+    path.write_bytes(content)
+    try:
+        block = hypotheses.read_part(path)
+    except Refusal as refused:
+        assert str(path) in refused.sentence
+    else:
+        plain(block.nbest(i) for i in range(len(block)))
+
+
+def test_parts_with_other_arrays_are_not_merged(tmp_path):
+    nbest = [Hypothesis(np.array([4], np.uint16), -1.0, -2.0, False, 50.0)]
+    for i, with_similarity in enumerate((True, False)):
+        hypotheses.write_part(tmp_path / f"{i}.part", Block.from_lists([nbest], np.dtype(np.uint16), with_similarity))
+    with pytest.raises(Refusal, match="other arrays"):
+        hypotheses.merge([tmp_path / "0.part", tmp_path / "1.part"], tmp_path / hypotheses.NAME)
+    assert not (tmp_path / hypotheses.NAME).exists()
+
+
+def test_a_header_that_lies_is_refused(tmp_path):
+    header = json.dumps({"counts": {"dtype": "U16", "shape": [1 << 40], "data_offsets": [0, 1 << 41]}}).encode()
+    (tmp_path / "0.part").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(Refusal, match="damaged"):
+        hypotheses.read_part(tmp_path / "0.part")
+
+
+# manifest.py
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+
+
+@given(content=st.dictionaries(st.text(), JSON, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_a_manifest_is_json_in_one_fixed_form(content):
+    written = manifest.dump(content)
+    assert json.loads(written) == content
+    assert written == manifest.dump(dict(reversed(list(content.items()))))
+
+
+def test_lists_stay_on_one_line():
+    assert manifest.dump({"a": {"ids": list(range(100))}}).count("\n") == 4
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": "other/9"}', "[" * 100_000, "\x00"])
+def test_what_is_no_manifest_is_refused(tmp_path, content):
+    (tmp_path / manifest.NAME).write_text(content)
+    with pytest.raises(Refusal, match="manifest.json"):
+        manifest.read(tmp_path)
+
+
+def test_differences_are_named():
+    before = {"search": {"beam": 5, "lenpen": 1.0}, "teacher": "a"}
+    now = {"search": {"beam": 10, "lenpen": 1.0}, "teacher": "a", "new": 1}
+    assert manifest.differences(before, now) == ["new was null, now 1", "search.beam was 5, now 10"]
+    assert manifest.differences(now, now) == []
+
+
+# text.py
+
+
+@pytest.fixture
+def dictionary():
+    from fairseq.data import Dictionary
+
+    built = Dictionary()
+    for symbol in ("\u2581the", "\u2581cat", "s", ".", "ho@@", "use"):
+        built.add_symbol(symbol)
+    return built
+
+
+@pytest.mark.parametrize("post_process", [None, "sentencepiece", "@@ ", "subword_nmt"])
+@pytest.mark.parametrize("tokens", [[4, 5, 6, 7, 2], [8, 9, 4], [], [2], [9, 8, 2]])
+def test_text_is_fairseqs_text(dictionary, tokens, post_process):
+    expected = dictionary.string(torch.tensor(tokens, dtype=torch.long), post_process)
+    assert text.Detokeniser(dictionary, post_process)(tokens) == expected
+
+
+def test_unknown_words_are_words(dictionary):
+    assert text.Detokeniser(dictionary, "sentencepiece")([4, 3, 5]).split()[0] == "the<unk>"
+
+
+def test_subwords_are_recognised_by_their_symbols(dictionary, tiny):
+    from fairseq.data import Dictionary
+
+    assert text.guess_post_process(dictionary) == "sentencepiece"
+    assert text.guess_post_process(Dictionary.load(str(tiny / "dict.en.txt"))) == "@@ "
+    assert text.guess_post_process(Dictionary.load(str(tiny / "dict.de.txt"))) is None

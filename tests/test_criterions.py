@@ -1,0 +1,176 @@
+"""The criterions against fairseq's own, against a loop by hand, and the promises about the teacher."""
+
+import math
+
+import helpers
+import pytest
+import torch
+
+from fairseq_seqkd import losses
+from fairseq_seqkd.errors import Refusal
+
+
+def gradients(task, model, criterion, sample):
+    """(loss, sample size, {name: gradient}) of one forward and backward pass, dropout off."""
+    for module in model.modules():
+        if isinstance(getattr(module, "p", None), float):
+            module.p = 0.0
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    model.train()
+    criterion.train()
+    model.zero_grad()
+    loss, size, log = criterion(model, sample)
+    loss.backward()
+    return loss.item(), size, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, log
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("sentence_avg", [False, True])
+def test_alpha_0_equals_fairseqs_own_criterion(tiny, smoothing, sentence_avg):
+    own = {"criterion": "label_smoothed_cross_entropy", "label-smoothing": smoothing} if smoothing else {}
+    stock = helpers.build(tiny, {"criterion": "cross_entropy", **own}, sentence_avg=sentence_avg)
+    ours = helpers.build(tiny, criterion="word_kd", alpha=0, label_smoothing=smoothing, sentence_avg=sentence_avg)
+    sample = helpers.batch(stock[0])
+    loss, size, grads, _ = gradients(*stock, sample)
+    our_loss, our_size, our_grads, _ = gradients(*ours, sample)
+    assert our_loss == pytest.approx(loss, rel=1e-6)
+    assert our_size == size == (7 if sentence_avg else sample["ntokens"])
+    assert grads.keys() == our_grads.keys()
+    for name in grads:
+        assert torch.allclose(grads[name], our_grads[name], rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize("alpha,temperature,smoothing", [(0.5, 1.0, 0.0), (0.3, 2.0, 0.1), (1.0, 1.0, 0.0)])
+def test_the_objective_equals_a_loop_by_hand(tiny, teacher, alpha, temperature, smoothing):
+    task, model, criterion = helpers.build(
+        tiny, criterion="word_kd", teacher_path=teacher, alpha=alpha, temperature=temperature, label_smoothing=smoothing
+    )
+    sample = helpers.batch(task)
+    loss, _, _, log = gradients(task, model, criterion, sample)
+    model.eval()
+    with torch.no_grad():
+        p = model.get_normalized_probs(model(**sample["net_input"]), log_probs=False).double().tolist()
+        q = [t.get_normalized_probs(t(**sample["net_input"]), log_probs=False).double() for t in criterion.teacher.models]
+        q = (sum(q) / len(q)).tolist()
+    vocabulary, nll, smooth, kd, teacher_nll = len(task.target_dictionary), 0.0, 0.0, 0.0, 0.0
+    for i, sentence in enumerate(sample["target"].tolist()):
+        for j, token in enumerate(sentence):
+            if token == task.target_dictionary.pad():
+                continue
+            nll -= math.log(p[i][j][token])
+            teacher_nll -= math.log(q[i][j][token])
+            smooth -= sum(math.log(x) for x in p[i][j])
+            p_t, q_t = ([x ** (1 / temperature) for x in row] for row in (p[i][j], q[i][j]))
+            kd -= temperature**2 * sum(b / sum(q_t) * math.log(a / sum(p_t)) for a, b in zip(p_t, q_t))
+    eps = smoothing / (vocabulary - 1)
+    expected = (1 - alpha) * ((1 - smoothing - eps) * nll + eps * smooth) + alpha * kd
+    assert loss == pytest.approx(expected, rel=1e-4)
+    assert log["nll_loss"].item() == pytest.approx(nll, rel=1e-4)
+    assert log["kd_loss"].item() == pytest.approx(kd, rel=1e-4)
+    assert log["teacher_nll_loss"].item() == pytest.approx(teacher_nll, rel=1e-4)
+
+
+@pytest.mark.parametrize("student_arch", ["lstm", "transformer"])
+def test_any_architecture_learns_from_any_other(tiny, teacher, lstm_teacher, student_arch):
+    path = teacher if student_arch == "lstm" else lstm_teacher
+    options = helpers.LSTM if student_arch == "lstm" else {}
+    task, model, criterion = helpers.build(tiny, options, criterion="word_kd", teacher_path=path)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    sample, seen = helpers.batch(task), []
+    teacher_lprobs = criterion.teacher.log_probs(sample, next(model.parameters())).flatten(0, 1)
+    keep = sample["target"].view(-1).ne(task.target_dictionary.pad())
+    entropy = losses.teacher_cross_entropy(teacher_lprobs, teacher_lprobs, keep).item()  # it cannot fall below
+    model.train()
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss, size, log = criterion(model, sample)
+        (loss / size).backward()
+        optimizer.step()
+        seen.append(log["kd_loss"].item())
+    assert seen[-1] - entropy < 0.7 * (seen[0] - entropy)
+
+
+@pytest.fixture(scope="module")
+def lstm_teacher(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lstm")
+    helpers.train(tiny, folder, helpers.LSTM, criterion="cross_entropy", max_epoch=8, disable_validation=True)
+    return folder / "checkpoint_last.pt"
+
+
+def test_the_teacher_is_no_part_of_the_criterion(tiny, teacher):
+    _, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
+    assert list(criterion.parameters()) == [] and criterion.state_dict() == {} and list(criterion.children()) == []
+    criterion.train()
+    assert not any(module.training for member in criterion.teacher.models for module in member.modules())
+    assert not any(p.requires_grad for member in criterion.teacher.models for p in member.parameters())
+
+
+def test_the_teacher_does_not_replace_the_students_generator(tiny, teacher):
+    """fairseq keeps one generator on the task; a teacher built there would make validation BLEU the teacher's."""
+    task, model, _ = helpers.build(tiny, criterion="word_kd", teacher_path=teacher, eval_bleu=True)
+    assert task.sequence_generator.model.models_size == 1
+    assert task.sequence_generator.model.single_model is model
+
+
+def test_an_ensemble_is_the_average_of_its_members(tiny, teacher, tmp_path):
+    helpers.train(tiny, tmp_path, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True)
+    second = tmp_path / "checkpoint_last.pt"
+    task, model, both = helpers.build(tiny, criterion="word_kd", teacher_path=f"{teacher}:{second}")
+    singles = [helpers.build(tiny, criterion="word_kd", teacher_path=path)[2] for path in (teacher, second)]
+    sample, like = helpers.batch(task), next(model.parameters())
+    mean = sum(c.teacher.log_probs(sample, like).exp() for c in singles) / 2
+    assert torch.allclose(both.teacher.log_probs(sample, like).exp(), mean, atol=1e-6)
+
+
+def test_validation_asks_no_teacher_and_reports_the_students_likelihood(tiny, teacher):
+    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
+    _, _, stock = helpers.build(tiny, criterion="cross_entropy")
+    criterion.teacher.models = None  # it would fail if it were asked
+    sample = helpers.batch(task)
+    _, _, log = task.valid_step(sample, model, criterion)
+    _, _, expected = task.valid_step(sample, model, stock)
+    assert log["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-5)
+    assert log["nll_loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-5)
+    assert "kd_loss" not in log
+
+
+def test_unreduced_losses_are_one_value_a_token(tiny, teacher):
+    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher, dropout=0.0)
+    sample = helpers.batch(task)
+    model.train()
+    rows, _, _ = criterion(model, sample, reduce=False)
+    total, _, _ = criterion(model, sample)
+    assert rows.numel() == sample["target"].numel()
+    assert rows.sum().item() == pytest.approx(total.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options,sentence",
+    [
+        ({}, "--teacher-path"),
+        ({"alpha": 1.5}, "between 0"),
+        ({"alpha": -0.1}, "between 0"),
+        ({"temperature": 0}, "--temperature"),
+        ({"temperature": "nan"}, "--temperature"),
+        ({"label-smoothing": 1.0}, "--label-smoothing"),
+        ({"alpha": 0.5, "teacher-path": "absent.pt"}, "does not exist"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(tiny, options, sentence):
+    with pytest.raises(Refusal, match=sentence):
+        helpers.build(tiny, {"criterion": "word_kd", **options})
+
+
+@pytest.mark.parametrize("view,other", [("seq_kd", "seq_inter"), ("seq_inter", "seq_kd")])
+def test_sequence_criterions_know_their_data(tiny, teacher, distilled, view, other):
+    task, model, criterion = helpers.build(distilled / view, criterion=view)
+    assert criterion.teacher is None and criterion.alpha == 0
+    _, _, stock = helpers.build(distilled / view, criterion="cross_entropy")
+    sample = helpers.batch(task)
+    assert gradients(task, model, criterion, sample)[0] == pytest.approx(gradients(task, model, stock, sample)[0], rel=1e-6)
+    with_teacher = helpers.build(distilled / view, criterion=view, teacher_path=teacher)[2]
+    assert with_teacher.alpha == 0.5
+    for folder in (tiny, distilled / other):
+        with pytest.raises(Refusal, match=view):
+            helpers.build(folder, criterion=view)

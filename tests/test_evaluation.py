@@ -1,0 +1,411 @@
+"""Measuring a checkpoint, against numbers worked out another way: sentence by sentence, without batches or a search engine."""
+
+import json
+import math
+from pathlib import Path
+
+import helpers
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+
+from fairseq_seqkd.corpus import databin, manifest
+from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import measure as measuring
+from fairseq_seqkd.evaluation import results, systems
+
+WORDS = [f"w{i}" for i in range(12)]
+SENTENCES = 13  # no multiple of 8: fairseq's own batching would measure 8 of them
+LIMIT = 9  # shorter than the longest sentence, so that some outputs are cut
+
+
+def make_databin(folder, split="test", seed=0, words=WORDS, with_target=True):
+    """A data-bin de-en whose target is the source in reverse, some words of it unknown. Returns its folder."""
+    from fairseq.data import Dictionary
+
+    folder.mkdir(exist_ok=True)
+    dictionary = Dictionary()
+    for word in words:
+        dictionary.add_symbol(word)
+    random = np.random.default_rng(seed)
+    sentences = [random.integers(dictionary.nspecial, len(dictionary), 1 + i) for i in range(SENTENCES)]
+    sentences = [sentences[i] for i in random.permutation(SENTENCES)]
+    for side, lang in enumerate(("de", "en")[: 1 + with_target]):
+        dictionary.save(str(folder / f"dict.{lang}.txt"))
+        with databin.Writer(folder / f"{split}.de-en.{lang}", np.uint16) as writer:
+            for i, sentence in enumerate(sentences):
+                tokens = sentence[::-1].copy() if side else sentence.copy()
+                if i % 4 == 0:
+                    tokens[0] = dictionary.unk()
+                writer.add([*tokens, dictionary.eos()], [len(tokens) + 1])
+    return folder
+
+
+def save_checkpoint(path, cfg, model):
+    """A checkpoint in the format of fairseq-train."""
+    from omegaconf import OmegaConf
+
+    torch.save(
+        {
+            "args": None,
+            "cfg": OmegaConf.to_container(cfg, resolve=True),
+            "model": model.state_dict(),
+            "optimizer_history": [{"criterion_name": "CrossEntropyCriterion", "num_updates": 3}],
+            "extra_state": {"epoch": 1, "train_iterator": {}},
+        },
+        path,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """{"bin", "checkpoint", "task", "model", "dataset"}: a small model that has learnt a little of its test set."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    make_databin(folder / "bin", "valid", seed=1)
+    make_databin(folder / "bin")
+    options = {"criterion": "cross_entropy", "share-decoder-input-output-embed": True, "dropout": 0.0}
+    cfg = helpers.configure(folder / "bin", options)
+    task, model, criterion = helpers.build(folder / "bin", options)
+    task.load_dataset("test")
+    dataset = task.dataset("test")
+    optimizer, sample = torch.optim.Adam(model.parameters(), 0.01), helpers.batch(task, SENTENCES, "test")
+    for _ in range(40):
+        loss, size, _ = criterion(model, sample)
+        optimizer.zero_grad()
+        (loss / size).backward()
+        optimizer.step()
+    path = save_checkpoint(folder / "checkpoint_last.pt", cfg, model)
+    model.eval()
+    return {
+        "bin": folder / "bin", "checkpoint": path, "cfg": cfg, "task": task, "model": model, "dataset": dataset,
+        "criterion": criterion,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured(world):
+    system = systems.prepare(world["checkpoint"], world["bin"], max_len_a=0, max_len_b=LIMIT)
+    return measuring.measure(system, torch.device("cpu"))
+
+
+@torch.no_grad()
+def greedy_by_hand(model, dataset, limit):
+    """[(tokens without EOS, probability with EOS)], a full forward pass for every token of every sentence."""
+    dictionary, found = dataset.tgt_dict, []
+    for i in range(len(dataset)):
+        source = dataset.src[i].unsqueeze(0)
+        prefix, log_prob = [dictionary.eos()], 0.0
+        while True:
+            net_output = model(source, torch.tensor([source.size(1)]), torch.tensor([prefix]))
+            lprobs = model.get_normalized_probs(net_output, log_probs=True)[0, -1].double()
+            allowed = lprobs.clone()
+            allowed[dictionary.pad()] = -math.inf
+            if len(prefix) == 1:
+                allowed[dictionary.eos()] = -math.inf  # fairseq's --min-len 1
+            best = dictionary.eos() if len(prefix) > limit else int(allowed.argmax())
+            log_prob += float(lprobs[best])
+            if best == dictionary.eos():
+                break
+            prefix.append(best)
+        found.append((prefix[1:], math.exp(log_prob)))
+    return found
+
+
+def text_by_hand(tokens, dictionary, unknown):
+    return " ".join(unknown if i == dictionary.unk() else dictionary[i] for i in map(int, tokens) if i != dictionary.eos())
+
+
+def references(dataset):
+    return [text_by_hand(dataset.tgt[i], dataset.tgt_dict, "UNKNOWN-THERE") for i in range(len(dataset))]
+
+
+def test_greedy_numbers_are_those_of_a_search_by_hand(world, measured):
+    dataset = world["dataset"]
+    outputs = greedy_by_hand(world["model"], dataset, LIMIT)
+    texts = [text_by_hand(tokens, dataset.tgt_dict, "UNKNOWN-HERE") for tokens, _ in outputs]
+    score = sacrebleu.corpus_bleu(texts, [references(dataset)], force=True)
+    assert 0 < score.score < 100
+    assert measured["bleu_greedy"] == pytest.approx(score.score, abs=1e-9)
+    assert measured["length_ratio_greedy"] == pytest.approx(score.sys_len / score.ref_len)
+    assert measured["mode_probability"] == pytest.approx(np.mean([probability for _, probability in outputs]), rel=1e-4)
+    assert measured["hit_limit_greedy"] == sum(len(tokens) == LIMIT for tokens, _ in outputs) > 0
+
+
+def test_beam_numbers_are_those_of_fairseqs_search_one_sentence_at_a_time(world, measured):
+    from fairseq.dataclass.configs import GenerationConfig
+
+    task, model, dataset = world["task"], world["model"], world["dataset"]
+    generator = task.build_generator([model], GenerationConfig(beam=5, max_len_a=0, max_len_b=LIMIT))
+    tokens = [
+        task.inference_step(generator, [model], dataset.collater([dataset[i]]))[0][0]["tokens"].tolist()
+        for i in range(len(dataset))
+    ]
+    texts = [text_by_hand(line, dataset.tgt_dict, "UNKNOWN-HERE") for line in tokens]
+    score = sacrebleu.corpus_bleu(texts, [references(dataset)], force=True)
+    greedy = [line for line, _ in greedy_by_hand(model, dataset, LIMIT)]
+    assert measured["bleu_beam5"] == pytest.approx(score.score, abs=1e-9)
+    assert measured["length_ratio_beam5"] == pytest.approx(score.sys_len / score.ref_len)
+    assert measured["hit_limit_beam5"] == sum(len(line) - 1 == LIMIT for line in tokens)
+    assert measured["greedy_equals_beam5"] == np.mean([line[:-1] == other for line, other in zip(tokens, greedy)])
+
+
+def test_perplexity_is_that_of_fairseqs_criterion_over_every_sentence(world, measured):
+    dataset, nll, tokens = world["dataset"], 0.0, 0
+    for i in range(len(dataset)):
+        with torch.no_grad():
+            loss, size, _ = world["criterion"](world["model"], dataset.collater([dataset[i]]))
+        nll, tokens = nll + loss.item(), tokens + size
+    assert tokens == sum(range(2, SENTENCES + 2))  # 1 to 13 words, and EOS
+    assert measured["ppl"] == pytest.approx(math.exp(nll / tokens), rel=1e-5)
+
+
+def test_every_sentence_counts_and_tied_weights_count_once(world, measured):
+    tensors = {parameter.data_ptr(): parameter.numel() for parameter in world["model"].parameters()}
+    assert measured["sentences"] == SENTENCES
+    assert measured["params"] == sum(tensors.values())
+    names = world["model"].state_dict()
+    assert "decoder.output_projection.weight" in names and measured["params"] < sum(t.numel() for t in names.values())
+
+
+def test_signatures_and_speeds_are_there(measured):
+    assert measured["sacrebleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert measured["sentences_per_second_greedy"] > 0 and measured["sentences_per_second_beam5"] > 0
+    assert measured["distillation_signature"] is None
+    assert json.loads(json.dumps(measured)) == measured
+
+
+def test_measuring_again_gives_the_same_numbers_and_leaves_the_threads_alone(world, measured):
+    before = torch.get_num_threads()
+    again = measuring.measure(
+        systems.prepare(world["checkpoint"], world["bin"], max_len_a=0, max_len_b=LIMIT), torch.device("cpu")
+    )
+    assert torch.get_num_threads() == before
+    assert {k: v for k, v in again.items() if "second" not in k} == {k: v for k, v in measured.items() if "second" not in k}
+
+
+def test_the_length_limit_is_obeyed(world, measured):
+    system = systems.prepare(world["checkpoint"], world["bin"], max_len_a=0, max_len_b=2)
+    short = measuring.measure(system, torch.device("cpu"))
+    assert short["hit_limit_greedy"] >= SENTENCES - 2 > measured["hit_limit_greedy"]
+    assert short["length_ratio_greedy"] < measured["length_ratio_greedy"]
+
+
+def test_small_batches_hold_every_sentence_once(world):
+    batches = measuring.plan_batches(world["dataset"], 20)
+    assert len(batches) > 3
+    assert sorted(int(i) for batch in batches for i in batch) == list(range(SENTENCES))
+
+
+def test_unknown_words_match_nothing(world):
+    dictionary = world["dataset"].tgt_dict
+    text = measuring.Text(dictionary, {"post_process": None})
+    tokens = [dictionary.index("w1"), dictionary.unk(), dictionary.index("w2"), dictionary.index("w3"), dictionary.eos()]
+    for tokenizer in ("13a", "char", "zh", "none"):
+        score, _ = measuring.bleu([text.output(tokens)], [text.reference(tokens)], tokenizer)
+        assert score.counts[0] == score.totals[0] - 1 and score.sys_len == score.ref_len
+
+
+def test_subwords_are_joined_as_the_dictionary_shows_or_the_user_says(tmp_path, world):
+    from fairseq.data import Dictionary
+
+    dictionary = Dictionary()
+    tokens = [dictionary.add_symbol(symbol) for symbol in ("▁a", "▁hou", "se")]
+    assert systems.joined_by(None, dictionary) == "sentencepiece" and systems.joined_by("none", dictionary) is None
+    assert systems.joined_by("subword_nmt", dictionary) == "subword_nmt"
+    assert measuring.Text(dictionary, {"post_process": "sentencepiece"}).output(tokens) == "a house"
+
+
+# What is refused, and that it is refused before anything is measured.
+
+
+def prepare(world, data=None, path=None, **more):
+    return systems.prepare(path or world["checkpoint"], data or world["bin"], **more)
+
+
+def test_a_missing_split_is_refused(world):
+    with pytest.raises(Refusal, match="no split 'dev' for de-en.*test, valid"):
+        prepare(world, split="dev")
+
+
+def test_a_missing_data_directory_is_refused(world, tmp_path):
+    with pytest.raises(Refusal, match="does not exist"):
+        prepare(world, tmp_path / "nowhere")
+    with pytest.raises(Refusal, match="no binarised text"):
+        prepare(world, tmp_path)
+
+
+def test_a_split_without_targets_is_refused(world, tmp_path):
+    data = make_databin(tmp_path / "bin")
+    for ending in ("bin", "idx"):
+        (data / f"test.de-en.en.{ending}").unlink()
+    with pytest.raises(Refusal, match="no en side"):
+        prepare(world, data)
+
+
+def test_other_dictionaries_are_refused(world, tmp_path):
+    with pytest.raises(Refusal, match="16 symbols.*has 17"):
+        prepare(world, make_databin(tmp_path / "longer", words=[*WORDS, "more"]))
+    with pytest.raises(Refusal, match="symbol 4 is 'w0' there and 'w1' here"):
+        prepare(world, make_databin(tmp_path / "swapped", words=["w1", "w0", *WORDS[2:]]))
+
+
+def test_another_language_is_refused(world, tmp_path):
+    data = make_databin(tmp_path / "bin")
+    for file in list(data.iterdir()):
+        file.rename(data / file.name.replace("en", "fr"))
+    with pytest.raises(Refusal, match="translates de-en, but .* is de-fr"):
+        prepare(world, data)
+
+
+@pytest.mark.parametrize("a, b", [(-1, 10), (1, -1), (0, 0), (0.5, 0), (math.nan, 5)])
+def test_a_limit_without_room_is_refused(world, a, b):
+    with pytest.raises(Refusal, match="no room"):
+        prepare(world, max_len_a=a, max_len_b=b)
+
+
+def test_files_that_are_no_checkpoint_are_refused(world, tmp_path):
+    for content, sentence in ((b"rubbish", "damaged or no checkpoint"), (None, "does not exist")):
+        if content:
+            (tmp_path / "file.pt").write_bytes(content)
+        else:
+            (tmp_path / "file.pt").unlink()
+        with pytest.raises(Refusal, match=sentence):
+            prepare(world, path=tmp_path / "file.pt")
+    torch.save({"weights": 1}, tmp_path / "file.pt")
+    with pytest.raises(Refusal, match="no fairseq checkpoint"):
+        prepare(world, path=tmp_path / "file.pt")
+
+
+def changed(world, path, change):
+    state = torch.load(world["checkpoint"], weights_only=True)
+    change(state)
+    torch.save(state, path)
+    return path
+
+
+def test_sentences_that_the_model_cannot_read_are_refused(world, tmp_path):
+    def shorten(state):
+        state["cfg"]["model"]["max_source_positions"] = state["cfg"]["task"]["max_source_positions"] = 10
+
+    system = prepare(world, path=changed(world, tmp_path / "short.pt", shorten))
+    with pytest.raises(Refusal, match="4 sentences .* source tokens .*10"):  # those of 10 to 13 words, and EOS
+        measuring.measure(system, torch.device("cpu"))
+
+
+def test_weights_that_are_no_numbers_are_refused(world, tmp_path):
+    def ruin(state):
+        state["model"]["decoder.embed_tokens.weight"].fill_(math.nan)
+
+    system = prepare(world, path=changed(world, tmp_path / "nan.pt", ruin))
+    with pytest.raises(Refusal, match="no finite number"):
+        measuring.measure(system, torch.device("cpu"))
+
+
+def test_a_checkpoint_of_another_architecture_than_it_says_is_refused(world, tmp_path):
+    def grow(state):
+        state["cfg"]["model"]["decoder_ffn_embed_dim"] = 128
+
+    system = prepare(world, path=changed(world, tmp_path / "other.pt", grow))
+    with pytest.raises(Refusal, match="cannot be loaded"):
+        measuring.measure(system, torch.device("cpu"))
+
+
+def test_the_criterion_of_a_student_is_not_needed(world, tmp_path):
+    def teach(state):
+        state["cfg"]["criterion"] = {"_name": "seq_kd", "teacher_path": "/gone/teacher.pt", "alpha": 0.5, "temperature": 1.0}
+
+    system = prepare(world, path=changed(world, tmp_path / "student.pt", teach), max_len_a=0, max_len_b=LIMIT)
+    assert measuring.measure(system, torch.device("cpu"))["distillation_signature"].startswith(
+        "criterion:seq_kd|word_teacher:unknown"
+    )
+
+
+# Where a student's teaching came from.
+
+
+def state_of(data="/gone", finetune_from=None, **criterion):
+    return {"cfg": {"criterion": criterion, "task": {"data": str(data)}, "checkpoint": {"finetune_from_model": finetune_from}}}
+
+
+@pytest.fixture
+def view(tmp_path):
+    folder = tmp_path / "seq_kd"
+    folder.mkdir()
+    manifest.write(folder, {"kind": "view", "view": "seq_kd", "signature": "teacher:abc|beam:5"})
+    return folder
+
+
+def test_training_on_gold_has_no_distillation_signature(tmp_path):
+    assert systems.distillation_signature(state_of(tmp_path, _name="label_smoothed_cross_entropy", label_smoothing=0.1)) is None
+    assert systems.distillation_signature(state_of(_name="cross_entropy")) is None
+    assert systems.distillation_signature({"cfg": None, "args": None}) is None
+
+
+def test_the_signature_names_view_and_teacher(view, tmp_path):
+    teacher = tmp_path / "teacher.pt"
+    teacher.write_bytes(b"teacher")
+    short = sha256(teacher)[:12]
+    plain = state_of(view, _name="seq_kd", label_smoothing=0.0, teacher_path=None, alpha=None, temperature=1.0)
+    assert systems.distillation_signature(plain) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
+    smoothed = state_of(view, _name="label_smoothed_cross_entropy", label_smoothing=0.1)
+    assert systems.distillation_signature(smoothed) == (
+        "criterion:label_smoothed_cross_entropy|label_smoothing:0.1|view:seq_kd|teacher:abc|beam:5"
+    )
+    both = state_of(view, _name="seq_kd", teacher_path=f"{teacher}:/gone.pt", alpha=0.3, temperature=2.0)
+    assert systems.distillation_signature(both) == (
+        f"criterion:seq_kd|word_teacher:{short}+unknown|alpha:0.3|temperature:2.0|view:seq_kd|teacher:abc|beam:5"
+    )
+    word = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=None, temperature=1.0)
+    assert systems.distillation_signature(word) == f"criterion:word_kd|word_teacher:{short}|alpha:0.5|temperature:1.0"
+    unused = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=0.0, temperature=1.0)
+    assert systems.distillation_signature(unused) is None
+    tuned = state_of(view, str(teacher), _name="seq_inter")
+    assert systems.distillation_signature(tuned) == f"criterion:seq_inter|init:{short}|view:seq_kd|teacher:abc|beam:5"
+
+
+def test_data_that_are_gone_are_unknown(tmp_path):
+    assert systems.distillation_signature(state_of(_name="seq_inter")) == "criterion:seq_inter|view:seq_inter|teacher:unknown"
+    (tmp_path / "manifest.json").write_text("{")
+    assert systems.distillation_signature(state_of(tmp_path, _name="seq_kd")) == "criterion:seq_kd|view:seq_kd|teacher:unknown"
+
+
+# The results file.
+
+FACTS = {"checkpoint_sha256": "c", "data_sha256": "d", "settings": {"beam": 5}, "versions": {"torch": "2"}, "machine": "m"}
+
+
+def test_results_are_continued_and_nothing_is_lost(tmp_path):
+    path = tmp_path / "results.json"
+    first = results.Results(path)
+    first.add({"name": "A", "seed": None, **FACTS})
+    first.add({"name": "B", "seed": 1, **FACTS, "checkpoint_sha256": "b"})
+    second = results.Results(path)
+    assert second.known({**FACTS, "checkpoint_sha256": "b"})["name"] == "B"
+    for key in FACTS:
+        assert second.known({**FACTS, key: "other"}) is None, key
+    second.add({"name": "A", "seed": None, **FACTS, "checkpoint_sha256": "retrained"})
+    assert [(r["name"], r["checkpoint_sha256"]) for r in results.read(path)] == [("B", "b"), ("A", "retrained")]
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_results_of_other_data_are_not_mixed(tmp_path):
+    path = tmp_path / "results.json"
+    results.Results(path).add({"name": "A", "seed": None, **FACTS})
+    results.Results(path).check({**FACTS, "machine": "another"})
+    with pytest.raises(Refusal, match="on other data"):
+        results.Results(path).check({**FACTS, "data_sha256": "e"})
+    with pytest.raises(Refusal, match="with other settings"):
+        results.Results(path).check({**FACTS, "settings": {"beam": 6}})
+
+
+@pytest.mark.parametrize("text, sentence", [("{", "no JSON"), ("[1]", "no results"), ('{"results": [1]}', "no results")])
+def test_files_that_are_no_results_are_refused(tmp_path, text, sentence):
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(Refusal, match=sentence):
+        results.read(tmp_path / "file")
+    with pytest.raises(Refusal, match="there is no"):
+        results.read(tmp_path / "absent")
+    assert Path(tmp_path / "file").read_text() == text

@@ -1,0 +1,177 @@
+"""Table 1 from measurements: averaging, refusals, what the claims say at their borders, and the two forms of output."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import table
+
+
+def result(name, seed=None, **changes):
+    """A made-up measurement; the numbers are those of the paper's student where it has them."""
+    return {
+        "name": name, "seed": seed, "params": 84_000_000, "bleu_greedy": 14.7, "bleu_beam5": 17.6, "ppl": 8.2,
+        "mode_probability": 0.009, "sentences_per_second_greedy": 1234.5, "sentences_per_second_beam5": 55.5,
+        "length_ratio_greedy": 1.02, "length_ratio_beam5": 0.98, "hit_limit_greedy": 3, "hit_limit_beam5": 0,
+        "sentences": 2737, "sacrebleu_signature": "nrefs:1|tok:13a", "distillation_signature": None,
+        "settings": {"split": "test", "max_len_a": 1.2, "max_len_b": 10}, "data_sha256": "d", "machine": "a toaster",
+        "versions": {"torch": "2"}, "date": "2026-01-01",
+        **changes,
+    }  # fmt: skip
+
+
+SEQ_KD = {"bleu_greedy": 18.9, "bleu_beam5": 19.0, "ppl": 22.7, "mode_probability": 0.169}
+
+
+def holds(student, taught):
+    claims = table.make_report([result("Student", **student), result("Seq-KD", **{**SEQ_KD, **taught})])["claims"]
+    return [claim["holds"] for claim in claims]
+
+
+def test_rows_keep_their_order_and_average_over_seeds():
+    results = [
+        result("Teacher", bleu_greedy=17.7),
+        result("Student", 2, bleu_greedy=14.0, ppl=8.0, hit_limit_greedy=1),
+        result("Seq-KD", 1, **SEQ_KD),
+        result("Student", 1, bleu_greedy=15.0, ppl=9.0, hit_limit_greedy=2),
+        result("Student", 3, bleu_greedy=16.0, ppl=10.0, hit_limit_greedy=6),
+    ]
+    rows = table.make_rows(results)
+    assert [row["name"] for row in rows] == ["Teacher", "Student", "Seq-KD"]
+    student = rows[1]
+    assert student["bleu_greedy"] == 15.0 and student["bleu_greedy_std"] == 1.0  # of 14, 15, 16, divided by n - 1
+    assert student["ppl"] == 9.0 and student["ppl_std"] == 1.0
+    assert student["hit_limit_greedy"] == 3.0 and "hit_limit_greedy_std" not in student
+    assert student["params"] == 84_000_000 and student["bleu_beam5"] == 17.6 and student["bleu_beam5_std"] == 0
+    assert [seed["seed"] for seed in student["seeds"]] == [2, 1, 3]
+    assert [seed["bleu_greedy"] for seed in student["seeds"]] == [14.0, 15.0, 16.0]
+    assert "seeds" not in rows[0] and "bleu_greedy_std" not in rows[0]
+
+
+def test_a_row_names_the_signatures_of_all_its_seeds():
+    rows = table.make_rows([
+        result("A", 1, distillation_signature="x"), result("A", 2, distillation_signature="y"),
+        result("A", 3, distillation_signature="x"), result("B"),
+    ])  # fmt: skip
+    assert rows[0]["distillation_signature"] == "x & y" and rows[1]["distillation_signature"] is None
+
+
+def test_the_paper_itself_holds():
+    assert holds({}, {}) == [True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    "student, taught, claim, expected",
+    [
+        ({}, {"bleu_greedy": 17.3}, 0, True),  # 0.3 below, on the border
+        ({}, {"bleu_greedy": 17.29}, 0, False),
+        ({"bleu_greedy": 17.0}, {"bleu_beam5": 19.2}, 1, True),  # gaps 0.6 and 0.3: more than a third, but small
+        ({"bleu_greedy": 17.0}, {"bleu_beam5": 19.21}, 1, False),
+        ({}, {"bleu_beam5": 19.86}, 1, True),  # gaps 2.9 and 0.96: less than a third
+        ({}, {"bleu_beam5": 19.87}, 1, False),
+        ({}, {"bleu_beam5": 17.9}, 1, False),  # the other way round is a gap too
+        ({}, {"ppl": 8.2}, 2, False),
+        ({}, {"ppl": 8.21}, 2, True),
+        ({}, {"mode_probability": 0.027}, 3, True),  # three times 0.009
+        ({}, {"mode_probability": 0.0269}, 3, False),
+        ({"mode_probability": 0.0}, {"mode_probability": 0.1}, 3, True),
+        ({"mode_probability": 0.0}, {"mode_probability": 0.0}, 3, False),
+    ],
+)
+def test_claims_at_their_borders(student, taught, claim, expected):
+    assert holds(student, taught)[claim] is expected
+
+
+def test_claims_state_their_numbers():
+    report = table.make_report([result("Student"), result("Seq-KD", **SEQ_KD)])
+    text = table.to_markdown(report)
+    assert "What the paper claims, and what is seen here" in text
+    assert "18.90 against 17.60 BLEU, +1.30" in text
+    assert "0.10 BLEU apart, 2.90 for Student" in text
+    assert "22.70 against 8.20" in text
+    assert "16.9% against 0.9%, 18.8 times as much" in text
+    assert text.count("**Holds.**") == 4
+    worse = table.to_markdown(table.make_report([result("Student"), result("Seq-KD", **{**SEQ_KD, "ppl": 8.0})]))
+    assert worse.count("**Holds.**") == 3 and worse.count("**Does not hold.**") == 1
+
+
+@pytest.mark.parametrize("names", [["Student"], ["Seq-KD", "Teacher"], ["student", "seq-kd"]])
+def test_no_claims_without_their_rows(names):
+    report = table.make_report([result(name) for name in names])
+    assert report["claims"] == []
+    assert "What the paper claims" not in table.to_markdown(report)
+
+
+def lines_of_table(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_markdown_has_gains_over_the_student():
+    text = table.to_markdown(table.make_report([result("Student"), result("Seq-KD", **SEQ_KD)], title="En-De"))
+    assert text.startswith("# En-De\n")
+    head, _, student, taught = lines_of_table(text)
+    assert head[:8] == ["Model", "Params", "BLEU K=1", "gain", "BLEU K=5", "gain", "PPL", "p(t = ŷ)"]
+    assert student[:8] == ["Student", "84.00M", "14.70", "", "17.60", "", "8.20", "0.9%"]
+    assert taught[:8] == ["Seq-KD", "84.00M", "18.90", "+4.20", "19.00", "+1.40", "22.70", "16.9%"]
+    assert taught[8:] == ["1,234", "55.5", "1.02", "0.98", "3", "0"]
+    assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1  # aligned
+
+
+def test_no_gains_without_a_student():
+    head = lines_of_table(table.to_markdown(table.make_report([result("A"), result("B")])))[0]
+    assert "gain" not in head
+
+
+def test_markdown_shows_deviations_and_every_signature_once():
+    rows = [
+        result("Seq-KD", seed, bleu_greedy=18.0 + seed, distillation_signature="criterion:seq_kd|view:seq_kd") for seed in (1, 2)
+    ]
+    text = table.to_markdown(
+        table.make_report([result("Student"), *rows, result("X", distillation_signature="criterion:seq_kd|view:seq_kd")])
+    )
+    assert "19.50 ± 0.71" in text
+    assert text.count("nrefs:1|tok:13a") == 1
+    assert "- Seq-KD, X: `criterion:seq_kd|view:seq_kd`" in text
+    assert "a toaster" in text and "torch 2" in text and "2026-01-01" in text and "2,737 sentences" in text
+
+
+def test_a_name_with_a_bar_stays_in_its_cell():
+    line = [line for line in table.to_markdown(table.make_report([result("a|b")])).splitlines() if "a\\|b" in line]
+    assert len(line) == 1
+
+
+def test_json_is_not_rounded_and_has_every_fact():
+    report = table.make_report([result("Student", bleu_greedy=100 / 3), result("B", machine="another")])
+    again = json.loads(table.to_json(report))
+    assert again == report
+    assert again["rows"][0]["bleu_greedy"] == 100 / 3
+    assert again["split"] == "test" and again["settings"]["max_len_b"] == 10 and again["machine"] == ["a toaster", "another"]
+    assert "not comparable between rows" in table.to_markdown(report)
+
+
+@pytest.mark.parametrize(
+    "results, sentence",
+    [
+        ([], "there are no results"),
+        ([result("A", ppl=None)], "has no ppl"),
+        ([result("A"), result("A")], "two results for A"),
+        ([result("A"), result("B", data_sha256="e")], "B was measured on other data than A"),
+        ([result("A"), result("B", settings={"split": "valid"})], "B was measured on other settings than A"),
+    ],
+)
+def test_refusals(results, sentence):
+    with pytest.raises(Refusal, match=sentence):
+        table.make_report(results)
+
+
+@pytest.mark.parametrize("share, text", [(0.169, "16.9%"), (0.009, "0.9%"), (0.00014, "0.014%"), (0.0, "0.0%"), (1.0, "100.0%")])
+def test_percent(share, text):
+    assert table.percent(share) == text
+
+
+def test_importing_the_report_needs_no_torch():
+    code = "import sys, fairseq_seqkd.evaluation.table; assert 'torch' not in sys.modules and 'fairseq' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
