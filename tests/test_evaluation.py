@@ -47,12 +47,13 @@ def save_checkpoint(path, cfg, model):
     """A checkpoint in the format of fairseq-train."""
     from omegaconf import OmegaConf
 
+    history = {"criterion_name": "CrossEntropyCriterion", "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}}
     torch.save(
         {
             "args": None,
             "cfg": OmegaConf.to_container(cfg, resolve=True),
             "model": model.state_dict(),
-            "optimizer_history": [{"criterion_name": "CrossEntropyCriterion", "num_updates": 3}],
+            "optimizer_history": [{**history, "num_updates": 3}],
             "extra_state": {"epoch": 1, "train_iterator": {}},
         },
         path,
