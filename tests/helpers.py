@@ -84,7 +84,7 @@ def train(data, save_dir, *options, **more):
     return command("fairseq-train", *train_command(data, save_dir, *options, **more))
 
 
-def decode_command(data, teacher, distill_dir, **more):
+def decode_command(data, teacher, out, **more):
     settings = {
         "user-dir": PLUGIN,
         "task": "teacher_decoding",
@@ -94,14 +94,14 @@ def decode_command(data, teacher, distill_dir, **more):
         "nbest": 4,
         "max-len-b": 30,
         "part-size": 64,
-        "distill-dir": distill_dir,
+        "distill-dir": out,
         "cpu": True,
     }
     return [str(data), *flags({**settings, **{key.replace("_", "-"): value for key, value in more.items()}})]
 
 
-def decode(data, teacher, distill_dir, check=True, **more):
-    return command("fairseq-generate", *decode_command(data, teacher, distill_dir, **more), check=check)
+def decode(data, teacher, out, check=True, **more):
+    return command("fairseq-generate", *decode_command(data, teacher, out, **more), check=check)
 
 
 def refusal(done):

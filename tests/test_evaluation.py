@@ -1,5 +1,6 @@
 """Measuring a checkpoint, against numbers worked out another way: sentence by sentence, without batches or a search engine."""
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -289,7 +290,7 @@ def changed(world, path, change):
 
 def test_sentences_that_the_model_cannot_read_are_refused(world, tmp_path):
     def shorten(state):
-        state["cfg"]["model"]["max_source_positions"] = state["cfg"]["task"]["max_source_positions"] = 10
+        state["cfg"]["model"].max_source_positions = state["cfg"]["task"]["max_source_positions"] = 10
 
     system = prepare(world, path=changed(world, tmp_path / "short.pt", shorten))
     with pytest.raises(Refusal, match="4 sentences .* source tokens .*10"):  # those of 10 to 13 words, and EOS
@@ -307,7 +308,7 @@ def test_weights_that_are_no_numbers_are_refused(world, tmp_path):
 
 def test_a_checkpoint_of_another_architecture_than_it_says_is_refused(world, tmp_path):
     def grow(state):
-        state["cfg"]["model"]["decoder_ffn_embed_dim"] = 128
+        state["cfg"]["model"].decoder_ffn_embed_dim = 128
 
     system = prepare(world, path=changed(world, tmp_path / "other.pt", grow))
     with pytest.raises(Refusal, match="cannot be loaded"):
@@ -359,6 +360,8 @@ def test_the_signature_names_view_and_teacher(view, tmp_path):
     assert systems.distillation_signature(both) == (
         f"criterion:seq_kd|word_teacher:{short}+unknown|alpha:0.3|temperature:2.0|view:seq_kd|teacher:abc|beam:5"
     )
+    old = {"args": argparse.Namespace(task="translation", criterion="seq_kd", data=str(view)), "cfg": None}
+    assert systems.distillation_signature(old) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
     word = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=None, temperature=1.0)
     assert systems.distillation_signature(word) == f"criterion:word_kd|word_teacher:{short}|alpha:0.5|temperature:1.0"
     unused = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=0.0, temperature=1.0)

@@ -1,0 +1,193 @@
+"""The command `seqkd`, as it is typed: arguments, what is printed where, files that are continued, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import helpers
+import pytest
+
+from fairseq_seqkd import cli
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.version import __version__
+
+
+def seqkd(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "fairseq_seqkd", *map(str, args)], capture_output=True, text=True, env=helpers.environment()
+    )
+
+
+def parse(*args):
+    return cli.parse_requests(cli.make_parser().parse_args(["evaluate", *args, "--data", "bin"]))
+
+
+def test_help_needs_no_heavy_library():
+    code = """
+import sys
+from fairseq_seqkd import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as end:
+    assert end.code == 0, end.code
+heavy = {"torch", "fairseq", "sacrebleu", "numpy", "omegaconf"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    for words in (["--help"], ["evaluate", "--help"], ["report", "--help"], ["--version"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "usage: seqkd" in done.stdout or __version__ in done.stdout
+
+
+def test_no_command_is_an_error_with_usage():
+    done = seqkd()
+    assert done.returncode == 2 and "COMMAND" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_names_and_seeds_of_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1").mkdir()
+    (tmp_path / "lr=0.1" / "last.pt").touch()
+    assert parse("work/seq_kd-2/checkpoint_last.pt") == [("seq_kd-2", None, "work/seq_kd-2/checkpoint_last.pt")]
+    assert parse("last.pt") == [(tmp_path.name, None, "last.pt")]
+    assert parse("Seq-KD + Word-KD@2=a/b.pt") == [("Seq-KD + Word-KD", 2, "a/b.pt")]
+    assert parse("A=x=y.pt") == [("A", None, "x=y.pt")]
+    assert parse("lr=0.1/last.pt") == [("lr=0.1", None, "lr=0.1/last.pt")]  # a file that is there is a path
+    assert parse("x/y.pt", "--name", "N", "--seed", "3") == [("N", 3, "x/y.pt")]
+    assert parse("A@1=x.pt", "A@2=x.pt", "A=x.pt") == [("A", 1, "x.pt"), ("A", 2, "x.pt"), ("A", None, "x.pt")]
+
+
+@pytest.mark.parametrize(
+    "args, sentence",
+    [
+        (["A@1=x.pt", "A@1=y.pt"], "two checkpoints are named A@1"),
+        (["work/x.pt", "work/y.pt"], "two checkpoints are named work"),
+        (["A@one=x.pt"], "must be a whole number"),
+        (["=x.pt"], "is no checkpoint"),
+        (["A="], "is no checkpoint"),
+        (["A@=x.pt"], "must be a whole number"),
+        (["x.pt", "y.pt", "--name", "N"], "for a single checkpoint"),
+    ],
+)
+def test_checkpoints_that_cannot_be_told_apart_are_refused(args, sentence):
+    with pytest.raises(Refusal, match=sentence):
+        parse(*args)
+
+
+@pytest.mark.parametrize("output, sentence", [(".", "is a directory"), ("nowhere/r.json", "its folder does not exist")])
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, output, sentence):
+    for words in (["evaluate", "a.pt", "--data", "bin"], ["report", "a.json"]):
+        with pytest.raises(Refusal, match=sentence):
+            cli.main([*words, "-o", str(tmp_path / output)])
+
+
+def test_a_refusal_is_one_line_and_code_1(tmp_path):
+    done = seqkd("evaluate", tmp_path / "none.pt", "--data", tmp_path, "--cpu")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"fairseq_seqkd: the checkpoint {tmp_path}/none.pt does not exist; check the path\n"
+
+
+def test_interrupts_end_with_one_sentence_and_130():
+    code = """
+import sys, time
+from fairseq_seqkd import cli
+
+def report(arguments):
+    print("ready", flush=True)
+    time.sleep(60)
+
+cli.report = report
+sys.exit(cli.main(["report", "results.json"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors and errors.startswith("fairseq_seqkd: interrupted; ") and errors.count("\n") == 1
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often something is really measured."""
+    from fairseq_seqkd.evaluation import measure
+
+    paths, real = [], measure.measure
+    monkeypatch.setattr(measure, "measure", lambda system, device: paths.append(system.path) or real(system, device))
+    return paths
+
+
+def evaluate(teacher, tiny, *args):
+    return cli.main(["evaluate", *args, "--data", str(tiny), "--cpu"])
+
+
+def test_evaluate_prints_a_table_and_continues_its_file(tiny, teacher, tmp_path, capsys, counted):
+    out = tmp_path / "results.json"
+    assert evaluate(teacher, tiny, f"Student@1={teacher}", "-o", str(out)) == 0
+    printed = capsys.readouterr()
+    assert len(counted) == 1
+    assert printed.err.count("\n") == 1 and printed.err.startswith("[1/1] Student (seed 1): BLEU ")
+    lines = printed.out.splitlines()
+    assert lines[0].startswith("| Model ") and lines[2].startswith("| Student ") and len({len(line) for line in lines}) == 1
+    (first,) = json.loads(out.read_text())["results"]
+    assert (first["name"], first["seed"], first["checkpoint"]) == ("Student", 1, str(teacher))
+
+    # The same checkpoint is known under any name; the earlier result stays.
+    assert evaluate(teacher, tiny, f"Seq-KD@1={teacher}", f"Student@2={teacher}", "-o", str(out)) == 0
+    printed = capsys.readouterr()
+    assert len(counted) == 1 and printed.err.count("already measured") == 2
+    again = json.loads(out.read_text())["results"]
+    assert [(r["name"], r["seed"]) for r in again] == [("Student", 1), ("Seq-KD", 1), ("Student", 2)]
+    assert all(r["ppl"] == first["ppl"] for r in again)
+
+    # Other settings are another measurement, and another file's.
+    with pytest.raises(Refusal, match="with other settings"):
+        evaluate(teacher, tiny, str(teacher), "-o", str(out), "--max-len-b", "3")
+    assert len(counted) == 1
+
+    # And the report of it all.
+    assert cli.main(["report", str(out), "-o", str(tmp_path / "r.md"), "--json", str(tmp_path / "r.json"), "--title", "T"]) == 0
+    assert (tmp_path / "r.md").read_text().startswith("# T\n")
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["Student", "Seq-KD"] and rows[0]["bleu_greedy_std"] == 0
+    capsys.readouterr()
+    assert cli.main(["report", str(out)]) == 0
+    assert "## What the paper claims" in capsys.readouterr().out
+
+
+def test_an_interrupted_evaluation_keeps_what_it_has(tiny, teacher, tmp_path, capsys, monkeypatch):
+    from fairseq_seqkd.evaluation import measure
+
+    out, real, calls = tmp_path / "results.json", measure.measure, []
+
+    def interrupted(system, device):
+        calls.append(system)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(system, device)
+
+    other = tmp_path / "other.pt"
+    other.write_bytes(teacher.read_bytes() + b"\0")  # another hash; a zip file may be followed by anything
+    monkeypatch.setattr(measure, "measure", interrupted)
+    assert evaluate(teacher, tiny, f"A={teacher}", f"B={other}", "-o", str(out)) == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("fairseq_seqkd: interrupted; ")
+    assert [r["name"] for r in json.loads(out.read_text())["results"]] == ["A"]
+    assert evaluate(teacher, tiny, f"A={teacher}", f"B={other}", "-o", str(out)) == 0
+    assert [r["name"] for r in json.loads(out.read_text())["results"]] == ["A", "B"] and len(calls) == 3
+
+
+def test_wrong_inputs_stop_before_anything_is_measured(tiny, teacher, tmp_path, counted):
+    with pytest.raises(Refusal, match="does not exist"):
+        evaluate(teacher, tiny, f"A={teacher}", f"B={tmp_path / 'none.pt'}")
+    assert not counted
+
+
+def test_json_on_standard_output_is_json(tiny, teacher, capsys):
+    assert evaluate(teacher, tiny, f"A={teacher}", "--json", "--split", "valid") == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["settings"]["split"] == "valid" and result["name"] == "A" and result["seed"] is None
+    assert result["bleu_greedy"] > 20 and result["ppl"] < 20  # it has learnt the toy language

@@ -1,0 +1,329 @@
+"""teacher_decoding through the real fairseq-generate: complete, the same bytes however it is run, and wrong inputs."""
+
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import helpers
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+from fairseq.data import Dictionary, data_utils
+
+from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.hypotheses import Hypotheses
+from fairseq_seqkd.corpus.text import Detokeniser
+
+TRAIN = 509  # sentences of the tiny training split: no multiple of 8
+
+
+def targets(folder, split="train", lang="en"):
+    """The sentences of one side of a data-bin, as lists of ids."""
+    dataset = data_utils.load_indexed_dataset(str(folder / f"{split}.de-en.{lang}"), None, "mmap")
+    return [dataset[i].tolist() for i in range(len(dataset))]
+
+
+# What it leaves.
+
+
+def test_every_sentence_is_there_once(distilled):
+    store = Hypotheses(distilled)
+    assert len(store) == TRAIN
+    assert all(len(store[i]) == 4 for i in range(TRAIN))
+    content = manifest.read(distilled)
+    assert content["complete"] and content["counts"] == {"empty": 0, "hit_limit": 0, "source_too_long": 0}
+    assert not (distilled / "parts").exists()
+
+
+def test_lists_are_ranked_and_scores_are_normalised_log_probabilities(distilled):
+    store = Hypotheses(distilled)
+    for i in range(0, TRAIN, 17):
+        scores = [h.score for h in store[i]]
+        assert scores == sorted(scores, reverse=True)
+        for h in store[i]:
+            assert h.score == pytest.approx(h.log_prob / (len(h.tokens) + 1), abs=1e-5)  # EOS counts
+
+
+def test_log_probabilities_are_the_teachers(distilled, tiny, teacher):
+    """Forced decoding by hand of the stored ids gives the stored sums."""
+    task, _, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
+    task.load_dataset("train")
+    model, eos, store = criterion.teacher.models[0], task.target_dictionary.eos(), Hypotheses(distilled)
+    for i in (0, 100, 508):
+        source = task.dataset("train")[i]["source"].unsqueeze(0)
+        for h in store[i][:2]:
+            tokens = [*h.tokens.tolist(), eos]
+            with torch.no_grad():
+                out = model(source, torch.tensor([source.size(1)]), torch.tensor([[eos, *tokens[:-1]]]))
+            lprobs = model.get_normalized_probs(out, log_probs=True)[0]
+            assert h.log_prob == pytest.approx(sum(lprobs[j, t].item() for j, t in enumerate(tokens)), abs=1e-3)
+
+
+def test_the_mode_is_what_fairseq_generate_prints(distilled, tiny, teacher):
+    """The stock task, its own batches and its printed text, against our ids."""
+    options = {"user-dir": helpers.PLUGIN, "path": teacher, "gen-subset": "train", "beam": 4, "max-len-b": 30, "cpu": True}
+    printed = helpers.command("fairseq-generate", tiny, *helpers.flags(options, required_batch_size_multiple=1)).stdout
+    theirs = {int(i): text for i, text in re.findall(r"^H-(\d+)\t\S+\t(.*)$", printed, re.MULTILINE)}
+    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(distilled)
+    assert len(theirs) == TRAIN
+    ours = {i: " ".join(dictionary[t] for t in store[i][0].tokens) for i in range(TRAIN)}
+    assert ours == theirs
+
+
+def test_views_hold_the_mode_and_the_closest(distilled, tiny):
+    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(distilled)
+    text, gold = Detokeniser(dictionary, "@@ "), targets(tiny)
+    seq_kd, seq_inter = targets(distilled / "seq_kd"), targets(distilled / "seq_inter")
+    assert len(seq_kd) == len(seq_inter) == TRAIN
+    moved = 0
+    for i in range(TRAIN):
+        nbest = store[i]
+        bleu = [sacrebleu.sentence_bleu(text(h.tokens), [text(gold[i])], use_effective_order=True).score for h in nbest]
+        assert [h.similarity for h in nbest] == pytest.approx(bleu, abs=1e-3)
+        assert seq_kd[i] == [*nbest[0].tokens.tolist(), dictionary.eos()]
+        best = int(np.argmax(np.float32(bleu)))
+        assert seq_inter[i] == [*nbest[best].tokens.tolist(), dictionary.eos()]
+        moved += best > 0
+    assert moved > 20  # otherwise the corpus would be too easy to test anything
+
+
+@pytest.mark.parametrize("view", ["seq_kd", "seq_inter"])
+def test_everything_else_in_a_view_is_gold(distilled, tiny, view):
+    ours = helpers.tree(distilled / view)
+    replaced = {"train.de-en.en.bin", "train.de-en.en.idx", "manifest.json"}
+    gold = {name: content for name, content in helpers.tree(tiny).items() if not name.endswith((".log", ".txt"))}
+    gold.update({name: (tiny / name).read_bytes() for name in ("dict.de.txt", "dict.en.txt")})
+    assert {n: c for n, c in ours.items() if n not in replaced} == {n: c for n, c in gold.items() if n not in replaced}
+    assert not any(file.is_symlink() or file.stat().st_nlink > 1 for file in (distilled / view).iterdir())
+
+
+# The same bytes.
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards):
+    """Workers at the same time on one directory, and no matter which of them ends last."""
+    workers = [
+        subprocess.Popen(
+            [str(helpers.BIN / "fairseq-generate")]
+            + helpers.decode_command(
+                tiny, teacher, tmp_path / "out", distributed_world_size=shards, distributed_rank=rank
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=helpers.environment(),
+        )
+        for rank in range(shards)
+    ]
+    printed = [worker.communicate(timeout=240)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * shards, printed
+    assert helpers.tree(tmp_path / "out") == helpers.tree(distilled)
+    done = [int(max(re.findall(r"this worker: (\d+) sentences", text), key=int, default=0)) for text in printed]
+    assert sum(done) == TRAIN  # nobody did another's work again
+
+
+def test_killed_at_random_points_and_continued_it_is_the_same(distilled, tiny, teacher, tmp_path):
+    rng, out = random.Random(7), tmp_path / "out"
+    for round_ in range(5):
+        worker = subprocess.Popen(
+            [str(helpers.BIN / "fairseq-generate"), *helpers.decode_command(tiny, teacher, out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=helpers.environment(),
+        )
+        for line in worker.stdout:  # begin to count when decoding begins
+            if "nats a token" in line or "parts done" in line:
+                break
+        time.sleep(rng.uniform(0, 0.5) if round_ else 0.0)
+        worker.kill()
+        worker.communicate()
+    (out / "parts").mkdir(exist_ok=True)
+    (out / "parts" / ".000001.part.dead.partial").write_bytes(b"half a part of a dead worker")
+    helpers.decode(tiny, teacher, out)
+    assert helpers.tree(out) == helpers.tree(distilled)
+    again = helpers.decode(tiny, teacher, out)
+    assert "nothing is left to decode" in again.stdout
+    assert helpers.tree(out) == helpers.tree(distilled)
+
+
+def test_ctrl_c_is_one_sentence_and_nothing_is_lost(distilled, tiny, teacher, tmp_path):
+    out = tmp_path / "out"
+    worker = subprocess.Popen(
+        [str(helpers.BIN / "fairseq-generate"), *helpers.decode_command(tiny, teacher, out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=helpers.environment(),
+    )
+    seen = ""
+    for line in worker.stdout:
+        seen += line
+        if "1 of 8 parts done" in line:
+            break
+    worker.send_signal(signal.SIGINT)
+    seen += worker.communicate()[0]
+    assert worker.returncode == 130 and "interrupted" in seen and "Traceback" not in seen
+    assert len(list((out / "parts").glob("*.part"))) >= 1
+    helpers.decode(tiny, teacher, out)
+    assert helpers.tree(out) == helpers.tree(distilled)
+
+
+def test_sampling_depends_on_the_seed_alone(tiny, teacher, tmp_path):
+    more = {"sampling": True, "beam": 2, "nbest": 2, "seed": 3}
+    helpers.decode(tiny, teacher, tmp_path / "a", gen_subset="valid", **more)
+    helpers.decode(tiny, teacher, tmp_path / "b", gen_subset="valid", distributed_world_size=2, distributed_rank=1, **more)
+    assert helpers.tree(tmp_path / "a") == helpers.tree(tmp_path / "b")
+    helpers.decode(tiny, teacher, tmp_path / "c", gen_subset="valid", **{**more, "seed": 4})
+    assert helpers.tree(tmp_path / "a") != helpers.tree(tmp_path / "c")
+
+
+# Sentences that other systems lose.
+
+
+def test_fairseqs_batch_multiple_drops_nothing(tiny, teacher, tmp_path):
+    """With its default of 8 the stock task drops the longest sentences; 53 in, 53 out here."""
+    helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", required_batch_size_multiple=8, batch_size=10)
+    assert len(Hypotheses(tmp_path / "out")) == 53
+    assert len(targets(tmp_path / "out" / "seq_kd", "valid")) == 53
+
+
+def test_over_long_sources_are_left_out_counted_and_listed(tiny, teacher, tmp_path):
+    out, longest = tmp_path / "out", 9
+    done = helpers.decode(tiny, teacher, out, max_source_positions=longest)
+    sources = targets(tiny, lang="de")
+    expected = [i for i, sentence in enumerate(sources) if len(sentence) > longest]
+    content = manifest.read(out)
+    assert 0 < len(expected) < TRAIN and content["listed"]["source_too_long"] == expected
+    assert f"{len(expected)} sentences: source too long" in done.stdout
+    kept = np.load(out / "seq_kd" / "rows.npy").tolist()
+    assert sorted(kept + expected) == list(range(TRAIN))
+    assert targets(out / "seq_kd", lang="de") == [sources[i] for i in kept]
+    assert len(targets(out / "seq_kd")) == len(kept) == manifest.read(out / "seq_kd")["rows"]
+
+
+def test_hypotheses_cut_by_the_limit_are_counted_and_listed(tiny, teacher, tmp_path):
+    helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", max_len_b=5)
+    content, store = manifest.read(tmp_path / "out"), Hypotheses(tmp_path / "out")
+    assert content["listed"]["hit_limit"] == [i for i in range(53) if len(store[i][0].tokens) >= 5]
+    assert content["counts"]["hit_limit"] > 20
+
+
+def test_a_split_without_targets_has_no_seq_inter(tiny, teacher, tmp_path):
+    shutil.copytree(tiny, tmp_path / "bin")
+    for ending in (".bin", ".idx"):
+        (tmp_path / "bin" / f"test.de-en.en{ending}").unlink()
+    helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", gen_subset="test")
+    assert len(Hypotheses(tmp_path / "out")) == 45 and not Hypotheses(tmp_path / "out").has_similarity
+    assert (tmp_path / "out" / "seq_kd" / "test.de-en.en.bin").is_file()
+    assert not (tmp_path / "out" / "seq_inter").exists()
+
+
+def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):
+    helpers.decode(tiny, f"{teacher}:{teacher}", tmp_path / "out", gen_subset="valid", similarity="chrf")
+    content = manifest.read(tmp_path / "out")
+    assert len(content["settings"]["teacher"]["sha256"]) == 2 and "similarity:chrf" in content["signature"]
+    assert "chrF" in content["settings"]["similarity"]["settings"] or "nc:6" in content["settings"]["similarity"]["settings"]
+
+
+# Wrong input.
+
+
+@pytest.mark.parametrize(
+    "options,sentence",
+    [
+        ({"nbest": 9}, "--nbest 9 asks for more hypotheses than --beam 4"),
+        ({"distill_dir": None}, "--distill-dir is missing"),
+        ({"gen_subset": "dev"}, "no split 'dev'"),
+        ({"path": "absent.pt"}, "does not exist"),
+        ({"path": None}, "--path is missing"),
+        ({"score_reference": True}, "--score-reference"),
+        ({"temperature": 0}, "--temperature"),
+        ({"part_size": -1}, "--part-size"),
+    ],
+)
+def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, options, sentence):
+    settings = {"gen_subset": "valid", **options}
+    done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, **settings)
+    if options == {"path": None}:
+        assert done.returncode != 0
+    else:
+        assert sentence in helpers.refusal(done)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_begun_with_other_options_is_refused_and_untouched(distilled, tiny, teacher, tmp_path):
+    shutil.copytree(distilled, tmp_path / "out")
+    done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, beam=5, lenpen=1.5)
+    sentence = helpers.refusal(done)
+    assert "search.beam was 4, now 5" in sentence and "search.lenpen was 1.0, now 1.5" in sentence
+    assert helpers.tree(tmp_path / "out") == helpers.tree(distilled)
+
+
+def test_a_directory_with_other_files_is_refused_and_untouched(tiny, teacher, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    done = helpers.decode(tiny, teacher, tmp_path, check=False, gen_subset="valid")
+    assert "name a new or empty one" in helpers.refusal(done)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("kind", ["corrupt", "other dictionary", "untrained"])
+def test_wrong_teachers_stop_before_decoding(tiny, teacher, tmp_path, kind):
+    path, data = tmp_path / "teacher.pt", tiny
+    if kind == "corrupt":
+        path.write_bytes(teacher.read_bytes()[:20_000])
+        sentence = "damaged"
+    elif kind == "other dictionary":
+        shutil.copy(teacher, path)
+        shutil.copytree(tiny, tmp_path / "bin")
+        data = tmp_path / "bin"
+        lines = (data / "dict.de.txt").read_text().splitlines(keepends=True)
+        (data / "dict.de.txt").write_text("".join(reversed(lines)))
+        sentence = "symbol 4 is"
+    else:
+        state = torch.load(teacher, weights_only=True)
+        state["model"] = {name: torch.randn_like(tensor) * 3 for name, tensor in state["model"].items()}
+        torch.save(state, path)
+        sentence = "no better than guessing"
+    done = helpers.decode(data, path, tmp_path / "out", check=False, gen_subset="valid")
+    assert sentence in helpers.refusal(done)
+    assert not list(tmp_path.glob("out/parts/*.part"))
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_continues(distilled, tiny, teacher, tmp_path):
+    """No file may grow beyond a limit, as on a full disk; with the limit gone the same command ends with the same bytes."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [str(helpers.BIN / "fairseq-generate"), *helpers.decode_command(tiny, teacher, out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=helpers.environment(),
+        preexec_fn=limit,
+    )
+    assert "cannot be written" in helpers.refusal(done)
+    assert not list(out.rglob("*.partial"))
+    helpers.decode(tiny, teacher, out)
+    assert helpers.tree(out) == helpers.tree(distilled)
+
+
+def test_too_small_a_disk_is_refused_before_the_work(monkeypatch, tiny):
+    from collections import namedtuple
+
+    from fairseq_seqkd.errors import Refusal
+    from fairseq_seqkd.tasks import teacher_decoding
+
+    task, _, _ = helpers.build(tiny, criterion="cross_entropy")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(1, 1, 1000))
+    with pytest.raises(Refusal, match="MB free"):
+        teacher_decoding.check_disk_space(tiny / "new" / "folder", task.dataset("valid"), nbest=5)
