@@ -22,7 +22,7 @@ def main(argv=None):
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:
-        print("\nfairseq_seqkd: interrupted; what was written is whole, run the same command again to go on", file=sys.stderr)
+        print("fairseq_seqkd: interrupted; what was written is whole, run the same command again to go on", file=sys.stderr)
         return 130
 
 
@@ -92,7 +92,12 @@ def evaluate(arguments):
     for i, (name, seed, system) in enumerate(prepared):
         label = name if seed is None else f"{name} (seed {seed})"
         print(f"[{i + 1}/{len(prepared)}] {label}: ", end="", file=sys.stderr, flush=True)
-        known.add(evaluate_one(name, seed, system, device, known))
+        try:
+            result = evaluate_one(name, seed, system, device, known)
+        except BaseException:
+            print(file=sys.stderr)  # ends the line, so that the sentence that follows stands alone
+            raise
+        known.add(result)
     if arguments.json:
         print(table.to_json({"results": known.all()}), end="")
     else:

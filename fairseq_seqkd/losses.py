@@ -8,6 +8,8 @@ rows; the criterions normalise them as fairseq does. Kim & Rush 2016, section 3.
 
 import torch
 
+DEFAULT_ALPHA = 0.5  # the better one of the two that Kim & Rush tried (0.5 and 0.9)
+
 
 def soften(lprobs, temperature):
     """log of normalise(p^(1/T)), which equals log-softmax(logits / T); at T = 1 the input itself.

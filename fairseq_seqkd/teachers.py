@@ -6,11 +6,10 @@ DDP, and calls train() on them at every step, which would switch dropout back on
 
 import logging
 import math
-from pathlib import Path
 
 import torch
 
-from fairseq_seqkd import compat
+from fairseq_seqkd import checkpoints
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.losses import average_probabilities, negative_log_likelihood
 
@@ -54,14 +53,14 @@ class Teacher:
             model.to(device=like.device, dtype=dtype)
 
 
-def load_teacher(paths, data, source_dictionary, target_dictionary, languages=None, overrides=None):
+def load_teacher(paths, data, source_dictionary, target_dictionary, languages, overrides=None):
     """Loads and checks the checkpoints of a teacher for a student's data. Returns (Teacher, the teacher's own task).
 
     Args:
         paths: checkpoint files, one for each member of the ensemble.
         data: the student's data directory: the teacher's task is set up there.
         source_dictionary, target_dictionary: the student's, which must be the teacher's, symbol by symbol.
-        languages: (source, target) of the student's data, compared with the teacher's; None: not compared.
+        languages: (source, target) of the student's data, compared with the teacher's.
         overrides: settings of the checkpoint to replace, as fairseq-generate's --model-overrides.
 
     Raises Refusal for a file that cannot be loaded safely, another language pair, or other dictionaries.
@@ -75,80 +74,23 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages=No
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(p) for p in paths], arg_overrides=overrides)
     except (RuntimeError, KeyError, AttributeError, ValueError, TypeError) as error:
-        raise Refusal(f"the teacher {':'.join(map(str, paths))} cannot be loaded: {first_line(error)}") from error
+        raise Refusal(f"the teacher {':'.join(map(str, paths))} cannot be loaded: {checkpoints.first_line(error)}") from error
     return Teacher(models), task
 
 
-def check_checkpoint(path, source_dictionary, target_dictionary, languages=None):
-    """Refuses, before any long work, a checkpoint that is not a teacher for these dictionaries.
+def check_checkpoint(path, source_dictionary, target_dictionary, languages):
+    """Refuses, before any long work, a checkpoint that is not a teacher for these data.
 
-    Args: languages: (source, target) of the data, compared with what the checkpoint was trained on; None: not compared.
+    Args: languages: (source, target) of the data, compared with what the checkpoint was trained on.
     """
-    state = compat.read_checkpoint(path)
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise Refusal(f"{path} is no fairseq checkpoint: it holds no model; name a file that fairseq-train wrote")
-    settings = task_settings(state)
-    theirs = trained_languages(settings)
-    if languages and all(theirs) and theirs != tuple(languages):
+    state = checkpoints.read(path)
+    theirs = checkpoints.trained_languages(state)
+    if all(theirs) and theirs != tuple(languages):
         raise Refusal(
             f"the teacher {path} translates {'-'.join(theirs)}, the data are {'-'.join(languages)}; "
             "use a teacher of that direction"
         )
-    for side, dictionary in (("encoder", source_dictionary), ("decoder", target_dictionary)):
-        weight = state["model"].get(f"{side}.embed_tokens.weight")
-        if weight is not None and len(weight) != len(dictionary):
-            raise Refusal(
-                f"the teacher {path} has {len(weight):,} symbols on its {side}'s side, the data's dictionary has "
-                f"{len(dictionary):,}; teacher and student need the same dictionaries: binarise the student's data "
-                "with the teacher's, --srcdict and --tgtdict of fairseq-preprocess"
-            )
-    check_dictionaries(path, settings, theirs, source_dictionary, target_dictionary)
-
-
-def task_settings(state):
-    """The task settings that a checkpoint was trained with, as a dictionary, from either of fairseq's two formats."""
-    if state.get("cfg"):
-        return dict(state["cfg"].get("task") or {})
-    args = state.get("args")
-    return dict(vars(args)) if args is not None else {}
-
-
-def trained_languages(settings):
-    """(source, target) that a checkpoint was trained on: as it was told, else as its data directory's files say."""
-    from fairseq.data.data_utils import infer_language_pair
-
-    told = (settings.get("source_lang"), settings.get("target_lang"))
-    folder = data_folder(settings)
-    if all(told) or not folder.is_dir():
-        return told
-    return tuple(infer_language_pair(str(folder)))
-
-
-def data_folder(settings):
-    """The data directory that a checkpoint was trained on; it may be gone, or on another machine."""
-    return Path(str(settings.get("data") or "/nonexistent").split(":")[0])
-
-
-def check_dictionaries(path, settings, languages, source_dictionary, target_dictionary):
-    """Compares the dictionaries beside the teacher's own training data with ours, where those are still there."""
-    from fairseq.data import Dictionary
-
-    folder = data_folder(settings)
-    for lang, ours in zip(languages, (source_dictionary, target_dictionary)):
-        file = folder / f"dict.{lang}.txt"
-        if not file.is_file():
-            logger.warning(
-                "the dictionaries that the teacher %s was trained with are not at %s any more: only their sizes and "
-                "the teacher's likelihood can be compared", path, folder
-            )  # fmt: skip
-            return
-        theirs = Dictionary.load(str(file))
-        wrong = first_difference(theirs.symbols, ours.symbols)
-        if wrong is not None:
-            raise Refusal(
-                f"the teacher's dictionary {file} is not the data's: symbol {wrong} is {at(theirs.symbols, wrong)} there "
-                f"and {at(ours.symbols, wrong)} here; binarise the student's data with the teacher's dictionaries"
-            )
+    checkpoints.check_dictionaries(path, state, languages, (source_dictionary, target_dictionary))
 
 
 def check_positions(teacher, dataset, task_positions, name):
@@ -194,19 +136,3 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
         )
     logger.info("teacher %s: %.2f nats a token on the first %d sentences (a guess costs %.2f)", name, nll, len(first), guess)
     return nll
-
-
-def first_difference(left, right):
-    """The first index at which two lists of symbols differ, or None."""
-    for i in range(max(len(left), len(right))):
-        if at(left, i) != at(right, i):
-            return i
-    return None
-
-
-def at(symbols, i):
-    return repr(symbols[i]) if i < len(symbols) else "missing"
-
-
-def first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

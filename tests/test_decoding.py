@@ -15,6 +15,7 @@ import sacrebleu
 import torch
 from fairseq.data import Dictionary, data_utils
 
+from fairseq_seqkd import compat
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.hypotheses import Hypotheses
 from fairseq_seqkd.corpus.text import Detokeniser
@@ -111,9 +112,7 @@ def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards)
     workers = [
         subprocess.Popen(
             [str(helpers.BIN / "fairseq-generate")]
-            + helpers.decode_command(
-                tiny, teacher, tmp_path / "out", distributed_world_size=shards, distributed_rank=rank
-            ),
+            + helpers.decode_command(tiny, teacher, tmp_path / "out", distributed_world_size=shards, distributed_rank=rank),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -287,7 +286,7 @@ def test_wrong_teachers_stop_before_decoding(tiny, teacher, tmp_path, kind):
         (data / "dict.de.txt").write_text("".join(reversed(lines)))
         sentence = "symbol 4 is"
     else:
-        state = torch.load(teacher, weights_only=True)
+        state = compat.read_checkpoint(teacher)
         state["model"] = {name: torch.randn_like(tensor) * 3 for name, tensor in state["model"].items()}
         torch.save(state, path)
         sentence = "no better than guessing"

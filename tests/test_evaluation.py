@@ -195,6 +195,10 @@ def test_the_length_limit_is_obeyed(world, measured):
     assert short["length_ratio_greedy"] < measured["length_ratio_greedy"]
 
 
+def test_the_columns_are_those_of_the_paper(world):
+    assert measuring.beams(prepare(world)) == (("greedy", 1), ("beam5", 5))
+
+
 def test_small_batches_hold_every_sentence_once(world):
     batches = measuring.plan_batches(world["dataset"], 20)
     assert len(batches) > 3

@@ -56,9 +56,7 @@ def test_gradient_is_the_closed_form(temperature):
     logits = torch.randn(4, 7, requires_grad=True)
     teacher_logits = torch.randn(4, 7, requires_grad=True)
     keep = torch.tensor([True, False, True, True])
-    loss = losses.teacher_cross_entropy(
-        torch.log_softmax(logits, -1), torch.log_softmax(teacher_logits, -1), keep, temperature
-    )
+    loss = losses.teacher_cross_entropy(torch.log_softmax(logits, -1), torch.log_softmax(teacher_logits, -1), keep, temperature)
     loss.backward()
     p, q = torch.softmax(logits / temperature, -1), torch.softmax(teacher_logits / temperature, -1)
     expected = temperature * (p - q) * keep.unsqueeze(-1)

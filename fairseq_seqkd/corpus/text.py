@@ -2,19 +2,27 @@
 
 SENTENCEPIECE, SUBWORD_NMT = "sentencepiece", "@@ "
 
+# What stands for an unknown word: characters of private use, a token each for every tokenizer of sacrebleu, and never
+# the same. Were both "<unk>", metrics would reward a word that nobody knows.
+UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE = "\ue000", "\ue001"
+
 
 class Detokeniser:
-    """Turns ids into text as fairseq-generate does: symbols, post-processing, then BPE and tokenizer undone."""
+    """Turns ids into text as fairseq-generate does: symbols, post-processing, then BPE and tokenizer undone.
 
-    def __init__(self, dictionary, post_process=None, bpe=None, tokenizer=None):
+    Args: unknown: what stands for an unknown word; None: the dictionary's own symbol.
+    """
+
+    def __init__(self, dictionary, post_process=None, bpe=None, tokenizer=None, unknown=None):
         self.dictionary, self.post_process, self.bpe, self.tokenizer = dictionary, post_process, bpe, tokenizer
+        self.special = {dictionary.eos(), dictionary.pad(), dictionary.bos()}
+        self.unknown = dictionary.unk_word if unknown is None else unknown
 
     def __call__(self, tokens):
-        """tokens: ids of one sentence, a closing EOS does not matter. Unknown symbols become one fixed word."""
-        dictionary = self.dictionary
-        special = {dictionary.eos(), dictionary.pad(), dictionary.bos()}
-        symbols = [dictionary[i] for i in map(int, tokens) if i not in special]
-        text = join(symbols, self.post_process)
+        """tokens: ids of one sentence; a closing EOS does not matter."""
+        unk = self.dictionary.unk()
+        ids = [i for i in map(int, tokens) if i not in self.special]
+        text = join([self.unknown if i == unk else self.dictionary[i] for i in ids], self.post_process)
         if self.bpe is not None:
             text = self.bpe.decode(text)
         if self.tokenizer is not None:

@@ -22,8 +22,6 @@ from fairseq.logging import metrics
 from fairseq_seqkd import losses, teachers
 from fairseq_seqkd.errors import Refusal
 
-DEFAULT_ALPHA = 0.5  # the better one of the two that Kim & Rush tried (0.5 and 0.9)
-
 
 @dataclass
 class WordKDConfig(LabelSmoothedCrossEntropyCriterionConfig):
@@ -35,7 +33,7 @@ class WordKDConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default=None,
         metadata={
             "help": "weight of the teacher's distributions, in [0, 1]; the target's likelihood has 1 - alpha "
-            f"(default: {DEFAULT_ALPHA} with a teacher, 0 without one)"
+            f"(default: {losses.DEFAULT_ALPHA} with a teacher, 0 without one)"
         },
     )
     temperature: float = field(
@@ -67,7 +65,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
     ):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         if alpha is None:
-            alpha = DEFAULT_ALPHA if teacher_path or self.needs_teacher else 0.0
+            alpha = losses.DEFAULT_ALPHA if teacher_path or self.needs_teacher else 0.0
         check_options(alpha, temperature, label_smoothing, teacher_path)
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder)

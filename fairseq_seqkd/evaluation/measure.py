@@ -13,14 +13,11 @@ import numpy as np
 import torch
 
 from fairseq_seqkd.corpus.plan import make_plan
-from fairseq_seqkd.corpus.text import Detokeniser
+from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.engines import fairseq_engine
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems
 from fairseq_seqkd.losses import negative_log_likelihood
-
-# Characters of private use: one token each for every one of sacrebleu's tokenizers, and never the same.
-UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE = "\ue000", "\ue001"
 
 
 def measure(system, device=None):
@@ -47,10 +44,13 @@ def measure(system, device=None):
         # What fairseq-generate does too: attention weights that nobody reads are not computed.
         model.make_generation_fast_(need_attn=False)
         searched = {name: search(task, model, dataset, batches, device, beam, system.settings) for name, beam in beams(system)}
-    text = Text(dataset.tgt_dict, system.settings)
-    references = [text.reference(dataset.tgt[i]) for i in range(len(dataset))]
+    output, reference = (
+        Detokeniser(dataset.tgt_dict, system.settings["post_process"], unknown=unknown)
+        for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
+    )
+    references = [reference(dataset.tgt[i]) for i in range(len(dataset))]
     for name, (outputs, seconds) in searched.items():
-        score, signature = bleu([text.output(h.tokens) for h in outputs], references, system.settings["bleu_tokenizer"])
+        score, signature = bleu([output(h.tokens) for h in outputs], references, system.settings["bleu_tokenizer"])
         measured[f"bleu_{name}"] = score.score
         measured[f"length_ratio_{name}"] = score.sys_len / max(score.ref_len, 1)
         measured[f"hit_limit_{name}"] = sum(h.hit_limit for h in outputs)
@@ -142,20 +142,6 @@ def search(task, model, dataset, batches, device, beam, settings):
         for sentence, nbest in zip(sample["id"].tolist(), nbests):
             outputs[sentence] = nbest[0]
     return outputs, seconds
-
-
-class Text:
-    """Outputs and references as detokenised text, in which unknown words match nothing."""
-
-    def __init__(self, dictionary, settings):
-        self.unknown = dictionary.unk_word
-        self.detokenise = Detokeniser(dictionary, settings["post_process"])
-
-    def output(self, tokens):
-        return self.detokenise(tokens).replace(self.unknown, UNKNOWN_IN_OUTPUT)
-
-    def reference(self, tokens):
-        return self.detokenise(tokens).replace(self.unknown, UNKNOWN_IN_REFERENCE)
 
 
 def bleu(outputs, references, tokenizer):

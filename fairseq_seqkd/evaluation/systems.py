@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fairseq_seqkd import compat, selection, teachers
+from fairseq_seqkd import checkpoints, compat, losses, selection
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.files import sha256
@@ -58,16 +58,17 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
     from fairseq.data import Dictionary
 
     check_limit(max_len_a, max_len_b)
-    state = compat.read_checkpoint(path)
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise Refusal(f"{path} is no fairseq checkpoint: it holds no model; name a file that fairseq-train wrote")
+    state = checkpoints.read(path)
     languages = find_languages(path, state, data)
     files = Split(data, split, *languages)
     if not files.files(languages[1]):
         raise Refusal(f"split {split!r} in {data} has no {languages[1]} side; BLEU and perplexity need a reference")
-    dictionaries = [Path(data) / f"dict.{lang}.txt" for lang in languages]
-    check_dictionaries(path, state, dictionaries)
-    target_dictionary = Dictionary.load(str(dictionaries[1]))
+    dictionary_files = [Path(data) / f"dict.{lang}.txt" for lang in languages]
+    for file in dictionary_files:
+        if not file.is_file():
+            raise Refusal(f"{file} is missing; name with --data a folder that fairseq-preprocess made")
+    dictionaries = [Dictionary.load(str(file)) for file in dictionary_files]
+    checkpoints.check_dictionaries(path, state, languages, dictionaries, what="checkpoint")
     return System(
         path=str(path),
         split=files,
@@ -79,13 +80,13 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
             "lenpen": LENPEN,
             "max_len_a": max_len_a,
             "max_len_b": max_len_b,
-            "post_process": joined_by(post_process, target_dictionary),
+            "post_process": joined_by(post_process, dictionaries[1]),
             "bleu_tokenizer": selection.tokenizer_for(languages[1]),
             "max_tokens": DEFAULT_MAX_TOKENS,
             "threads": 1,
         },
         checkpoint_sha256=sha256(path),
-        data_sha256=sha256(*files.files(languages[0]), *files.files(languages[1]), *dictionaries),
+        data_sha256=sha256(*files.files(languages[0]), *files.files(languages[1]), *dictionary_files),
         distillation_signature=distillation_signature(state),
     )
 
@@ -111,11 +112,11 @@ def find_languages(path, state, data):
     from fairseq.data.data_utils import infer_language_pair
 
     if not Path(data).is_dir():
-        raise Refusal(f"the data directory {data} does not exist; name a folder that fairseq-preprocess made with --data")
+        raise Refusal(f"the data directory {data} does not exist; name with --data a folder that fairseq-preprocess made")
     found = infer_language_pair(str(data))
-    trained = teachers.trained_languages(teachers.task_settings(state))
+    trained = checkpoints.trained_languages(state)
     if not all(found):
-        raise Refusal(f"{data} holds no binarised text; name a folder that fairseq-preprocess made with --data")
+        raise Refusal(f"{data} holds no binarised text; name with --data a folder that fairseq-preprocess made")
     if not all(trained):
         return tuple(found)
     missing = [lang for lang in trained if not (Path(data) / f"dict.{lang}.txt").is_file()]
@@ -125,37 +126,6 @@ def find_languages(path, state, data):
             f"dict.{missing[0]}.txt); use a checkpoint of that direction"
         )
     return tuple(trained)
-
-
-def check_dictionaries(path, state, files):
-    """Refuses data that were binarised with other dictionaries than the checkpoint's: the numbers would be noise.
-
-    Sizes are compared always, symbols where the checkpoint's own data are still there.
-    """
-    from fairseq.data import Dictionary
-
-    folder = teachers.data_folder(teachers.task_settings(state))
-    for side, file in zip(("encoder", "decoder"), files):
-        if not file.is_file():
-            raise Refusal(f"{file} is missing; name a folder that fairseq-preprocess made with --data")
-        ours = Dictionary.load(str(file))
-        weight = state["model"].get(f"{side}.embed_tokens.weight")
-        if weight is not None and len(weight) != len(ours):
-            raise Refusal(
-                f"the checkpoint {path} has {len(weight):,} symbols on its {side}'s side, {file} has {len(ours):,}; "
-                "binarise the data with the dictionaries it was trained with, --srcdict and --tgtdict of fairseq-preprocess"
-            )
-        own = folder / file.name
-        if not own.is_file() or own.samefile(file):
-            continue
-        theirs = Dictionary.load(str(own))
-        wrong = teachers.first_difference(theirs.symbols, ours.symbols)
-        if wrong is not None:
-            raise Refusal(
-                f"{file} is not the dictionary that {path} was trained with, {own}: symbol {wrong} is "
-                f"{teachers.at(theirs.symbols, wrong)} there and {teachers.at(ours.symbols, wrong)} here; binarise the data "
-                "with the checkpoint's dictionaries"
-            )
 
 
 def load(system):
@@ -171,7 +141,7 @@ def load(system):
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([system.path], arg_overrides=overrides)
     except (RuntimeError, KeyError, AttributeError, ValueError, TypeError, AssertionError) as error:
-        raise Refusal(f"the checkpoint {system.path} cannot be loaded: {teachers.first_line(error)}") from error
+        raise Refusal(f"the checkpoint {system.path} cannot be loaded: {checkpoints.first_line(error)}") from error
     return models[0].eval(), task
 
 
@@ -181,7 +151,7 @@ def load_split(system, task):
         task.load_dataset(system.split.name)
     except (OSError, ValueError, AssertionError, RuntimeError) as error:
         raise Refusal(
-            f"split {system.split.name!r} in {system.split.folder} cannot be read ({teachers.first_line(error)}); "
+            f"split {system.split.name!r} in {system.split.folder} cannot be read ({checkpoints.first_line(error)}); "
             "run fairseq-preprocess again"
         ) from error
     dataset = task.dataset(system.split.name)
@@ -205,40 +175,24 @@ def distillation_signature(state):
 
     Args: state: a checkpoint as compat.read_checkpoint returns it.
     """
-    criterion = criterion_settings(state)
+    criterion = checkpoints.settings(state, "criterion")
     name = criterion.get("_name")
     views, signatures = taught_by_data(state, name)
     teaching = word_level_term(criterion)
     if not views and not teaching:
         return None
     fields = {"criterion": name, "label_smoothing": criterion.get("label_smoothing") or None, **teaching}
-    fields["init"] = short_hash(init_path(state))
+    fields["init"] = short_hash(checkpoints.settings(state, "checkpoint").get("finetune_from_model"))
     fields["view"] = "+".join(views) or None
     return "|".join([f"{key}:{value}" for key, value in fields.items() if value is not None] + signatures)
-
-
-def criterion_settings(state):
-    """The criterion's settings, from either of fairseq's two formats of checkpoints."""
-    if state.get("cfg"):
-        found = state["cfg"].get("criterion") or {}
-        return {"_name": found} if isinstance(found, str) else dict(found)
-    settings = teachers.task_settings(state)
-    return {**settings, "_name": settings.get("criterion")}
-
-
-def init_path(state):
-    """The checkpoint that this one was fine-tuned from, or None."""
-    if state.get("cfg"):
-        return (state["cfg"].get("checkpoint") or {}).get("finetune_from_model")
-    return teachers.task_settings(state).get("finetune_from_model")
 
 
 def taught_by_data(state, criterion):
     """(views that were trained on, signatures of their pseudo-targets); empty lists for gold."""
     views, signatures = [], []
-    for folder in str(teachers.task_settings(state).get("data") or "").split(":"):
+    for folder in checkpoints.data_folders(state):
         try:
-            found = manifest.read(folder) if folder else None
+            found = manifest.read(folder)
         except Refusal:  # a damaged manifest is no reason not to measure the checkpoint
             found = None
         if found and found.get("kind") == "view":
@@ -252,12 +206,10 @@ def taught_by_data(state, criterion):
 
 def word_level_term(criterion):
     """The teacher's distributions that a criterion of ours used: hash, alpha, temperature; empty where it used none."""
-    from fairseq_seqkd.criterions.word_kd import DEFAULT_ALPHA  # late, since it registers criterions with fairseq
-
     if not criterion.get("teacher_path"):
         return {}
     alpha = criterion.get("alpha")
-    alpha = DEFAULT_ALPHA if alpha is None else alpha
+    alpha = losses.DEFAULT_ALPHA if alpha is None else alpha
     if not alpha:
         return {}
     return {

@@ -123,7 +123,7 @@ def claim_greedy(base, taught):
 def claim_same_as_beam(base, taught):
     gaps = [abs(row["bleu_beam5"] - row["bleu_greedy"]) for row in (base, taught)]
     return {
-        "claim": f"after {SEQ_KD}, greedy search nearly equals beam 5",
+        "claim": f"After {SEQ_KD}, greedy search nearly equals beam 5",
         "seen": f"{gaps[1]:.2f} BLEU apart, {gaps[0]:.2f} for {BASELINE} (holds up to a third of that, or {BLEU_TOLERANCE} BLEU)",
         "holds": gaps[1] <= max(gaps[0] * SHARE_OF_GAP, BLEU_TOLERANCE) + ROUNDING,
     }

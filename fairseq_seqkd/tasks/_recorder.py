@@ -12,7 +12,7 @@ from fairseq_seqkd.corpus import views
 from fairseq_seqkd.corpus.databin import token_dtype
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.hypotheses import Block
-from fairseq_seqkd.corpus.text import Detokeniser
+from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.engines import fairseq_engine
 from fairseq_seqkd.tasks._settings import post_process, uses_random_numbers
 from fairseq_seqkd.version import __version__
@@ -130,9 +130,13 @@ class Recorder(EpochBatchIterating):
     def _block(self, first, last):
         nbests = [self.found.get(sentence, []) for sentence in range(first, last)]
         if self.similarity:
-            text = Detokeniser(self.dataset.tgt_dict, post_process(self.cfg, self.dataset.tgt_dict), self.bpe, self.tokenizer)
+            join = post_process(self.cfg, self.dataset.tgt_dict)
+            output, reference = (
+                Detokeniser(self.dataset.tgt_dict, join, self.bpe, self.tokenizer, unknown)
+                for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
+            )
             for sentence, nbest in zip(range(first, last), nbests):
-                scores = self.similarity([text(h.tokens) for h in nbest], text(self.dataset.tgt[sentence]))
+                scores = self.similarity([output(h.tokens) for h in nbest], reference(self.dataset.tgt[sentence]))
                 for hypothesis, score in zip(nbest, scores):
                     hypothesis.similarity = score
         return Block.from_lists(nbests, token_dtype(len(self.dataset.tgt_dict)), self.similarity is not None)

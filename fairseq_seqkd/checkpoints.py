@@ -1,0 +1,99 @@
+"""What a checkpoint of fairseq says of itself, and whether it belongs to given data. Used for teachers and in evaluation."""
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+
+from fairseq_seqkd import compat
+from fairseq_seqkd.errors import Refusal
+
+logger = logging.getLogger(__name__)
+
+
+def read(path):
+    """The state of a checkpoint that holds a model. Raises Refusal for any other file, and for one that carries code."""
+    state = compat.read_checkpoint(path)
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        raise Refusal(f"{path} is no fairseq checkpoint: it holds no model; name a file that fairseq-train wrote")
+    return state
+
+
+def settings(state, group):
+    """The settings of a group ("task", "criterion", "checkpoint") as a dictionary, from either of fairseq's formats.
+
+    Older checkpoints hold one flat namespace for all groups; there the name of a criterion or task is under its group.
+    """
+    if state.get("cfg"):
+        found = state["cfg"].get(group) or {}
+        return {"_name": found} if isinstance(found, str) else dict(vars(found) if isinstance(found, Namespace) else found)
+    flat = dict(vars(state["args"])) if state.get("args") is not None else {}
+    return {**flat, "_name": flat.get(group)}
+
+
+def data_folders(state):
+    """The data directories that a checkpoint was trained on; they may be gone, or on another machine."""
+    return [Path(folder) for folder in str(settings(state, "task").get("data") or "").split(":") if folder]
+
+
+def trained_languages(state):
+    """(source, target) that a checkpoint was trained on: as it was told, else as its data say; (None, None) if unknown."""
+    from fairseq.data.data_utils import infer_language_pair
+
+    task = settings(state, "task")
+    told = (task.get("source_lang"), task.get("target_lang"))
+    if all(told):
+        return told
+    found = next((infer_language_pair(str(folder)) for folder in data_folders(state) if folder.is_dir()), None)
+    return tuple(found) if found else (None, None)
+
+
+def check_dictionaries(path, state, languages, dictionaries, what="teacher"):
+    """Refuses a checkpoint that was trained with other dictionaries than these: every number would be noise.
+
+    Sizes are compared always, symbols where the dictionaries beside the checkpoint's own training data are still there.
+
+    Args: languages, dictionaries: (source, target) of the data at hand; what: what the checkpoint is, for the sentence.
+    """
+    from fairseq.data import Dictionary
+
+    mend = f"binarise the data with the {what}'s dictionaries, --srcdict and --tgtdict of fairseq-preprocess"
+    for side, ours in zip(("encoder", "decoder"), dictionaries):
+        weight = state["model"].get(f"{side}.embed_tokens.weight")
+        if weight is not None and len(weight) != len(ours):
+            raise Refusal(
+                f"the {what} {path} has {len(weight):,} symbols on its {side}'s side, the data's dictionary has "
+                f"{len(ours):,}; both need the same dictionaries: {mend}"
+            )
+    folder = next(iter(data_folders(state)), None)
+    for lang, ours in zip(languages, dictionaries):
+        file = folder / f"dict.{lang}.txt" if folder else None
+        if file is None or not file.is_file():
+            logger.warning(
+                "the dictionaries that the %s %s was trained with are not at %s any more: only their sizes can be compared",
+                what, path, folder,
+            )  # fmt: skip
+            return
+        theirs = Dictionary.load(str(file)).symbols
+        wrong = first_difference(theirs, ours.symbols)
+        if wrong is not None:
+            raise Refusal(
+                f"the {what}'s dictionary {file} is not the data's: symbol {wrong} is {at(theirs, wrong)} there and "
+                f"{at(ours.symbols, wrong)} here; {mend}"
+            )
+
+
+def first_difference(left, right):
+    """The first index at which two lists of symbols differ, or None."""
+    for i in range(max(len(left), len(right))):
+        if at(left, i) != at(right, i):
+            return i
+    return None
+
+
+def at(symbols, i):
+    return repr(symbols[i]) if i < len(symbols) else "missing"
+
+
+def first_line(error):
+    """The first line of an exception's message, or its name: what fits into a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
