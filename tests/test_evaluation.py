@@ -11,7 +11,7 @@ import pytest
 import sacrebleu
 import torch
 
-from fairseq_seqkd.corpus import databin, manifest
+from fairseq_seqkd.corpus import databin, manifest, text
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure as measuring
@@ -207,10 +207,11 @@ def test_small_batches_hold_every_sentence_once(world):
 
 def test_unknown_words_match_nothing(world):
     dictionary = world["dataset"].tgt_dict
-    text = measuring.Text(dictionary, {"post_process": None})
+    output = text.Detokeniser(dictionary, unknown=text.UNKNOWN_IN_OUTPUT)
+    reference = text.Detokeniser(dictionary, unknown=text.UNKNOWN_IN_REFERENCE)
     tokens = [dictionary.index("w1"), dictionary.unk(), dictionary.index("w2"), dictionary.index("w3"), dictionary.eos()]
     for tokenizer in ("13a", "char", "zh", "none"):
-        score, _ = measuring.bleu([text.output(tokens)], [text.reference(tokens)], tokenizer)
+        score, _ = measuring.bleu([output(tokens)], [reference(tokens)], tokenizer)
         assert score.counts[0] == score.totals[0] - 1 and score.sys_len == score.ref_len
 
 
@@ -221,7 +222,7 @@ def test_subwords_are_joined_as_the_dictionary_shows_or_the_user_says(tmp_path, 
     tokens = [dictionary.add_symbol(symbol) for symbol in ("▁a", "▁hou", "se")]
     assert systems.joined_by(None, dictionary) == "sentencepiece" and systems.joined_by("none", dictionary) is None
     assert systems.joined_by("subword_nmt", dictionary) == "subword_nmt"
-    assert measuring.Text(dictionary, {"post_process": "sentencepiece"}).output(tokens) == "a house"
+    assert text.Detokeniser(dictionary, "sentencepiece")(tokens) == "a house"
 
 
 # What is refused, and that it is refused before anything is measured.

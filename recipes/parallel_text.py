@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Parallel text from LibreOffice's offline help: join two languages on (file, paragraph id), filter, split.
+"""Parallel text for recipes/quickstart.sh: LibreOffice's offline help, or two files of one's own; filtered and split.
 
-Used by recipes/quickstart.sh, after it unpacked the distribution's libreoffice-help-* packages. Standard library only.
-The help of every language has the same files, and the same paragraphs carry the same `id`; the text is under MPL-2.0.
+The help of every language has the same pages, and the same paragraphs carry the same `id`, so two languages are joined
+on (page, id). It is under MPL-2.0 and comes with the distribution's packages libreoffice-help-*. Standard library only.
 
-    libreoffice_help.py --help-dir out/usr/share/libreoffice/help --src de --tgt en-US -o text
+    parallel_text.py help --help-dir out/usr/share/libreoffice/help --src de --tgt en-US -o text
+    parallel_text.py files --src-file corpus.de --tgt-file corpus.en --src de --tgt en -o text
 """
 
 import argparse
 import hashlib
+import itertools
 import re
-from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def aligned(help_dir, src, tgt):
     """Yields (source, target) of every paragraph that both languages have, in a fixed order."""
     root = Path(help_dir) / src / "text"
     if not root.is_dir():
-        raise SystemExit(f"libreoffice_help: no help pages in {root}; is the package libreoffice-help-{src} unpacked there?")
+        raise SystemExit(f"parallel_text: no help pages in {root}; is the package libreoffice-help-{src} unpacked there?")
     for page in sorted(root.rglob("*.html")):
         twin = Path(help_dir) / tgt / "text" / page.relative_to(root)
         if not twin.is_file():
@@ -82,12 +83,29 @@ def is_sentence(text, min_words, max_words):
 
 def is_pair(source, target, min_words, max_words):
     """Both sides are sentences, they differ, and neither is more than twice as long as the other."""
-    if source == target or not is_sentence(source, min_words, max_words):
-        return False
-    if not is_sentence(target, min_words, max_words):
+    if source == target or not all(is_sentence(side, min_words, max_words) for side in (source, target)):
         return False
     a, b = len(source), len(target)
     return max(a, b) <= 2 * min(a, b)
+
+
+def help_pairs(args):
+    """Sentence pairs of running text from the help pages."""
+    for paragraph in aligned(args.help_dir, args.src, args.tgt):
+        for pair in sentences(*paragraph):
+            if is_pair(*pair, args.min_words, args.max_words):
+                yield pair
+
+
+def file_pairs(args):
+    """Pairs of lines of the user's own files that are neither empty nor too long; the user knows what else to filter."""
+    with open(args.src_file, encoding="utf-8") as source, open(args.tgt_file, encoding="utf-8") as target:  # noqa: PTH123
+        for left, right in itertools.zip_longest(source, target):
+            if left is None or right is None:
+                raise SystemExit(f"parallel_text: {args.src_file} and {args.tgt_file} have different numbers of lines")
+            pair = " ".join(left.split()), " ".join(right.split())
+            if all(args.min_words <= len(side.split()) <= args.max_words for side in pair):
+                yield pair
 
 
 def split(pairs, valid, test):
@@ -104,36 +122,36 @@ def split(pairs, valid, test):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--help-dir", required=True, help="the unpacked usr/share/libreoffice/help")
-    parser.add_argument("--src", required=True, help="folder of the source language, such as de")
-    parser.add_argument("--tgt", required=True, help="folder of the target language, such as en-US")
-    parser.add_argument("--min-words", type=int, default=3, help="shortest sentence kept, in words, either side")
-    parser.add_argument("--max-words", type=int, default=15, help="longest sentence kept, in words, either side")
-    parser.add_argument("--valid", type=int, default=1000, help="sentences in the validation split")
-    parser.add_argument("--test", type=int, default=1000, help="sentences in the test split")
-    parser.add_argument("-o", "--output", required=True, help="folder for {train,valid,test}.{src,tgt}")
+    kinds = parser.add_subparsers(required=True, metavar="help|files")
+    from_help = kinds.add_parser("help", help="LibreOffice's offline help")
+    from_help.add_argument("--help-dir", required=True, help="the unpacked usr/share/libreoffice/help")
+    from_help.set_defaults(pairs=help_pairs, min_words=3, max_words=15)
+    from_files = kinds.add_parser("files", help="two files, a sentence a line")
+    from_files.add_argument("--src-file", required=True)
+    from_files.add_argument("--tgt-file", required=True)
+    from_files.set_defaults(pairs=file_pairs, min_words=1, max_words=100)
+    for kind in (from_help, from_files):
+        kind.add_argument("--src", required=True, help="source language; for the help its folder, such as de")
+        kind.add_argument("--tgt", required=True, help="target language; for the help its folder, such as en-US")
+        kind.add_argument("--min-words", type=int, help="shortest sentence kept, in words, either side")
+        kind.add_argument("--max-words", type=int, help="longest sentence kept, in words, either side")
+        kind.add_argument("--valid", type=int, default=1000, help="sentences of the validation split (at most a tenth)")
+        kind.add_argument("--test", type=int, default=1000, help="sentences of the test split (at most a tenth)")
+        kind.add_argument("-o", "--output", required=True, help="folder for {train,valid,test}.{source,target}")
     args = parser.parse_args()
 
-    counts, pairs, seen = Counter(), [], set()
-    for paragraph in aligned(args.help_dir, args.src, args.tgt):
-        counts["paragraphs in both languages"] += 1
-        for pair in sentences(*paragraph):
-            if is_pair(*pair, args.min_words, args.max_words):
-                counts["sentences of the wanted kind"] += 1
-                if pair[0] not in seen:  # a second translation of one source would only blur the first
-                    seen.add(pair[0])
-                    pairs.append(pair)
-    if len(pairs) < 2 * (args.valid + args.test):
-        raise SystemExit(f"libreoffice_help: only {len(pairs)} sentences pass the filter, too few to split")
+    # One pair for each source: a second translation of the same sentence would only blur the first.
+    pairs = list({source: (source, target) for source, target in reversed(list(args.pairs(args)))}.values())
+    if len(pairs) < 100:
+        raise SystemExit(f"parallel_text: only {len(pairs)} sentence pairs are left after filtering, too few to train on")
     out = Path(args.output)
     out.mkdir(parents=True, exist_ok=True)
-    for name, part in split(pairs, args.valid, args.test).items():
-        counts[f"in {name}"] = len(part)
+    held = (min(args.valid, len(pairs) // 10), min(args.test, len(pairs) // 10))
+    for name, part in split(pairs, *held).items():
         for column, lang in enumerate((args.src, args.tgt)):
             lines = "".join(pair[column] + "\n" for pair in part)
             (out / f"{name}.{lang.split('-')[0]}").write_text(lines, encoding="utf-8")
-    for reason, count in counts.items():
-        print(f"{count:7,d} {reason}")
+        print(f"{len(part):7,d} sentence pairs in {name}")
 
 
 if __name__ == "__main__":

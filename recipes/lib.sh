@@ -1,0 +1,94 @@
+# What the recipes share: an environment, stages that are skipped when their result is there, and two jobs side by side.
+# Sourced, not run. A recipe sets WORK first.
+
+export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 # two processes of one thread beat one of two threads
+
+die() {
+    echo "$(basename "$0"): $*" >&2
+    exit 1
+}
+
+# Prints the comment at the head of the script: its help text.
+usage() {
+    sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
+}
+
+# Makes a virtual environment with this package in it, unless one is active that has it. Arguments: folder, extras.
+need_environment() {
+    local folder=$1 extras=${2:+[$2]}
+    if [ -z "${VIRTUAL_ENV:-}" ]; then
+        if [ ! -x "$folder/bin/python" ]; then
+            local python
+            python=$(find_python) || die "Python 3.11 or 3.12 with venv is needed: apt-get install python3 python3-venv"
+            echo "making a virtual environment in $folder"
+            "$python" -m venv "$folder" || die "cannot make a virtual environment: apt-get install python3-venv"
+        fi
+        # shellcheck disable=SC1091
+        . "$folder/bin/activate"
+    fi
+    if [ ! -e "$VIRTUAL_ENV/.fairseq_seqkd-$extras" ] || [ "$ROOT/setup.py" -nt "$VIRTUAL_ENV/.fairseq_seqkd-$extras" ]; then
+        echo "installing fairseq, torch (a CPU build) and this package; it takes a minute or two"
+        python -m pip install -q --disable-pip-version-check -c "$ROOT/recipes/constraints.txt" -e "$ROOT$extras" ||
+            die "the installation failed; see above"
+        touch "$VIRTUAL_ENV/.fairseq_seqkd-$extras"
+    fi
+}
+
+find_python() {
+    local candidate
+    for candidate in python3.11 python3.12 python3; do
+        if "$candidate" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# Runs a command as a named stage: skipped when done before, its output in a log, a line when it ends.
+stage() {
+    local name=$1 begun=$SECONDS
+    shift
+    mkdir -p "$WORK/logs" "$WORK/done"
+    if [ -e "$WORK/done/$name" ]; then
+        echo "  $name: there"
+        return
+    fi
+    if ! "$@" >>"$WORK/logs/$name.log" 2>&1; then
+        echo "  $name: FAILED, the end of $WORK/logs/$name.log is:" >&2
+        tail -n 15 "$WORK/logs/$name.log" >&2
+        return 1
+    fi
+    touch "$WORK/done/$name"
+    echo "  $name: $((SECONDS - begun)) s"
+}
+
+# Runs stages, JOBS at a time, beginning in the order given. Arguments: names; the command of stage X is `do_X`, with
+# "@" and what follows it as its argument (seq_kd@2 runs `do_seq_kd 2`).
+side_by_side() {
+    local name running=0
+    for name in "$@"; do
+        if [ "$running" -ge "$JOBS" ]; then
+            wait -n || stop_all
+            running=$((running - 1))
+        fi
+        stage "$name" "do_${name%@*}" "${name#*@}" &
+        running=$((running + 1))
+    done
+    while [ "$running" -gt 0 ]; do
+        wait -n || stop_all
+        running=$((running - 1))
+    done
+}
+
+stop_all() {
+    trap - INT TERM EXIT
+    pkill -TERM -P $$ 2>/dev/null
+    wait
+    die "a stage failed; mend what the log says and run the same command again, it continues"
+}
+
+# Waits for a stage that runs at the same time or before.
+after() {
+    while [ ! -e "$WORK/done/$1" ]; do sleep 1; done
+}

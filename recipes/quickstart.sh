@@ -1,0 +1,233 @@
+#!/usr/bin/env bash
+# From real text to the paper's Table 1: a teacher, students distilled from it by every method, and what each is worth.
+#
+#   recipes/quickstart.sh [options]
+#
+#   --work DIR       where everything goes (default: ./quickstart); run again, it continues where it was
+#   --pair SRC-TGT   languages of LibreOffice's help to translate between (default: de-en; fr-en, es-en, en-de, ...)
+#   --src FILE --tgt FILE   your own parallel text instead, a sentence a line; --pair then names its languages
+#   --seeds LIST     seeds of the students, such as 1,2,3 (default: 1); the report gives mean and deviation
+#   --vocabulary N   SentencePiece BPE pieces for both languages together (default: 2000)
+#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: see below)
+#   --beam K         beam of the teacher, whose whole K-best list is kept for Seq-Inter (default: 10)
+#   --jobs N         trainings side by side, one thread each (default: 2)
+#   --help
+#
+# No argument is needed on a Debian or Ubuntu machine with Python 3.11: the text is fetched as a package of the
+# distribution, without root. Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again.
+# The settings were tuned on the validation split; DIR/report.md and DIR/report.json are about the test split.
+set -euo pipefail
+ROOT=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=recipes/lib.sh
+. "$ROOT/recipes/lib.sh"
+
+WORK=quickstart PAIR=de-en SRC_FILE='' TGT_FILE='' SEEDS=1 VOCABULARY=2000 BEAM=10 LENPEN=1.0 JOBS=2
+TEACHER_UPDATES=3600 STUDENT_UPDATES=3000 TUNING_UPDATES=600
+
+while [ $# -gt 0 ]; do
+    case "$1" in -h | --help) usage; exit ;; esac
+    [ $# -ge 2 ] || die "option $1 needs a value; see --help"
+    case "$1" in
+        --work) WORK=$2 ;;
+        --pair) PAIR=$2 ;;
+        --src) SRC_FILE=$2 ;;
+        --tgt) TGT_FILE=$2 ;;
+        --seeds) SEEDS=$2 ;;
+        --vocabulary) VOCABULARY=$2 ;;
+        --teacher-updates) TEACHER_UPDATES=$2 ;;
+        --student-updates) STUDENT_UPDATES=$2 ;;
+        --tuning-updates) TUNING_UPDATES=$2 ;;
+        --beam) BEAM=$2 ;;
+        --jobs) JOBS=$2 ;;
+        *) die "unknown option $1; see --help" ;;
+    esac
+    shift 2
+done
+
+S=${PAIR%%-*} T=${PAIR#*-}
+[[ $PAIR == *-* && -n $S && -n $T && $S != "$T" ]] || die "--pair is '$PAIR', it must name two languages, such as de-en"
+[[ $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas"
+for number in "$VOCABULARY" "$TEACHER_UPDATES" "$STUDENT_UPDATES" "$TUNING_UPDATES" "$BEAM" "$JOBS"; do
+    [[ $number =~ ^[1-9][0-9]*$ ]] || die "'$number' is no positive number; see --help"
+done
+if [ -n "$SRC_FILE$TGT_FILE" ]; then
+    for file in "$SRC_FILE" "$TGT_FILE"; do
+        [ -f "$file" ] || die "--src and --tgt go together and name files; '$file' is none"
+    done
+    SRC_FILE=$(realpath "$SRC_FILE") TGT_FILE=$(realpath "$TGT_FILE")
+fi
+mkdir -p "$WORK" || die "cannot make the folder $WORK"
+WORK=$(cd "$WORK" && pwd)
+
+# A work folder belongs to one set of settings: results of others would be taken for this one's.
+settings="$PAIR|$SRC_FILE|$TGT_FILE|$VOCABULARY|$TEACHER_UPDATES|$STUDENT_UPDATES|$TUNING_UPDATES|$BEAM|$LENPEN"
+if [ -e "$WORK/settings" ] && [ "$(cat "$WORK/settings")" != "$settings" ]; then
+    die "$WORK was begun with other options; use them again, or name another folder with --work"
+fi
+echo "$settings" >"$WORK/settings"
+need_environment "$WORK/venv"
+trap 'stop_all' INT TERM
+
+BIN=$WORK/bin DISTILLED=$WORK/distilled TEACHER=$WORK/teacher/checkpoint_last.pt
+
+# --- Text ---------------------------------------------------------------------------------------------------------------
+
+help_folder() { # the help's name of a language
+    case "$1" in en) echo en-US ;; pt) echo pt-BR ;; zh) echo zh-CN ;; *) echo "$1" ;; esac
+}
+
+do_text() {
+    if [ -n "$SRC_FILE" ]; then
+        python "$ROOT/recipes/parallel_text.py" files --src-file "$SRC_FILE" --tgt-file "$TGT_FILE" --src "$S" --tgt "$T" \
+            -o "$WORK/text"
+        return
+    fi
+    mkdir -p "$WORK/packages" && cd "$WORK/packages"
+    local lang package
+    for lang in "$S" "$T"; do
+        package=libreoffice-help-$(help_folder "$lang" | tr '[:upper:]' '[:lower:]')
+        ls "${package}"_*.deb >/dev/null 2>&1 || apt-get download "$package" || {
+            echo "cannot fetch $package; run 'apt-get update' as root once, check the language, or give --src and --tgt"
+            return 1
+        }
+        dpkg-deb -x "${package}"_*.deb "$WORK/packages/unpacked"
+    done
+    python "$ROOT/recipes/parallel_text.py" help --help-dir "$WORK/packages/unpacked/usr/share/libreoffice/help" \
+        --src "$(help_folder "$S")" --tgt "$(help_folder "$T")" -o "$WORK/text"
+}
+
+do_subwords() {
+    cd "$WORK/text"
+    python - "$S" "$T" "$VOCABULARY" <<'PYTHON'
+import sys
+import sentencepiece
+
+source, target, vocabulary = sys.argv[1:]
+sentencepiece.SentencePieceTrainer.train(
+    input=f"train.{source},train.{target}", model_prefix="spm", vocab_size=int(vocabulary), model_type="bpe",
+    character_coverage=1.0, num_threads=1, hard_vocab_limit=False, minloglevel=1,
+)
+pieces = sentencepiece.SentencePieceProcessor(model_file="spm.model")
+for split in ("train", "valid", "test"):
+    for lang in (source, target):
+        with open(f"{split}.{lang}", encoding="utf-8") as text, open(f"{split}.spm.{lang}", "w", encoding="utf-8") as out:
+            for line in text:
+                print(*pieces.encode(line.rstrip("\n"), out_type=str), file=out)
+PYTHON
+}
+
+do_binarise() {
+    rm -rf "$BIN"
+    fairseq-preprocess --source-lang "$S" --target-lang "$T" --joined-dictionary --destdir "$BIN" --workers 1 \
+        --trainpref "$WORK/text/train.spm" --validpref "$WORK/text/valid.spm" --testpref "$WORK/text/test.spm"
+}
+
+# --- Training -----------------------------------------------------------------------------------------------------------
+
+# Arguments: data, folder of the run, updates, learning rate, then what differs. The last checkpoint counts: the best one
+# by loss on gold would be the wrong one, since sequence-level distillation makes that loss worse.
+train() {
+    local data=$1 run=$2 updates=$3 lr=$4
+    shift 4
+    fairseq-train "$data" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$run" --arch transformer \
+        --share-all-embeddings --encoder-normalize-before --decoder-normalize-before \
+        --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
+        --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
+        --max-update "$updates" --max-tokens 640 --required-batch-size-multiple 1 --num-workers 0 \
+        --no-epoch-checkpoints --save-interval 2 --disable-validation --log-format simple --log-interval 100 "$@"
+    [ -e "$WORK/$run/checkpoint_last.pt" ]
+}
+
+layers() { # layers on each side, dimensions, feed-forward, heads
+    echo --encoder-layers "$1" --decoder-layers "$1" --encoder-embed-dim "$2" --decoder-embed-dim "$2" \
+        --encoder-ffn-embed-dim "$3" --decoder-ffn-embed-dim "$3" \
+        --encoder-attention-heads "$4" --decoder-attention-heads "$4"
+}
+
+do_teacher() {
+    # shellcheck disable=SC2046
+    train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 --warmup-updates 300 --criterion cross_entropy --dropout 0.2 --seed 1 \
+        $(layers 2 192 512 4)
+}
+
+# Arguments: run, data, updates, learning rate, warm-up, then criterion and teacher.
+student() {
+    local run=$1 data=$2 updates=$3 lr=$4 warmup=$5
+    shift 5
+    # shellcheck disable=SC2046
+    train "$data" "$run" "$updates" "$lr" --warmup-updates "$warmup" --dropout 0 --seed "${run#*@}" $(layers 1 64 128 2) "$@"
+}
+
+from_scratch() { student "$1" "$2" "$STUDENT_UPDATES" 5e-3 300 "${@:3}"; }
+
+# Arguments: run, the run to start from, then what differs. Seq-Inter is fine-tuning with a smaller learning rate.
+fine_tune() {
+    after "$2"
+    student "$1" "$DISTILLED/seq_inter" "$TUNING_UPDATES" 1e-3 50 --finetune-from-model "$WORK/$2/checkpoint_last.pt" \
+        --criterion seq_inter "${@:3}"
+}
+
+do_student() { from_scratch "student@$1" "$BIN" --criterion cross_entropy; }
+do_word_kd() { from_scratch "word_kd@$1" "$BIN" --criterion word_kd --teacher-path "$TEACHER"; }
+do_seq_kd() { from_scratch "seq_kd@$1" "$DISTILLED/seq_kd" --criterion seq_kd; }
+do_seq_word() { from_scratch "seq_word@$1" "$DISTILLED/seq_kd" --criterion seq_kd --teacher-path "$TEACHER"; }
+do_student_inter() { fine_tune "student_inter@$1" "student@$1"; }
+do_seq_inter() { fine_tune "seq_inter@$1" "seq_kd@$1"; }
+do_seq_inter_word() { fine_tune "seq_inter_word@$1" "seq_word@$1" --teacher-path "$TEACHER"; }
+
+# --- The teacher's translations -------------------------------------------------------------------------------------------
+
+do_decode() { # a worker; any number of them share the directory
+    fairseq-generate "$BIN" --user-dir "$ROOT/fairseq_seqkd" --task teacher_decoding --path "$TEACHER" --gen-subset train \
+        --beam "$BEAM" --nbest "$BEAM" --lenpen "$LENPEN" --max-len-a 1.2 --max-len-b 10 --max-tokens 2000 \
+        --post-process sentencepiece --distill-dir "$DISTILLED" \
+        --distributed-world-size "$JOBS" --distributed-rank "$(($1 - 1))"
+}
+
+# --- Measuring ------------------------------------------------------------------------------------------------------------
+
+rows() { # NAME@SEED=CHECKPOINT of every system, in the order of the table
+    echo "Teacher=$TEACHER"
+    local seed run
+    for run in "Student:student" "Word-KD:word_kd" "Seq-KD:seq_kd" "Student + Seq-Inter:student_inter" \
+        "Seq-KD + Seq-Inter:seq_inter" "Seq-KD + Word-KD:seq_word" "Seq-KD + Seq-Inter + Word-KD:seq_inter_word"; do
+        for seed in ${SEEDS//,/ }; do echo "${run%:*}@$seed=$WORK/${run#*:}@$seed/checkpoint_last.pt"; done
+    done
+}
+
+do_evaluate() { # alone on the machine, because it measures speed too
+    local systems
+    mapfile -t systems < <(rows)
+    for split in valid test; do
+        seqkd evaluate "${systems[@]}" --data "$BIN" --split "$split" -o "$WORK/results.$split.json"
+        seqkd report "$WORK/results.$split.json" -o "$WORK/report.$split.md" --json "$WORK/report.$split.json" \
+            --title "Table 1 of Kim & Rush (2016), $PAIR, ${SRC_FILE:-LibreOffice help}, $split split"
+    done
+    mv "$WORK/report.test.md" "$WORK/report.md"
+    mv "$WORK/report.test.json" "$WORK/report.json"
+}
+
+each_seed() { # names of stages -> names with every seed
+    local name seed
+    for seed in ${SEEDS//,/ }; do for name in "$@"; do echo "$name@$seed"; done; done
+}
+
+begun=$SECONDS
+echo "text and subwords ($PAIR)"
+for name in text subwords binarise; do stage "$name" "do_$name"; done
+echo "teacher and baseline student"
+# shellcheck disable=SC2046
+side_by_side teacher $(each_seed student)
+echo "the teacher's beam search over the training set"
+# shellcheck disable=SC2046
+side_by_side $(seq -f 'decode@%g' "$JOBS")
+echo "students"
+# shellcheck disable=SC2046
+side_by_side $(each_seed seq_word word_kd seq_kd student_inter seq_inter seq_inter_word)
+echo "evaluation"
+rm -f "$WORK/done/evaluate-$SEEDS.failed"
+stage "evaluate-$SEEDS" do_evaluate
+echo
+cat "$WORK/report.md"
+echo
+echo "$((($SECONDS - begun + 59) / 60)) minutes | $WORK/report.md | $WORK/report.json | logs: $WORK/logs"
