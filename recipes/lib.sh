@@ -69,23 +69,26 @@ side_by_side() {
     local name running=0
     for name in "$@"; do
         if [ "$running" -ge "$JOBS" ]; then
-            wait -n || stop_all
+            wait -n || stop_all "a stage failed"
             running=$((running - 1))
         fi
+        set -m # a process group for each job, so that it can be stopped with all that it started
         stage "$name" "do_${name%@*}" "${name#*@}" &
+        set +m
         running=$((running + 1))
     done
     while [ "$running" -gt 0 ]; do
-        wait -n || stop_all
+        wait -n || stop_all "a stage failed"
         running=$((running - 1))
     done
 }
 
 stop_all() {
-    trap - INT TERM EXIT
-    pkill -TERM -P $$ 2>/dev/null
+    local job
+    trap - INT TERM
+    for job in $(jobs -p); do kill -TERM -- "-$job" 2>/dev/null; done
     wait
-    die "a stage failed; mend what the log says and run the same command again, it continues"
+    die "$1; run the same command again, it continues"
 }
 
 # Waits for a stage that runs at the same time or before.

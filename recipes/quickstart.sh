@@ -66,7 +66,7 @@ if [ -e "$WORK/settings" ] && [ "$(cat "$WORK/settings")" != "$settings" ]; then
 fi
 echo "$settings" >"$WORK/settings"
 need_environment "$WORK/venv"
-trap 'stop_all' INT TERM
+trap 'stop_all interrupted' INT TERM
 
 BIN=$WORK/bin DISTILLED=$WORK/distilled TEACHER=$WORK/teacher/checkpoint_last.pt
 
@@ -225,7 +225,6 @@ echo "students"
 # shellcheck disable=SC2046
 side_by_side $(each_seed seq_word word_kd seq_kd student_inter seq_inter seq_inter_word)
 echo "evaluation"
-rm -f "$WORK/done/evaluate-$SEEDS.failed"
 stage "evaluate-$SEEDS" do_evaluate
 echo
 cat "$WORK/report.md"

@@ -8,7 +8,10 @@ decoding.log             who worked when: the only file that differs between two
 """
 
 import contextlib
+import datetime
+import os
 import shutil
+import socket
 from pathlib import Path
 
 from fairseq_seqkd.corpus import hypotheses, manifest
@@ -33,10 +36,11 @@ class Distilled:
         """Creates the directory, or continues it. Refuses one that was begun with other settings."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if manifest.read(self.folder) is None:
+                self._refuse_foreign_files()
             with lock(self.folder / ".lock", wait=True):
                 found = manifest.read(self.folder)
                 if found is None:
-                    self._refuse_foreign_files()
                     manifest.write(self.folder, self._manifest(complete=False))
                 else:
                     self._compare(found)
@@ -57,8 +61,15 @@ class Distilled:
         }
 
     def _refuse_foreign_files(self):
-        if any(file.name != ".lock" for file in self.folder.iterdir()):
+        # Names that begin with a dot may be those of another worker that begins at this moment.
+        if any(not file.name.startswith(".") for file in self.folder.iterdir()) and manifest.read(self.folder) is None:
             raise Refusal(f"--distill-dir {self.folder} has files in it, but no {manifest.NAME}; name a new or empty one")
+
+    def note(self, text):
+        """Adds a line to the log of who worked when; the only file here that may differ between two runs."""
+        now = datetime.datetime.now().isoformat(timespec="seconds")
+        with (self.folder / "decoding.log").open("a", encoding="utf-8") as log:
+            log.write(f"{now} {socket.gethostname()} {os.getpid()} {text}\n")
 
     def _compare(self, found):
         if found.get("kind") != "distilled":
@@ -100,6 +111,7 @@ class Distilled:
     def commit(self, part, block):
         """Writes a part, whole or not at all."""
         hypotheses.write_part(self.path(part), block)
+        self.note(f"part {part} committed, {len(block)} sentences")
 
     def finish(self, build):
         """Makes the store, the views and the manifest out of the parts, once all are there.
@@ -120,6 +132,7 @@ class Distilled:
                 if len(store) != expected:
                     raise Refusal(f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; decode it anew")
                 manifest.write(self.folder, self._manifest(**build(store), complete=True))
+                self.note("finished")
             self.complete = True
             shutil.rmtree(self.parts_folder, ignore_errors=True)
         return True

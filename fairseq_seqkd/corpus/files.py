@@ -29,7 +29,8 @@ def whole_file(path):
     except OSError as error:
         raise Refusal(f"{path} cannot be written: {error.strerror or error}; what was finished before is safe") from error
     finally:
-        beside.unlink(missing_ok=True) if beside.exists() else None
+        if beside.exists():
+            beside.unlink()
 
 
 @contextlib.contextmanager

@@ -40,6 +40,8 @@ class Recorder(EpochBatchIterating):
         self.n = 0
         done = self.distilled.done()
         self.remaining = [part for part in self._order() if part not in done]
+        if self.remaining:
+            self.distilled.note(f"began as rank {rank[0]} of {rank[1]}, {len(self.remaining)} parts to do")
         self._announce(len(done))
 
     def _announce(self, done):
@@ -118,12 +120,13 @@ class Recorder(EpochBatchIterating):
         self.tokenizer = tokenizer
 
     def search(self, generator, models, sample, **constraints):
-        """Searches one batch and keeps its n-best lists until the part is complete."""
+        """Searches one batch, keeps its n-best lists until the part is complete, and returns them."""
         nbests = fairseq_engine.search(
             generator, models, sample, self.settings["search"]["nbest"], self.dataset.tgt_dict.eos(), **constraints
         )
         for sentence, nbest in zip(sample["id"].tolist(), nbests):
             self.found[sentence] = nbest
+        return nbests
 
     # From n-best lists to files.
 

@@ -67,7 +67,8 @@ def max_sentences_of(plan):
 
 
 def uses_random_numbers(search):
-    return bool(search.get("sampling"))
+    """Sampling, and dropout that stays on in the search."""
+    return bool(search.get("sampling") or search.get("retain_dropout"))
 
 
 def device(cfg):

@@ -100,9 +100,9 @@ class TeacherDecodingTask(TranslationTask):
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """Searches and records a batch, then empties it, so that fairseq-generate makes no text of it."""
-        self.recorder.search(generator, models, sample, prefix_tokens=prefix_tokens, constraints=constraints)
+        nbests = self.recorder.search(generator, models, sample, prefix_tokens=prefix_tokens, constraints=constraints)
         sample["id"] = sample["id"][:0]
-        return []
+        return [[{"tokens": nbest[0].tokens}] for nbest in nbests if nbest]  # fairseq-generate counts them
 
 
 def check_options(cfg):
