@@ -8,7 +8,7 @@
 #   --src FILE --tgt FILE   your own parallel text instead, a sentence a line; --pair then names its languages
 #   --seeds LIST     seeds of the students, such as 1,2,3 (default: 1); the report gives mean and deviation
 #   --vocabulary N   SentencePiece BPE pieces for both languages together (default: 2000)
-#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: see below)
+#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 3600, 3600, 900)
 #   --beam K         beam of the teacher, whose whole K-best list is kept for Seq-Inter (default: 10)
 #   --jobs N         trainings side by side, one thread each (default: 2)
 #   --help
@@ -21,8 +21,8 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=recipes/lib.sh
 . "$ROOT/recipes/lib.sh"
 
-WORK=quickstart PAIR=de-en SRC_FILE='' TGT_FILE='' SEEDS=1 VOCABULARY=2000 BEAM=10 LENPEN=1.0 JOBS=2
-TEACHER_UPDATES=3600 STUDENT_UPDATES=3000 TUNING_UPDATES=600
+WORK=quickstart PAIR=de-en SRC_FILE='' TGT_FILE='' SEEDS=1 VOCABULARY=2000 BEAM=10 LENPEN=1.5 JOBS=2
+TEACHER_UPDATES=3600 STUDENT_UPDATES=3600 TUNING_UPDATES=900
 
 while [ $# -gt 0 ]; do
     case "$1" in -h | --help) usage; exit ;; esac
@@ -146,7 +146,7 @@ layers() { # layers on each side, dimensions, feed-forward, heads
 
 do_teacher() {
     # shellcheck disable=SC2046
-    train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 --warmup-updates 300 --criterion cross_entropy --dropout 0.2 --seed 1 \
+    train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 --warmup-updates 300 --criterion cross_entropy --dropout 0.3 --seed 1 \
         $(layers 2 192 512 4)
 }
 
@@ -155,10 +155,10 @@ student() {
     local run=$1 data=$2 updates=$3 lr=$4 warmup=$5
     shift 5
     # shellcheck disable=SC2046
-    train "$data" "$run" "$updates" "$lr" --warmup-updates "$warmup" --dropout 0 --seed "${run#*@}" $(layers 1 64 128 2) "$@"
+    train "$data" "$run" "$updates" "$lr" --warmup-updates "$warmup" --dropout 0 --seed "${run#*@}" $(layers 1 80 160 2) "$@"
 }
 
-from_scratch() { student "$1" "$2" "$STUDENT_UPDATES" 5e-3 300 "${@:3}"; }
+from_scratch() { student "$1" "$2" "$STUDENT_UPDATES" 4e-3 300 "${@:3}"; }
 
 # Arguments: run, the run to start from, then what differs. Seq-Inter is fine-tuning with a smaller learning rate.
 fine_tune() {
