@@ -13,9 +13,11 @@ usage() {
     sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
 }
 
-# Makes a virtual environment with this package in it, unless one is active that has it. Arguments: folder, extras.
+# Puts this package and what it needs into the active virtual environment, or into one of its own where none is active.
+# Arguments: folder for an environment of its own, extras of the package, commands that must be there then.
 need_environment() {
-    local folder=$1 extras=${2:+[$2]}
+    local folder=$1 extras=${2:+[$2]} command missing=''
+    shift 2
     if [ -z "${VIRTUAL_ENV:-}" ]; then
         if [ ! -x "$folder/bin/python" ]; then
             local python
@@ -26,11 +28,13 @@ need_environment() {
         # shellcheck disable=SC1091
         . "$folder/bin/activate"
     fi
-    if [ ! -e "$VIRTUAL_ENV/.fairseq_seqkd-$extras" ] || [ "$ROOT/setup.py" -nt "$VIRTUAL_ENV/.fairseq_seqkd-$extras" ]; then
+    for command in fairseq-train seqkd "$@"; do
+        [ -x "$VIRTUAL_ENV/bin/$command" ] || missing=$command
+    done
+    if [ -n "$missing" ] || [ "$ROOT/setup.py" -nt "$VIRTUAL_ENV/bin/seqkd" ]; then
         echo "installing fairseq, torch (a CPU build) and this package; it takes a minute or two"
         python -m pip install -q --disable-pip-version-check -c "$ROOT/recipes/constraints.txt" -e "$ROOT$extras" ||
             die "the installation failed; see above"
-        touch "$VIRTUAL_ENV/.fairseq_seqkd-$extras"
     fi
 }
 

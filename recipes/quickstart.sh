@@ -65,7 +65,7 @@ if [ -e "$WORK/settings" ] && [ "$(cat "$WORK/settings")" != "$settings" ]; then
     die "$WORK was begun with other options; use them again, or name another folder with --work"
 fi
 echo "$settings" >"$WORK/settings"
-need_environment "$WORK/venv"
+need_environment "$WORK/venv" ""
 trap 'stop_all interrupted' INT TERM
 
 BIN=$WORK/bin DISTILLED=$WORK/distilled TEACHER=$WORK/teacher/checkpoint_last.pt
@@ -76,18 +76,24 @@ help_folder() { # the help's name of a language
     case "$1" in en) echo en-US ;; pt) echo pt-BR ;; zh) echo zh-CN ;; *) echo "$1" ;; esac
 }
 
+# Downloads a package of the distribution, with the machine's lists of packages or, where it has none, with lists of our own.
+fetch_package() {
+    local own=(-o "Dir::State::Lists=$WORK/packages/lists" -o "Dir::Cache=$WORK/packages")
+    apt-get download "$1" || { apt-get "${own[@]}" update && apt-get "${own[@]}" download "$1"; }
+}
+
 do_text() {
     if [ -n "$SRC_FILE" ]; then
         python "$ROOT/recipes/parallel_text.py" files --src-file "$SRC_FILE" --tgt-file "$TGT_FILE" --src "$S" --tgt "$T" \
             -o "$WORK/text"
         return
     fi
-    mkdir -p "$WORK/packages" && cd "$WORK/packages"
+    mkdir -p "$WORK/packages/lists/partial" && cd "$WORK/packages"
     local lang package
     for lang in "$S" "$T"; do
         package=libreoffice-help-$(help_folder "$lang" | tr '[:upper:]' '[:lower:]')
-        ls "${package}"_*.deb >/dev/null 2>&1 || apt-get download "$package" || {
-            echo "cannot fetch $package; run 'apt-get update' as root once, check the language, or give --src and --tgt"
+        ls "${package}"_*.deb >/dev/null 2>&1 || fetch_package "$package" || {
+            echo "cannot fetch $package: is there such a language, and a network? Or give --src and --tgt"
             return 1
         }
         dpkg-deb -x "${package}"_*.deb "$WORK/packages/unpacked"

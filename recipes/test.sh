@@ -10,6 +10,6 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 case "${1:-}" in -h | --help) usage; exit ;; esac
 
 cd "$ROOT"
-need_environment "$ROOT/.venv" test
+need_environment "$ROOT/.venv" test pytest ruff
 ruff check .
-python -m pytest -n 2 --dist loadgroup "$@"
+python -m pytest -n 2 "$@"

@@ -70,6 +70,18 @@ def command(name, *args, check=True, timeout=240, env=None):
     return done
 
 
+def start(name, *args, **more):
+    """Starts a command without waiting for it, output and errors in one pipe."""
+    return subprocess.Popen(
+        [str(BIN / name), *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        **more,
+    )
+
+
 def train_command(data, save_dir, *options, **more):
     """The arguments of a fairseq-train on the CPU; later settings replace earlier ones."""
     settings = {**TINY, **TRAINING, "user-dir": PLUGIN, "save-dir": save_dir, "cpu": True, "no-epoch-checkpoints": True}

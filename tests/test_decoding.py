@@ -110,13 +110,9 @@ def test_everything_else_in_a_view_is_gold(distilled, tiny, view):
 def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards):
     """Workers at the same time on one directory, and no matter which of them ends last."""
     workers = [
-        subprocess.Popen(
-            [str(helpers.BIN / "fairseq-generate")]
-            + helpers.decode_command(tiny, teacher, tmp_path / "out", distributed_world_size=shards, distributed_rank=rank),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=helpers.environment(),
+        helpers.start(
+            "fairseq-generate",
+            *helpers.decode_command(tiny, teacher, tmp_path / "out", distributed_world_size=shards, distributed_rank=rank),
         )
         for rank in range(shards)
     ]
@@ -130,13 +126,7 @@ def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards)
 def test_killed_at_random_points_and_continued_it_is_the_same(distilled, tiny, teacher, tmp_path):
     rng, out = random.Random(7), tmp_path / "out"
     for round_ in range(5):
-        worker = subprocess.Popen(
-            [str(helpers.BIN / "fairseq-generate"), *helpers.decode_command(tiny, teacher, out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=helpers.environment(),
-        )
+        worker = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out))
         for line in worker.stdout:  # begin to count when decoding begins
             if "nats a token" in line or "parts done" in line:
                 break
@@ -154,13 +144,7 @@ def test_killed_at_random_points_and_continued_it_is_the_same(distilled, tiny, t
 
 def test_ctrl_c_is_one_sentence_and_nothing_is_lost(distilled, tiny, teacher, tmp_path):
     out = tmp_path / "out"
-    worker = subprocess.Popen(
-        [str(helpers.BIN / "fairseq-generate"), *helpers.decode_command(tiny, teacher, out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=helpers.environment(),
-    )
+    worker = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out))
     seen = ""
     for line in worker.stdout:
         seen += line
@@ -302,14 +286,9 @@ def test_a_full_disk_is_one_sentence_and_the_run_continues(distilled, tiny, teac
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 
     out = tmp_path / "out"
-    done = subprocess.run(
-        [str(helpers.BIN / "fairseq-generate"), *helpers.decode_command(tiny, teacher, out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=helpers.environment(),
-        preexec_fn=limit,
-    )
+    limited = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out), preexec_fn=limit)
+    printed = limited.communicate(timeout=240)[0]
+    done = subprocess.CompletedProcess(limited.args, limited.returncode, printed)
     assert "cannot be written" in helpers.refusal(done)
     assert not list(out.rglob("*.partial"))
     helpers.decode(tiny, teacher, out)

@@ -1,0 +1,117 @@
+"""The recipes: text from help pages and files, and quickstart from end to end on a cut-down input."""
+
+import json
+import subprocess
+import sys
+
+import helpers
+import pytest
+
+RECIPES = helpers.ROOT / "recipes"
+PAGE = """<html><head><title>No paragraph</title></head><body>
+<h1 id="hd_1">{title}</h1>
+<p id="par_1" class="paragraph">{first} <span class="emph">{second}</span></p>
+<p id="par_2">{twice}</p><p id="par_2">Again.</p>
+<p id="par_3">=A1+B2 (1) [2]</p></body></html>"""
+
+
+def parallel_text(*arguments):
+    command = [sys.executable, RECIPES / "parallel_text.py", *map(str, arguments)]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture
+def pages():
+    """Two help pages and the functions of the recipe's script."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("parallel_text", RECIPES / "parallel_text.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_are_joined_by_paragraph_and_cut_into_sentences(pages, tmp_path):
+    german = {"title": "Titel", "first": "Das ist ein Satz. Das ist noch", "second": "ein Satz.", "twice": "Zweimal da."}
+    english = {"title": "Title", "first": "This is a sentence. This is one", "second": "more.", "twice": "There twice."}
+    for lang, words in (("de", german), ("en-US", english)):
+        (tmp_path / lang / "text" / "shared").mkdir(parents=True)
+        (tmp_path / lang / "text" / "shared" / "page.html").write_text(PAGE.format(**words), encoding="utf-8")
+    paragraphs = list(pages.aligned(tmp_path, "de", "en-US"))
+    assert ("Titel", "Title") in paragraphs
+    assert ("Das ist ein Satz. Das ist noch ein Satz.", "This is a sentence. This is one more.") in paragraphs
+    assert not any("Zweimal" in source for source, _ in paragraphs)  # an id that occurs twice tells nothing
+    found = [pair for paragraph in paragraphs for pair in pages.sentences(*paragraph)]
+    assert ("Das ist noch ein Satz.", "This is one more.") in found
+    kept = [pair for pair in found if pages.is_pair(*pair, 3, 12)]
+    assert kept == [("Das ist ein Satz.", "This is a sentence."), ("Das ist noch ein Satz.", "This is one more.")]
+
+
+def test_held_out_sentences_are_not_in_train(pages):
+    pairs = [(f"s{i}", f"t{i % 40}") for i in range(60)]
+    parts = pages.split(pairs, 10, 10)
+    assert len(parts["valid"]) == len(parts["test"]) == 10
+    held = parts["valid"] + parts["test"]
+    assert not {t for _, t in held} & {t for _, t in parts["train"]} and not {s for s, _ in held} & {s for s, _ in parts["train"]}
+    assert pages.split(list(reversed(pairs)), 10, 10) == parts
+
+
+def test_files_of_different_lengths_are_refused(tmp_path):
+    (tmp_path / "a").write_text("eins\nzwei\n")
+    (tmp_path / "b").write_text("one\n")
+    options = ["--src-file", tmp_path / "a", "--tgt-file", tmp_path / "b", "--src", "de", "--tgt", "en", "-o", tmp_path / "o"]
+    done = parallel_text("files", *options)
+    assert done.returncode != 0 and "different numbers of lines" in done.stdout and "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "options,sentence",
+    [
+        (["--pair", "de"], "must name two languages"),
+        (["--seeds", "one"], "must be numbers"),
+        (["--beam", "0"], "no positive number"),
+        (["--src", "absent"], "go together"),
+        (["--wrong", "1"], "unknown option"),
+        (["--work"], "needs a value"),
+    ],
+)
+def test_quickstart_refuses_wrong_options(tmp_path, options, sentence):
+    done = subprocess.run(
+        ["bash", RECIPES / "quickstart.sh", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+    )
+    assert done.returncode != 0 and sentence in done.stdout and not list(tmp_path.iterdir())
+
+
+def quickstart(work, text, **more):
+    options = {"work": work, "pair": "de-en", "src": text / "train.de", "tgt": text / "train.en", "vocabulary": 60, "beam": 3}
+    lengths = {"teacher-updates": 250, "student-updates": 15, "tuning-updates": 5}
+    environment = helpers.environment(VIRTUAL_ENV=sys.prefix, PATH=f"{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
+    return subprocess.run(
+        ["bash", RECIPES / "quickstart.sh", *helpers.flags(options, lengths, more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def test_quickstart_goes_from_text_to_the_table_and_continues(tmp_path):
+    subprocess.run([sys.executable, helpers.ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True)
+    done = quickstart(tmp_path / "work", tmp_path / "text")
+    assert done.returncode == 0, done.stdout[-3000:]
+    report = json.loads((tmp_path / "work" / "report.json").read_text())
+    names = ["Teacher", "Student", "Word-KD", "Seq-KD", "Student + Seq-Inter", "Seq-KD + Seq-Inter", "Seq-KD + Word-KD"]
+    assert [row["name"] for row in report["rows"]] == [*names, "Seq-KD + Seq-Inter + Word-KD"]
+    columns = {
+        "params", "bleu_greedy", "bleu_beam5", "ppl", "mode_probability", "sentences_per_second_greedy",
+        "sentences_per_second_beam5", "sacrebleu_signature", "distillation_signature", "length_ratio_greedy",
+        "length_ratio_beam5", "hit_limit_greedy",
+    }  # fmt: skip
+    assert all(columns <= row.keys() for row in report["rows"])
+    assert (tmp_path / "work" / "report.md").read_text() in done.stdout
+    assert "view:seq_inter" in report["rows"][-1]["distillation_signature"]
+
+    again = quickstart(tmp_path / "work", tmp_path / "text")
+    assert again.returncode == 0 and again.stdout.count(": there") == 14, again.stdout[-3000:]
+    other = quickstart(tmp_path / "work", tmp_path / "text", beam=4)
+    assert other.returncode != 0 and "begun with other options" in other.stdout
