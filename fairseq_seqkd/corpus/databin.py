@@ -1,4 +1,4 @@
-"""fairseq's binarised text (a data-bin): which files a split has, and a writer that needs 12 bytes a sentence.
+"""fairseq's binarised text (a data-bin): which files a split has, and a writer that needs 8 bytes a sentence.
 
 fairseq's own builder keeps Python lists of sizes, and its merge overflows past 2 GiB under NumPy 2.
 """
@@ -13,6 +13,8 @@ from fairseq_seqkd.errors import Refusal
 
 MAGIC = b"MMIDIDX\x00\x00"
 CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4, np.dtype(np.uint32): 9}  # fairseq/data/indexed_dataset.py
+
+POINTERS_AT_A_TIME = 1 << 16  # they are eight bytes a sentence, and need not all be in memory
 
 
 def token_dtype(vocabulary):
@@ -68,7 +70,7 @@ class Split:
 
 
 class Writer:
-    """Writes one side of a split, sentence by sentence or in blocks; memory is four bytes a sentence until closed."""
+    """Writes one side of a split, sentence by sentence or in blocks; memory is four bytes a sentence, eight while closing."""
 
     def __init__(self, prefix, dtype):
         self.prefix, self.dtype = Path(prefix), np.dtype(dtype)
@@ -85,13 +87,15 @@ class Writer:
         os.fsync(self.data.fileno())
         self.data.close()
         sizes = np.concatenate(self.sizes) if self.sizes else np.zeros(0, np.int32)
+        self.sizes = []
         with self.prefix.with_name(self.prefix.name + ".idx").open("wb") as index:
             index.write(MAGIC + struct.pack("<QBQ", 1, CODES[self.dtype], len(sizes)))
-            index.write(sizes.tobytes())
-            pointers = np.zeros(len(sizes), np.int64)
-            np.cumsum(sizes[:-1], out=pointers[1:], dtype=np.int64)
-            pointers *= self.dtype.itemsize
-            index.write(pointers.tobytes())
+            index.write(memoryview(sizes))
+            address = 0
+            for start in range(0, len(sizes), POINTERS_AT_A_TIME):
+                ends = np.cumsum(sizes[start : start + POINTERS_AT_A_TIME], dtype=np.int64) * self.dtype.itemsize + address
+                index.write(memoryview(np.concatenate([[address], ends[:-1]])))
+                address = int(ends[-1])
             index.flush()
             os.fsync(index.fileno())
 

@@ -44,14 +44,14 @@ def build(folder, view, choose, store, gold, source, eos, facts):
     """
     with whole_folder(Path(folder) / view) as out:
         target_prefix = out / gold.prefix(gold.target_lang).name
-        kept = []
+        has_target = np.zeros(len(store), bool)
         dtype = next((b.arrays["tokens"].dtype for _, b in store.blocks()), np.dtype(np.uint16))
         with databin.Writer(target_prefix, dtype) as writer:
             for first, block in store.blocks():
                 tokens, sizes, rows = targets(block, choose(block), eos)
                 writer.add(tokens, sizes)
-                kept.append((rows + first).astype(np.int64))
-        kept = np.concatenate(kept) if kept else np.zeros(0, np.int64)
+                has_target[rows + first] = True
+        kept = np.flatnonzero(has_target)
         if len(kept) == len(store):
             for file in gold.files(gold.source_lang):
                 shutil.copyfile(file, out / file.name)

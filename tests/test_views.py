@@ -1,0 +1,134 @@
+"""Views and the directory they are in: what is refused as training data, and memory that does not grow with the corpus."""
+
+import json
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from fairseq_seqkd import selection
+from fairseq_seqkd.corpus import databin, hypotheses, manifest, views
+from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.errors import Refusal
+
+PART = 1000
+
+
+def make_gold(folder, sentences):
+    """A gold data-bin of random ids, written a part at a time."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for lang in ("de", "en"):
+        (folder / f"dict.{lang}.txt").write_text("".join(f"w{i} 1\n" for i in range(96)))
+        with databin.Writer(folder / f"train.de-en.{lang}", np.uint16) as writer:
+            for _ in range(0, sentences, PART):
+                sizes = rng.integers(2, 9, PART)
+                writer.add(rng.integers(4, 100, sizes.sum()), sizes)
+    return databin.Split(folder, "train", "de", "en")
+
+
+def make_parts(folder, sentences, nbest=3):
+    """Parts with random hypotheses, of which sentence 5 of every part has none. Returns their paths."""
+    folder.mkdir()
+    rng, paths = np.random.default_rng(2), []
+    for part in range(sentences // PART):
+        counts = np.full(PART, nbest, np.uint16)
+        counts[5] = 0
+        total = int(counts.sum())
+        lengths = rng.integers(0, 9, total).astype(np.int32)
+        floats = {key: rng.random(total, np.float32) for key in ("scores", "log_probs", "similarity")}
+        tokens = rng.integers(4, 100, lengths.sum()).astype(np.uint16)
+        arrays = {"counts": counts, "lengths": lengths, "tokens": tokens, "hit_limit": np.zeros(total, np.uint8), **floats}
+        paths.append(folder / f"{part:06d}.part")
+        hypotheses.write_part(paths[-1], hypotheses.Block(arrays))
+    return paths
+
+
+def finish(folder, sentences):
+    """Peak memory, in bytes, of making the store and both views from parts."""
+    folder.mkdir()
+    gold, parts = make_gold(folder / "bin", sentences), make_parts(folder / "parts", sentences)
+    from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+    source = MMapIndexedDataset(str(gold.prefix("de")))
+    tracemalloc.start()
+    hypotheses.merge(parts, folder / hypotheses.NAME)
+    store = hypotheses.Hypotheses(folder)
+    for view, choose in ((views.SEQ_KD, selection.mode), (views.SEQ_INTER, selection.nearest_to_gold)):
+        views.build(folder, view, choose, store, gold, source, 2, {})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_corpus_but_for_a_few_bytes_a_sentence(tmp_path):
+    small, large = finish(tmp_path / "small", 5 * PART), finish(tmp_path / "large", 40 * PART)
+    assert (large - small) / (35 * PART) < 30
+    assert views.check_view(tmp_path / "large" / "seq_kd", "seq_kd")["left_out"] == 40
+    rows = np.load(tmp_path / "large" / "seq_kd" / views.ROWS)
+    assert len(rows) == 40 * (PART - 1) and not (rows % PART == 5).any()
+
+
+def test_rows_of_a_view_are_golds_sources_and_the_chosen_hypotheses(tmp_path):
+    finish(tmp_path / "x", PART)
+    from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+    def side(folder, lang):
+        return MMapIndexedDataset(str(tmp_path / "x" / folder / f"train.de-en.{lang}"))
+
+    store, rows = hypotheses.Hypotheses(tmp_path / "x"), np.load(tmp_path / "x" / "seq_inter" / views.ROWS)
+    gold, source, target = side("bin", "de"), side("seq_inter", "de"), side("seq_inter", "en")
+    assert len(source) == len(target) == len(rows) == PART - 1
+    for row, sentence in enumerate(rows.tolist()):
+        assert source[row].tolist() == gold[sentence].tolist()
+        best = max(store[sentence], key=lambda h: h.similarity)
+        assert target[row].tolist() == [*best.tokens.tolist(), 2]
+
+
+@pytest.fixture
+def view(distilled, tmp_path):
+    shutil.copytree(distilled / "seq_kd", tmp_path / "view")
+    return tmp_path / "view"
+
+
+def change(folder, **entries):
+    content = json.loads((folder / manifest.NAME).read_text())
+    (folder / manifest.NAME).write_text(json.dumps({**content, **entries}))
+
+
+def test_a_finished_view_can_be_moved_and_used_alone(view):
+    assert views.check_view(view, "seq_kd")["complete"] is True
+
+
+@pytest.mark.parametrize(
+    "damage,sentence",
+    [
+        (lambda folder: (folder / manifest.NAME).unlink(), "holds no teacher's translations"),
+        (lambda folder: change(folder, complete=False), "is not finished"),
+        (lambda folder: change(folder, view="seq_inter"), "holds seq_inter targets"),
+        (lambda folder: change(folder, kind="distilled"), "train on the view in it"),
+        (lambda folder: change(folder, format="other"), "is not a manifest"),
+        (lambda folder: change(folder, files=None), "is not finished"),
+        (lambda folder: (folder / "train.de-en.en.bin").unlink(), "is not the file that belongs"),
+        (lambda folder: (folder / "train.de-en.en.bin").write_bytes(b"1"), "is not the file that belongs"),
+    ],
+)
+def test_what_is_no_finished_view_is_refused(view, damage, sentence):
+    damage(view)
+    with pytest.raises(Refusal, match=sentence):
+        views.check_view(view, "seq_kd")
+
+
+def test_a_directory_with_a_part_missing_is_not_finished(distilled, tmp_path):
+    settings = manifest.read(distilled)["settings"]
+    unfinished = Distilled(tmp_path / "out", settings, parts=2)
+    unfinished.begin()
+    nothing = hypotheses.Block.from_lists([[]], np.dtype(np.uint16), with_similarity=True)
+    unfinished.commit(0, nothing)
+    assert unfinished.finish(lambda store: pytest.fail("built from half the parts")) is False
+    assert manifest.read(tmp_path / "out")["complete"] is False
+    unfinished.commit(1, nothing)
+    with pytest.raises(Refusal, match="holds 2 sentences instead of 509"):
+        unfinished.finish(lambda store: pytest.fail("built from parts of something else"))
+    assert manifest.read(tmp_path / "out")["complete"] is False
