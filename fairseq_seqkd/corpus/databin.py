@@ -14,7 +14,7 @@ from fairseq_seqkd.errors import Refusal
 MAGIC = b"MMIDIDX\x00\x00"
 CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4, np.dtype(np.uint32): 9}  # fairseq/data/indexed_dataset.py
 
-POINTERS_AT_A_TIME = 1 << 16  # they are eight bytes a sentence, and need not all be in memory
+POINTERS_AT_A_TIME = 1 << 12  # they are eight bytes a sentence, and need not all be in memory
 
 
 def token_dtype(vocabulary):
