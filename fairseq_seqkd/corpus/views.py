@@ -15,7 +15,7 @@ from fairseq_seqkd.errors import Refusal
 
 SEQ_KD, SEQ_INTER = "seq_kd", "seq_inter"
 ROWS = "rows.npy"
-COPY_BLOCK = 4096  # sentences copied at a time
+COPY_BLOCK = 1024  # sentences copied at a time
 
 
 def targets(block, chosen, eos):
