@@ -28,7 +28,8 @@ setup(
         've-fairseq==0.12.3; python_version>="3.11" and sys_platform=="linux" and platform_machine=="x86_64"',
         'fairseq-fixed==0.12.3.1; python_version>="3.11" and (sys_platform!="linux" or platform_machine!="x86_64")',
         'fairseq==0.12.2; python_version<"3.11"',
-        # Generation with fairseq 0.12.2 dies with torch 1.13; weights-only loading, which we insist on, needs torch 1.13.
+        # Generation with fairseq 0.12.2 dies with torch 1.13. An older torch cannot load with weights only, so there
+        # the package installs, and refuses to read checkpoints.
         'torch>=2.6,<2.14; python_version>="3.11"',
         'torch<1.13; python_version<"3.11"',
         "sacrebleu>=2.4,<3",  # similarity to gold, and every BLEU that is reported

@@ -7,6 +7,7 @@ that may carry code.
 
 import argparse
 import pickle
+import zipfile
 from importlib import metadata
 
 import numpy
@@ -33,7 +34,13 @@ def read_checkpoint(path):
     Raises Refusal for a file that is absent, damaged, or that would run code when unpickled.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Only the zip format of torch 1.6 and later can be mapped; older checkpoints are read.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except TypeError:
+        raise Refusal(
+            f"torch {torch.__version__} cannot load checkpoints with weights only, and nothing else is safe; "
+            "use torch 2.6 or later, which needs Python 3.11 or later here"
+        ) from None
     except FileNotFoundError:
         raise Refusal(f"the checkpoint {path} does not exist; check the path") from None
     except IsADirectoryError:

@@ -11,6 +11,13 @@ import torch
 DEFAULT_ALPHA = 0.5  # the better one of the two that Kim & Rush tried (0.5 and 0.9)
 
 
+def weight_of_teacher(alpha, has_teacher):
+    """alpha as the user gave it; where nothing was said, the default with a teacher and 0 without one."""
+    if alpha is not None:
+        return alpha
+    return DEFAULT_ALPHA if has_teacher else 0.0
+
+
 def soften(lprobs, temperature):
     """log of normalise(p^(1/T)), which equals log-softmax(logits / T); at T = 1 the input itself.
 

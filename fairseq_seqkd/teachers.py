@@ -16,6 +16,7 @@ from fairseq_seqkd.losses import average_probabilities, negative_log_likelihood
 logger = logging.getLogger(__name__)
 
 PROBE_SENTENCES = 64  # enough to tell a teacher from a coin, and less than a second of work
+PROBE_BATCH = 8  # memory: that many sentences times their length times the vocabulary
 
 
 class Teacher:
@@ -118,21 +119,39 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
     Args: dataset: LanguagePairDataset; dictionary: of the target; name: of the teacher, for the message.
     """
     like = next(teacher.models[0].parameters())
-    first = [dataset[i] for i in range(min(PROBE_SENTENCES, len(dataset)))]
-    sample = dataset.collater(first)
-    if not sample or sample.get("target") is None:
+    ids = readable(teacher, dataset, PROBE_SENTENCES)
+    total, tokens = 0.0, 0
+    for start in range(0, len(ids), PROBE_BATCH):
+        sample = dataset.collater([dataset[i] for i in ids[start : start + PROBE_BATCH]])
+        if sample.get("target") is None:
+            return None
+        sample["net_input"] = {k: v.to(like.device) if torch.is_tensor(v) else v for k, v in sample["net_input"].items()}
+        target = sample["target"].to(like.device).view(-1)
+        lprobs = teacher.log_probs(sample, like)
+        keep = target.ne(dictionary.pad())
+        total += negative_log_likelihood(lprobs.view(-1, lprobs.size(-1)), target, keep).item()
+        tokens += int(keep.sum())
+    if not tokens:
         return None
-    sample["net_input"] = {k: v.to(like.device) if torch.is_tensor(v) else v for k, v in sample["net_input"].items()}
-    target = sample["target"].to(like.device).view(-1)
-    lprobs = teacher.log_probs(sample, like)
-    keep = target.ne(dictionary.pad())
-    nll = negative_log_likelihood(lprobs.view(-1, lprobs.size(-1)), target, keep).item() / max(int(keep.sum()), 1)
+    nll = total / tokens
     guess = math.log(len(dictionary))
     if not nll < guess:  # a NaN is no better either
         raise Refusal(
-            f"the teacher {name} is no better than guessing on the first {len(first)} sentences ({nll:.2f} nats a token, "
+            f"the teacher {name} is no better than guessing on the first {len(ids)} sentences ({nll:.2f} nats a token, "
             f"a uniform guess among {len(dictionary):,} symbols costs {guess:.2f}): it was trained with other dictionaries, on "
             "another language pair, or not at all"
         )
-    logger.info("teacher %s: %.2f nats a token on the first %d sentences (a guess costs %.2f)", name, nll, len(first), guess)
+    logger.info("teacher %s: %.2f nats a token on the first %d sentences (a guess costs %.2f)", name, nll, len(ids), guess)
     return nll
+
+
+def readable(teacher, dataset, count):
+    """The ids of the first sentences, at most `count`, that every member of the teacher has positions for."""
+    found = []
+    for i in range(len(dataset)):
+        sizes = (dataset.src_sizes[i], dataset.tgt_sizes[i] if dataset.tgt_sizes is not None else 0)
+        if all(limit is None or n <= limit for m in teacher.models for n, limit in zip(sizes, m.max_positions())):
+            found.append(i)
+            if len(found) == count:
+                break
+    return found

@@ -51,14 +51,22 @@ find_python() {
 
 # Runs a command as a named stage: skipped when done before, its output in a log, a line when it ends.
 stage() {
-    local name=$1 begun=$SECONDS
+    local name=$1 begun=$SECONDS code
     shift
     mkdir -p "$WORK/logs" "$WORK/done"
     if [ -e "$WORK/done/$name" ]; then
         echo "  $name: there"
         return
     fi
-    if ! "$@" >>"$WORK/logs/$name.log" 2>&1; then
+    # In a shell of its own and in no condition, or bash would go on behind a command that fails.
+    set +e
+    (
+        set -e
+        "$@"
+    ) >>"$WORK/logs/$name.log" 2>&1
+    code=$?
+    set -e
+    if [ "$code" -ne 0 ]; then
         echo "  $name: FAILED, the end of $WORK/logs/$name.log is:" >&2
         tail -n 15 "$WORK/logs/$name.log" >&2
         return 1

@@ -10,18 +10,19 @@
 #   --vocabulary N   SentencePiece BPE pieces for both languages together (default: 2000)
 #   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 3600, 3600, 900)
 #   --beam K         beam of the teacher, whose whole K-best list is kept for Seq-Inter (default: 10)
+#   --split NAME     what the report is about: test (default), or valid, on which the settings were tuned
 #   --jobs N         trainings side by side, one thread each (default: 2)
 #   --help
 #
 # No argument is needed on a Debian or Ubuntu machine with Python 3.11: the text is fetched as a package of the
 # distribution, without root. Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again.
-# The settings were tuned on the validation split; DIR/report.md and DIR/report.json are about the test split.
+# The table goes to DIR/report.md and, as {"rows": [...]}, to DIR/report.json.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=recipes/lib.sh
 . "$ROOT/recipes/lib.sh"
 
-WORK=quickstart PAIR=de-en SRC_FILE='' TGT_FILE='' SEEDS=1 VOCABULARY=2000 BEAM=10 LENPEN=1.5 JOBS=2
+WORK=quickstart PAIR=de-en SRC_FILE='' TGT_FILE='' SEEDS=1 SPLIT=test VOCABULARY=2000 BEAM=10 LENPEN=1.5 JOBS=2
 TEACHER_UPDATES=3600 STUDENT_UPDATES=3600 TUNING_UPDATES=900
 
 while [ $# -gt 0 ]; do
@@ -38,6 +39,7 @@ while [ $# -gt 0 ]; do
         --student-updates) STUDENT_UPDATES=$2 ;;
         --tuning-updates) TUNING_UPDATES=$2 ;;
         --beam) BEAM=$2 ;;
+        --split) SPLIT=$2 ;;
         --jobs) JOBS=$2 ;;
         *) die "unknown option $1; see --help" ;;
     esac
@@ -46,6 +48,7 @@ done
 
 S=${PAIR%%-*} T=${PAIR#*-}
 [[ $PAIR == *-* && -n $S && -n $T && $S != "$T" ]] || die "--pair is '$PAIR', it must name two languages, such as de-en"
+[[ $SPLIT == test || $SPLIT == valid ]] || die "--split is '$SPLIT', it must be test or valid"
 [[ $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas"
 for number in "$VOCABULARY" "$TEACHER_UPDATES" "$STUDENT_UPDATES" "$TUNING_UPDATES" "$BEAM" "$JOBS"; do
     [[ $number =~ ^[1-9][0-9]*$ ]] || die "'$number' is no positive number; see --help"
@@ -68,6 +71,8 @@ echo "$settings" >"$WORK/settings"
 need_environment "$WORK/venv" ""
 trap 'stop_all interrupted' INT TERM
 
+TEXT='LibreOffice help'
+[ -z "$SRC_FILE" ] || TEXT=$(basename "$SRC_FILE")
 BIN=$WORK/bin DISTILLED=$WORK/distilled TEACHER=$WORK/teacher/checkpoint_last.pt
 
 # --- Text ---------------------------------------------------------------------------------------------------------------
@@ -141,7 +146,6 @@ train() {
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
         --max-update "$updates" --max-tokens 640 --required-batch-size-multiple 1 --num-workers 0 \
         --no-epoch-checkpoints --save-interval 2 --disable-validation --log-format simple --log-interval 100 "$@"
-    [ -e "$WORK/$run/checkpoint_last.pt" ]
 }
 
 layers() { # layers on each side, dimensions, feed-forward, heads
@@ -204,13 +208,9 @@ rows() { # NAME@SEED=CHECKPOINT of every system, in the order of the table
 do_evaluate() { # alone on the machine, because it measures speed too
     local systems
     mapfile -t systems < <(rows)
-    for split in valid test; do
-        seqkd evaluate "${systems[@]}" --data "$BIN" --split "$split" -o "$WORK/results.$split.json"
-        seqkd report "$WORK/results.$split.json" -o "$WORK/report.$split.md" --json "$WORK/report.$split.json" \
-            --title "Table 1 of Kim & Rush (2016), $PAIR, ${SRC_FILE:-LibreOffice help}, $split split"
-    done
-    mv "$WORK/report.test.md" "$WORK/report.md"
-    mv "$WORK/report.test.json" "$WORK/report.json"
+    seqkd evaluate "${systems[@]}" --data "$BIN" --split "$SPLIT" -o "$WORK/$SPLIT.$SEEDS.results.json"
+    seqkd report "$WORK/$SPLIT.$SEEDS.results.json" -o "$WORK/$SPLIT.$SEEDS.md" --json "$WORK/$SPLIT.$SEEDS.json" \
+        --title "Table 1 of Kim & Rush (2016), $PAIR, $TEXT, $SPLIT split"
 }
 
 each_seed() { # names of stages -> names with every seed
@@ -227,11 +227,14 @@ side_by_side teacher $(each_seed student)
 echo "the teacher's beam search over the training set"
 # shellcheck disable=SC2046
 side_by_side $(seq -f 'decode@%g' "$JOBS")
+stage decoded do_decode 1 # finishes what a worker left that was killed
 echo "students"
 # shellcheck disable=SC2046
 side_by_side $(each_seed seq_word word_kd seq_kd student_inter seq_inter seq_inter_word)
 echo "evaluation"
-stage "evaluate-$SEEDS" do_evaluate
+stage "evaluate-$SPLIT-$SEEDS" do_evaluate
+cp "$WORK/$SPLIT.$SEEDS.md" "$WORK/report.md"
+cp "$WORK/$SPLIT.$SEEDS.json" "$WORK/report.json"
 echo
 cat "$WORK/report.md"
 echo

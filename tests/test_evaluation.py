@@ -220,8 +220,8 @@ def test_subwords_are_joined_as_the_dictionary_shows_or_the_user_says(tmp_path, 
 
     dictionary = Dictionary()
     tokens = [dictionary.add_symbol(symbol) for symbol in ("▁a", "▁hou", "se")]
-    assert systems.joined_by(None, dictionary) == "sentencepiece" and systems.joined_by("none", dictionary) is None
-    assert systems.joined_by("subword_nmt", dictionary) == "subword_nmt"
+    assert text.joined_by(None, dictionary) == "sentencepiece" and text.joined_by("none", dictionary) is None
+    assert text.joined_by("subword_nmt", dictionary) == "subword_nmt"
     assert text.Detokeniser(dictionary, "sentencepiece")(tokens) == "a house"
 
 

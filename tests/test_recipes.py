@@ -70,6 +70,7 @@ def test_files_of_different_lengths_are_refused(tmp_path):
         (["--pair", "de"], "must name two languages"),
         (["--seeds", "one"], "must be numbers"),
         (["--beam", "0"], "no positive number"),
+        (["--split", "train"], "must be test or valid"),
         (["--src", "absent"], "go together"),
         (["--wrong", "1"], "unknown option"),
         (["--work"], "needs a value"),
@@ -112,6 +113,23 @@ def test_quickstart_goes_from_text_to_the_table_and_continues(tmp_path):
     assert "view:seq_inter" in report["rows"][-1]["distillation_signature"]
 
     again = quickstart(tmp_path / "work", tmp_path / "text")
-    assert again.returncode == 0 and again.stdout.count(": there") == 14, again.stdout[-3000:]
+    assert again.returncode == 0 and again.stdout.count(": there") == 15, again.stdout[-3000:]
     other = quickstart(tmp_path / "work", tmp_path / "text", beam=4)
     assert other.returncode != 0 and "begun with other options" in other.stdout
+
+
+def test_a_stage_whose_command_fails_is_not_done(tmp_path):
+    """Also where the failing command is not the last one of its stage."""
+    script = f"""
+set -euo pipefail
+ROOT={helpers.ROOT} WORK={tmp_path} JOBS=2
+. "$ROOT/recipes/lib.sh"
+do_bad() {{ sleep 1; false; echo "went on"; }}
+do_good() {{ sleep 0.1; }}
+side_by_side good@1 bad@1 good@2
+echo "went on"
+"""
+    done = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode != 0 and "bad@1: FAILED" in done.stdout and "went on" not in done.stdout
+    assert sorted(mark.name for mark in (tmp_path / "done").iterdir()) == ["good@1"]
+    assert "went on" not in (tmp_path / "logs" / "bad@1.log").read_text()

@@ -120,7 +120,26 @@ def test_what_is_no_checkpoint_is_refused(tiny, teacher, tmp_path, kind):
     with pytest.raises(Refusal) as refused:
         build(tiny, path)
     assert str(path) in refused.value.sentence
+    assert ("could run code" in refused.value.sentence) == kind.startswith("hostile")
     assert not mark.exists()
+
+
+def test_a_checkpoint_in_the_format_before_torch_1_6_loads(tiny, teacher, tmp_path):
+    torch.save(compat.read_checkpoint(teacher), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    build(tiny, tmp_path / "old.pt")
+
+
+def test_sentences_beyond_the_teachers_positions_are_not_probed(tiny, teacher):
+    """A teacher with learned positions cannot read them at all."""
+    from fairseq_seqkd import teachers
+
+    task, _, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
+    for model in criterion.teacher.models:
+        model.max_positions = lambda: (7, 9)
+    sizes = task.dataset("valid")
+    found = teachers.readable(criterion.teacher, sizes, 10)
+    expected = [i for i in range(53) if sizes.src_sizes[i] <= 7 and sizes.tgt_sizes[i] <= 9]
+    assert found == expected[:10] and 0 < len(found) < 53
 
 
 def test_a_checkpoint_with_numpy_values_loads(tiny, teacher, tmp_path):

@@ -49,14 +49,11 @@ def finish(folder, sentences):
     """Peak memory, in bytes, of making the store and both views from parts."""
     folder.mkdir()
     gold, parts = make_gold(folder / "bin", sentences), make_parts(folder / "parts", sentences)
-    from fairseq.data.indexed_dataset import MMapIndexedDataset
-
-    source = MMapIndexedDataset(str(gold.prefix("de")))
     tracemalloc.start()
     hypotheses.merge(parts, folder / hypotheses.NAME)
     store = hypotheses.Hypotheses(folder)
     for view, choose in ((views.SEQ_KD, selection.mode), (views.SEQ_INTER, selection.nearest_to_gold)):
-        views.build(folder, view, choose, store, gold, source, 2, {})
+        views.build(folder, view, choose, store, gold, 2, {})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak

@@ -41,7 +41,9 @@ class Split:
                 f"it has: {', '.join(self.splits()) or 'none'}"
             )
         for prefix in (self.prefix(source_lang), self.prefix(target_lang)):
-            index = prefix.with_name(prefix.name + ".idx")
+            index, data = (prefix.with_name(prefix.name + ending) for ending in (".idx", ".bin"))
+            if data.is_file() and not data.stat().st_size:
+                raise Refusal(f"{data} is empty: split {name!r} has no sentences, or fairseq-preprocess did not finish")
             if index.is_file() and index.open("rb").read(len(MAGIC)) != MAGIC:
                 raise Refusal(f"{index} is no index of fairseq's mmap format; run fairseq-preprocess again")
 
@@ -57,6 +59,12 @@ class Split:
         prefix = self.prefix(lang)
         files = [prefix.with_name(prefix.name + ending) for ending in (".bin", ".idx")]
         return files if all(file.is_file() for file in files) else []
+
+    def read(self, lang):
+        """A side as fairseq reads it, memory-mapped: sentence id -> tensor of ids."""
+        from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+        return MMapIndexedDataset(str(self.prefix(lang)))
 
     def dtype(self, lang):
         """The type of a side's tokens, as its index says."""

@@ -9,6 +9,7 @@ decoding.log             who worked when: the only file that differs between two
 
 import contextlib
 import datetime
+import logging
 import os
 import shutil
 import socket
@@ -18,6 +19,8 @@ from fairseq_seqkd.corpus import hypotheses, manifest
 from fairseq_seqkd.corpus.files import lock, remove_partials
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 class Distilled:
@@ -32,19 +35,31 @@ class Distilled:
     def signature(self):
         return manifest.signature(self.settings, __version__)
 
+    def look(self):
+        """Refuses a directory that was begun with other settings, or that holds something else. Changes nothing."""
+        found = manifest.read(self.folder)
+        if found is None:
+            self._refuse_foreign_files()
+        else:
+            self.complete = bool(found.get("complete"))
+            self._compare(found)
+        if self.complete:
+            missing = [name for name in (hypotheses.NAME, *found.get("views", [])) if not (self.folder / name).exists()]
+            if missing:
+                raise Refusal(
+                    f"{self.folder} says that it is complete, but {', '.join(missing)} is missing; restore it, or remove "
+                    "the directory and decode again"
+                )
+
     def begin(self):
-        """Creates the directory, or continues it. Refuses one that was begun with other settings."""
+        """Creates the directory, or continues it; refuses what `look` refuses."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if manifest.read(self.folder) is None:
-                self._refuse_foreign_files()
+            self.look()
             with lock(self.folder / ".lock", wait=True):
-                found = manifest.read(self.folder)
-                if found is None:
+                self.look()
+                if manifest.read(self.folder) is None:
                     manifest.write(self.folder, self._manifest(complete=False))
-                else:
-                    self._compare(found)
-                    self.complete = bool(found.get("complete"))
                 if not self.complete:
                     self.parts_folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -62,14 +77,18 @@ class Distilled:
 
     def _refuse_foreign_files(self):
         # Names that begin with a dot may be those of another worker that begins at this moment.
-        if any(not file.name.startswith(".") for file in self.folder.iterdir()) and manifest.read(self.folder) is None:
+        files = self.folder.iterdir() if self.folder.is_dir() else ()
+        if any(not file.name.startswith(".") for file in files) and manifest.read(self.folder) is None:
             raise Refusal(f"--distill-dir {self.folder} has files in it, but no {manifest.NAME}; name a new or empty one")
 
     def note(self, text):
         """Adds a line to the log of who worked when; the only file here that may differ between two runs."""
         now = datetime.datetime.now().isoformat(timespec="seconds")
-        with (self.folder / "decoding.log").open("a", encoding="utf-8") as log:
-            log.write(f"{now} {socket.gethostname()} {os.getpid()} {text}\n")
+        try:
+            with (self.folder / "decoding.log").open("a", encoding="utf-8") as log:
+                log.write(f"{now} {socket.gethostname()} {os.getpid()} {text}\n")
+        except OSError as error:
+            logger.warning("%s/decoding.log cannot be written: %s", self.folder, error)
 
     def _compare(self, found):
         if found.get("kind") != "distilled":
@@ -81,6 +100,7 @@ class Distilled:
             raise Refusal(
                 f"--distill-dir {self.folder} was begun with other settings: {'; '.join(changes)}; "
                 "use the same ones to continue it, or name a new directory"
+                + ("" if self.done() else " (no part of this one is finished: nothing is lost if you remove it)")
             )
 
     def path(self, part):
@@ -95,22 +115,30 @@ class Distilled:
     @contextlib.contextmanager
     def claim(self, part):
         """Yields whether this process should do the part: nobody else is at it, and it is not there yet."""
-        if self.path(part).exists():
+        lock_path = self.parts_folder / f"{part:06d}.lock"
+        if self.path(part).exists() or not self.parts_folder.is_dir():  # without parts/, another worker has finished
             yield False
             return
-        lock_path = self.parts_folder / f"{part:06d}.lock"
-        try:
-            with lock(lock_path) as held:
-                # Looked at again under the lock: another worker may have committed it in between.
-                yield held and not self.path(part).exists()
-                if held:
-                    lock_path.unlink(missing_ok=True)
-        except FileNotFoundError:  # another worker has finished the directory, and parts/ is gone
-            yield False
+        with contextlib.ExitStack() as stack:
+            try:
+                held = stack.enter_context(lock(lock_path))
+            except Refusal:
+                if not self._finished_by_another():
+                    raise
+                held = False
+            # Looked at again under the lock: another worker may have committed it in between.
+            yield held and not self.path(part).exists()
+            if held:
+                lock_path.unlink(missing_ok=True)
 
     def commit(self, part, block):
         """Writes a part, whole or not at all."""
-        hypotheses.write_part(self.path(part), block)
+        try:
+            hypotheses.write_part(self.path(part), block)
+        except Refusal:
+            if self._finished_by_another():
+                return
+            raise
         self.note(f"part {part} committed, {len(block)} sentences")
 
     def finish(self, build):
@@ -120,19 +148,30 @@ class Distilled:
         Returns whether the directory is complete now; False where parts are still missing.
         """
         with lock(self.folder / ".lock", wait=True):
-            found = manifest.read(self.folder)
-            if not (found and found.get("complete")):
+            if not self._finished_by_another():
                 missing = set(range(self.parts)) - self.done()
                 if missing:
                     return False
-                remove_partials(self.folder)
-                hypotheses.merge([self.path(part) for part in range(self.parts)], self.folder / hypotheses.NAME)
-                store = hypotheses.Hypotheses(self.folder)
-                expected = self.settings["data"]["sentences"]
-                if len(store) != expected:
-                    raise Refusal(f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; decode it anew")
-                manifest.write(self.folder, self._manifest(**build(store), complete=True))
-                self.note("finished")
+                try:
+                    self._assemble(build)
+                except Refusal:
+                    # Where locks do not work another worker may have finished, and cleaned up, at the same time.
+                    if not self._finished_by_another():
+                        raise
             self.complete = True
             shutil.rmtree(self.parts_folder, ignore_errors=True)
         return True
+
+    def _finished_by_another(self):
+        found = manifest.read(self.folder)
+        return bool(found and found.get("complete"))
+
+    def _assemble(self, build):
+        remove_partials(self.folder)
+        hypotheses.merge([self.path(part) for part in range(self.parts)], self.folder / hypotheses.NAME)
+        store = hypotheses.Hypotheses(self.folder)
+        expected = self.settings["data"]["sentences"]
+        if len(store) != expected:
+            raise Refusal(f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; decode it anew")
+        manifest.write(self.folder, self._manifest(**build(store), complete=True))
+        self.note("finished")

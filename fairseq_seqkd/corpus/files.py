@@ -44,10 +44,12 @@ def whole_folder(path):
         for file in beside.iterdir():
             sync_file(file)
         sync_folder(beside)
+        old = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(old)
         beside.rename(path)
         sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise Refusal(f"{path} cannot be written: {error.strerror or error}; what was finished before is safe") from error
     finally:
@@ -90,7 +92,10 @@ def lock(path, wait=False):
 
     On a file system without locks everybody gets it: work is then done twice, with the same bytes, and nothing breaks.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise Refusal(f"{path} cannot be made: {error.strerror or error}; what was finished before is safe") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

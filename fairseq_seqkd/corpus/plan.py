@@ -6,6 +6,7 @@ batching permutes by seed, drops by gold length, and throws the last batch away.
 """
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -18,8 +19,8 @@ class Plan:
 
     sentences: int
     part_size: int
-    max_tokens: int  # source tokens of a batch, padding included
-    max_sentences: int  # sentences of a batch
+    max_tokens: Optional[int]  # source tokens of a batch, padding included; None: no limit
+    max_sentences: Optional[int]  # sentences of a batch; None: no limit
 
     @property
     def parts(self):
@@ -43,7 +44,8 @@ class Plan:
         batches, start = [], 0
         while start < len(order):
             widest = max(int(lengths[order[start]]), 1)
-            count = min(max(self.max_tokens // widest, 1), self.max_sentences)
+            limits = (self.max_tokens and max(self.max_tokens // widest, 1), self.max_sentences, len(order) - start)
+            count = min(limit for limit in limits if limit)
             batches.append(order[start : start + count] + first)
             start += count
         return batches
@@ -61,10 +63,4 @@ def make_plan(sentences, max_tokens=None, max_sentences=None, wanted_part_size=0
     """The plan for a split, from fairseq's --max-tokens and --batch-size."""
     if max_tokens is None and max_sentences is None:
         max_tokens = DEFAULT_MAX_TOKENS
-    unlimited = np.iinfo(np.int64).max
-    return Plan(
-        sentences,
-        part_size(sentences, wanted_part_size),
-        int(max_tokens or unlimited),
-        int(max_sentences or unlimited),
-    )
+    return Plan(sentences, part_size(sentences, wanted_part_size), max_tokens, max_sentences)

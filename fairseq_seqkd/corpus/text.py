@@ -16,18 +16,17 @@ class Detokeniser:
     def __init__(self, dictionary, post_process=None, bpe=None, tokenizer=None, unknown=None):
         self.dictionary, self.post_process, self.bpe, self.tokenizer = dictionary, post_process, bpe, tokenizer
         self.special = {dictionary.eos(), dictionary.pad(), dictionary.bos()}
-        self.unknown = dictionary.unk_word if unknown is None else unknown
+        self.unknown = unknown
 
     def __call__(self, tokens):
         """tokens: ids of one sentence; a closing EOS does not matter."""
-        unk = self.dictionary.unk()
-        ids = [i for i in map(int, tokens) if i not in self.special]
-        text = join([self.unknown if i == unk else self.dictionary[i] for i in ids], self.post_process)
+        text = join([self.dictionary[i] for i in map(int, tokens) if i not in self.special], self.post_process)
         if self.bpe is not None:
             text = self.bpe.decode(text)
         if self.tokenizer is not None:
             text = self.tokenizer.decode(text)
-        return text
+        # Last, since some of fairseq's decoders know "<unk>" and stumble over anything else.
+        return text if self.unknown is None else text.replace(self.dictionary.unk_word, self.unknown)
 
 
 def join(symbols, post_process):
@@ -36,6 +35,13 @@ def join(symbols, post_process):
 
     text = " ".join(symbols)
     return undo(text, post_process) if post_process else text
+
+
+def joined_by(post_process, dictionary):
+    """How subwords are joined: as the user says ("none": not at all), else as the dictionary's symbols show."""
+    if post_process is None:
+        return guess_post_process(dictionary)
+    return None if post_process == "none" else post_process
 
 
 def guess_post_process(dictionary):

@@ -34,12 +34,12 @@ def targets(block, chosen, eos):
     return flat, block.arrays["lengths"][picked] + 1, rows
 
 
-def build(folder, view, choose, store, gold, source, eos, facts):
+def build(folder, view, choose, store, gold, eos, facts):
     """Writes the view `folder/view`, whole or not at all, and returns its manifest.
 
     Args:
         choose: Block -> (sentences,) rank of the hypothesis to take, -1 for none.
-        store: Hypotheses; gold: databin.Split of the gold data; source: its source side, indexable by sentence id.
+        store: Hypotheses; gold: databin.Split of the gold data, whose sources are copied as they are on disk.
         facts: what the manifest should also say (signature, version, ...).
     """
     with whole_folder(Path(folder) / view) as out:
@@ -56,6 +56,7 @@ def build(folder, view, choose, store, gold, source, eos, facts):
             for file in gold.files(gold.source_lang):
                 shutil.copyfile(file, out / file.name)
         else:
+            source = gold.read(gold.source_lang)
             with databin.Writer(out / gold.prefix(gold.source_lang).name, gold.dtype(gold.source_lang)) as writer:
                 for start in range(0, len(kept), COPY_BLOCK):
                     sentences = [np.asarray(source[row]) for row in kept[start : start + COPY_BLOCK].tolist()]

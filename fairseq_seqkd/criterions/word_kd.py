@@ -64,8 +64,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         temperature=1.0,
     ):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        if alpha is None:
-            alpha = losses.DEFAULT_ALPHA if teacher_path or self.needs_teacher else 0.0
+        alpha = losses.weight_of_teacher(alpha, has_teacher=bool(teacher_path) or self.needs_teacher)
         check_options(alpha, temperature, label_smoothing, teacher_path)
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder)

@@ -14,7 +14,7 @@ from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
-from fairseq_seqkd.corpus.text import guess_post_process
+from fairseq_seqkd.corpus.text import joined_by
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
@@ -98,13 +98,6 @@ def check_limit(max_len_a, max_len_b):
             f"--max-len-a {max_len_a} and --max-len-b {max_len_b} leave no room for a translation; "
             "neither may be negative, and their sum must be at least 1"
         )
-
-
-def joined_by(post_process, dictionary):
-    """How subwords are joined: as the user says ("none": not at all), else as the dictionary's symbols show."""
-    if post_process is None:
-        return guess_post_process(dictionary)
-    return None if post_process == "none" else post_process
 
 
 def find_languages(path, state, data):
@@ -208,8 +201,7 @@ def word_level_term(criterion):
     """The teacher's distributions that a criterion of ours used: hash, alpha, temperature; empty where it used none."""
     if not criterion.get("teacher_path"):
         return {}
-    alpha = criterion.get("alpha")
-    alpha = losses.DEFAULT_ALPHA if alpha is None else alpha
+    alpha = losses.weight_of_teacher(criterion.get("alpha"), has_teacher=True)
     if not alpha:
         return {}
     return {

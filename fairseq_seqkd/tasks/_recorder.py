@@ -14,7 +14,7 @@ from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.hypotheses import Block
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.engines import fairseq_engine
-from fairseq_seqkd.tasks._settings import post_process, uses_random_numbers
+from fairseq_seqkd.tasks._settings import uses_random_numbers
 from fairseq_seqkd.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Recorder(EpochBatchIterating):
         self.rank = rank
         self.longest = settings["search"]["longest_source"]
         self.distilled = Distilled(cfg.distill_dir, settings, plan.parts)
-        self.distilled.begin()
+        self.distilled.look()
         self.similarity, self.bpe, self.tokenizer = None, None, None
         if settings["similarity"]:
             self.similarity = selection.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
@@ -40,8 +40,6 @@ class Recorder(EpochBatchIterating):
         self.n = 0
         done = self.distilled.done()
         self.remaining = [part for part in self._order() if part not in done]
-        if self.remaining:
-            self.distilled.note(f"began as rank {rank[0]} of {rank[1]}, {len(self.remaining)} parts to do")
         self._announce(len(done))
 
     def _announce(self, done):
@@ -51,6 +49,12 @@ class Recorder(EpochBatchIterating):
                 "similarity: subwords are joined by --post-process %r, as the dictionary's symbols suggest",
                 self.settings["similarity"]["post_process"],
             )
+
+    def begin(self):
+        """Creates the directory; called when everything that can be refused has been looked at."""
+        self.distilled.begin()
+        rank, size = self.rank
+        self.distilled.note(f"began as rank {rank} of {size}, {len(self.remaining)} parts to do")
 
     def _order(self):
         """Every part, beginning where this worker's share would begin: the rank is a hint and nothing more."""
@@ -133,7 +137,7 @@ class Recorder(EpochBatchIterating):
     def _block(self, first, last):
         nbests = [self.found.get(sentence, []) for sentence in range(first, last)]
         if self.similarity:
-            join = post_process(self.cfg, self.dataset.tgt_dict)
+            join = self.settings["similarity"]["post_process"]
             output, reference = (
                 Detokeniser(self.dataset.tgt_dict, join, self.bpe, self.tokenizer, unknown)
                 for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
@@ -167,9 +171,7 @@ class Recorder(EpochBatchIterating):
         if store.has_similarity:
             choosers[views.SEQ_INTER] = selection.nearest_to_gold
         for name, choose in choosers.items():
-            view = views.build(
-                self.distilled.folder, name, choose, store, self.gold, self.dataset.src, self.dataset.tgt_dict.eos(), facts
-            )
+            view = views.build(self.distilled.folder, name, choose, store, self.gold, self.dataset.tgt_dict.eos(), facts)
             logger.info("%s: %d sentences, %d left out", self.distilled.folder / name, view["rows"], view["left_out"])
         listed = audit(store)
         for reason, ids in listed.items():

@@ -5,13 +5,13 @@ from omegaconf import OmegaConf
 from fairseq_seqkd import compat, selection
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import make_plan
-from fairseq_seqkd.corpus.text import guess_post_process
+from fairseq_seqkd.corpus.text import joined_by
 
 # Options of fairseq's "generation" group that change no hypothesis: what is printed, other tasks' options, and those
 # that this task refuses.
 WITHOUT_EFFECT = {
     "beam_mt", "max_len_a_mt", "max_len_b_mt", "lenpen_mt", "no_early_stop", "no_beamable_mm", "replace_unk", "sacrebleu",
-    "score_reference", "print_alignment", "print_step", "retain_dropout_modules", "retain_iter_history", "no_seed_provided",
+    "score_reference", "print_alignment", "print_step", "retain_iter_history", "no_seed_provided",
     "eos_token", "_name",
 }  # fmt: skip
 
@@ -46,8 +46,13 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
             "target_sha256": sha256(*gold.files(gold.target_lang)) if has_target else None,
             "dictionaries_sha256": [sha256(gold.folder / f"dict.{lang}.txt") for lang in (gold.source_lang, gold.target_lang)],
         },
-        "search": {**search, "longest_source": int(max_positions[0])},
-        "plan": {"part_size": plan.part_size, "max_tokens": max_tokens_of(plan), "max_sentences": max_sentences_of(plan)},
+        "search": {
+            **search,
+            "lm_sha256": sha256(cfg.generation.lm_path) if cfg.generation.lm_path else None,
+            "longest_source": int(max_positions[0]),
+            "left_pad_source": bool(cfg.left_pad_source),
+        },
+        "plan": {"part_size": plan.part_size, "max_tokens": plan.max_tokens, "max_sentences": plan.max_sentences},
         "engine": {"name": "fairseq", **compat.versions(), "precision": precision(cfg), "device": device(cfg), "threads": 1},
         "similarity": similarity_settings(cfg, dataset) if has_target else None,
     }, plan
@@ -56,14 +61,6 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
 def batch_limits(limits, max_tokens, max_sentences):
     """The user's limits; (None, None) where fairseq-generate only filled in its own default of 12,000 tokens."""
     return (None, None) if limits.batch_size is None and max_tokens == 12000 else (max_tokens, max_sentences)
-
-
-def max_tokens_of(plan):
-    return plan.max_tokens if plan.max_tokens < 1 << 62 else None
-
-
-def max_sentences_of(plan):
-    return plan.max_sentences if plan.max_sentences < 1 << 62 else None
 
 
 def uses_random_numbers(search):
@@ -81,20 +78,17 @@ def precision(cfg):
     return "float16" if cfg.common.fp16 else "float32"
 
 
-def post_process(cfg, dictionary):
-    """How subwords are joined: as the user says, or as the dictionary's symbols show where nothing was said."""
-    if cfg.common_eval.post_process is not None:
-        return None if cfg.common_eval.post_process == "none" else cfg.common_eval.post_process
-    if name_of(cfg.bpe_config):
-        return None
-    return guess_post_process(dictionary)
+def post_process(cfg):
+    """How subwords are joined; --bpe joins them itself, so with it nothing is guessed."""
+    told = cfg.common_eval.post_process
+    return "none" if told is None and name_of(cfg.bpe_config) else told
 
 
 def similarity_settings(cfg, dataset):
     """Metric, tokenizer and how text is made: everything that decides which hypothesis is the closest."""
     return {
         **selection.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer).describe(),
-        "post_process": post_process(cfg, dataset.tgt_dict),
+        "post_process": joined_by(post_process(cfg), dataset.tgt_dict),
         "bpe": name_of(cfg.bpe_config),
         "tokenizer_undone": name_of(cfg.tokenizer_config),
     }

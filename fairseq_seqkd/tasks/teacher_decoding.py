@@ -65,9 +65,11 @@ class TeacherDecodingTask(TranslationTask):
         check_options(cfg)
         torch.set_num_threads(1)  # the last bits of a score depend on the number of threads
         if torch.cuda.is_available() and not cfg.common.cpu:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+            torch.cuda.set_device(local_rank() % torch.cuda.device_count())
         task = super().setup_task(cfg, **kwargs)
         task.gold = Split(utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, cfg.source_lang, cfg.target_lang)
+        if cfg.generation.prefix_size > 0 and not task.gold.files(cfg.target_lang):
+            raise Refusal(f"--prefix-size takes the beginning of the targets, but split {task.gold.name!r} has none")
         for path in utils.split_paths(cfg.common_eval.path):
             teachers.check_checkpoint(path, task.src_dict, task.tgt_dict, (cfg.source_lang, cfg.target_lang))
         return task
@@ -75,17 +77,16 @@ class TeacherDecodingTask(TranslationTask):
     def get_batch_iterator(self, dataset, max_tokens=None, max_sentences=None, max_positions=None, **ignored):
         """fairseq-generate's batches, from the plan. What fairseq would shuffle, filter or drop stays."""
         settings, plan = decoding_settings(self.cfg, self.gold, dataset, max_tokens, max_sentences, max_positions)
-        check_disk_space(self.cfg.distill_dir, dataset, settings["search"]["nbest"])
         self.recorder = Recorder(self.cfg, self.gold, dataset, settings, plan, worker_rank(self.cfg.distributed_training))
         return self.recorder
 
     def build_generator(self, models, args, **kwargs):
-        """fairseq's generator, after a look whether this teacher knows the data at all."""
-        if self.cfg.generation.constraints is None and self.recorder.remaining:
-            teacher = teachers.Teacher(models)
-            teachers.check_better_than_guessing(
-                teacher, self.dataset(self.cfg.dataset.gen_subset), self.tgt_dict, self.cfg.common_eval.path
-            )
+        """fairseq's generator, after the last looks before the work: does this teacher know the data, is there room."""
+        if self.recorder.remaining:
+            dataset = self.dataset(self.cfg.dataset.gen_subset)
+            teachers.check_better_than_guessing(teachers.Teacher(models), dataset, self.tgt_dict, self.cfg.common_eval.path)
+            check_disk_space(self.cfg.distill_dir, dataset, self.cfg.generation.nbest)
+            self.recorder.begin()
         return super().build_generator(models, args, **kwargs)
 
     def build_bpe(self, args):
@@ -122,12 +123,29 @@ def check_options(cfg):
         raise Refusal("--score-reference scores targets that are given; this task searches for new ones")
     if search.replace_unk is not None:
         raise Refusal("--replace-unk makes words that are in no dictionary; pseudo-targets are made of the dictionary's ids")
-    if cfg.common_eval.path is None:
-        raise Refusal("--path is missing: it names the teacher's checkpoint")
+    if search.constraints is not None:
+        raise Refusal("--constraints needs constraints in the source text, which a binarised split has not")
+    if cfg.truncate_source or cfg.num_batch_buckets:
+        raise Refusal("--truncate-source and --num-batch-buckets change the sources; a student is trained on them as they are")
+    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
+        raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
+    check_tokenizer(str(cfg.similarity), cfg.similarity_tokenizer)
     if cfg.part_size < 0:
         raise Refusal(f"--part-size is {cfg.part_size}, it must be a number of sentences")
     if not (search.temperature > 0):
         raise Refusal(f"--temperature is {search.temperature}, it must be positive")
+
+
+def check_tokenizer(similarity, tokenizer):
+    """Refuses a tokenizer that sacrebleu does not have, and one for a metric that takes none."""
+    from sacrebleu.metrics import BLEU
+
+    if tokenizer is None:
+        return
+    if similarity != "bleu":
+        raise Refusal(f"--similarity-tokenizer is for --similarity bleu; {similarity} takes none")
+    if tokenizer not in BLEU.TOKENIZERS:
+        raise Refusal(f"--similarity-tokenizer {tokenizer} is none of sacrebleu's: {', '.join(sorted(BLEU.TOKENIZERS))}")
 
 
 def check_disk_space(folder, dataset, nbest):
@@ -138,6 +156,7 @@ def check_disk_space(folder, dataset, nbest):
     source_tokens = int(np.asarray(dataset.src_sizes).sum(dtype=np.int64))
     per_hypothesis = 4 * source_tokens / max(len(dataset), 1) + 17
     needed = int(2 * nbest * len(dataset) * per_hypothesis + 2 * (4 * 2 * source_tokens + 24 * len(dataset)))
+    needed -= sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise Refusal(
@@ -147,10 +166,21 @@ def check_disk_space(folder, dataset, nbest):
 
 
 def worker_rank(distributed):
-    """(rank, size) from fairseq-generate's options, else from torchrun's environment. It only says where to begin."""
+    """(rank, size) from fairseq-generate's options, torchrun's environment or SLURM's. It only says where to begin."""
     if distributed.distributed_world_size > 1:
         return distributed.distributed_rank, distributed.distributed_world_size
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if int(os.environ.get(size, 1)) > 1:
+            return int(os.environ.get(rank, 0)), int(os.environ[size])
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
+        return int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1))
+    return 0, 1
+
+
+def local_rank():
+    """Which of this machine's workers this is, for the choice of a GPU."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
 
 
 def stop_cleanly_on_interrupt():
