@@ -131,5 +131,5 @@ echo "went on"
 """
     done = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode != 0 and "bad@1: FAILED" in done.stdout and "went on" not in done.stdout
-    assert sorted(mark.name for mark in (tmp_path / "done").iterdir()) == ["good@1"]
+    assert sorted(mark.name for mark in (tmp_path / "done").iterdir()) == ["good@1", "good@2"]
     assert "went on" not in (tmp_path / "logs" / "bad@1.log").read_text()
