@@ -6,6 +6,7 @@ that may carry code.
 """
 
 import argparse
+import inspect
 import pickle
 import zipfile
 from importlib import metadata
@@ -33,14 +34,15 @@ def read_checkpoint(path):
 
     Raises Refusal for a file that is absent, damaged, or that would run code when unpickled.
     """
-    try:
-        # Only the zip format of torch 1.6 and later can be mapped; older checkpoints are read.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except TypeError:
+    if "weights_only" not in inspect.signature(torch.load).parameters:
         raise Refusal(
             f"torch {torch.__version__} cannot load checkpoints with weights only, and nothing else is safe; "
             "use torch 2.6 or later, which needs Python 3.11 or later here"
-        ) from None
+        )
+    damaged = Refusal(f"the checkpoint {path} is damaged or no checkpoint at all; copy it again")
+    try:
+        # Only the zip format of torch 1.6 and later can be mapped; older checkpoints are read.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise Refusal(f"the checkpoint {path} does not exist; check the path") from None
     except IsADirectoryError:
@@ -48,14 +50,14 @@ def read_checkpoint(path):
     except PermissionError:
         raise Refusal(f"the checkpoint {path} may not be read; check its permissions") from None
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+        if any(f"unsupported {kind}" in str(error).lower() for kind in ("global", "class")):
             raise Refusal(
                 f"the checkpoint {path} is refused, because it holds objects that could run code when loaded; "
                 "use one that was written by fairseq-train"
             ) from None
-        raise Refusal(f"the checkpoint {path} is damaged or no checkpoint at all; copy it again") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError):
-        raise Refusal(f"the checkpoint {path} is damaged or no checkpoint at all; copy it again") from None
+        raise damaged from error
+    except Exception as error:  # torch reads any bytes as instructions, so anything can go wrong on the way
+        raise damaged from error
 
 
 def versions():

@@ -1,6 +1,7 @@
 """Which teachers are let in, and the sentence with which the others are turned away, while the criterion is built."""
 
 import argparse
+import functools
 import os
 import pickle
 import shutil
@@ -100,7 +101,9 @@ class Evil:
         return os.system, (f"touch '{self.mark}'",)
 
 
-@pytest.mark.parametrize("kind", ["absent", "directory", "empty", "text", "truncated", "no model", "hostile", "hostile legacy"])
+@pytest.mark.parametrize(
+    "kind", ["absent", "directory", "empty", "text", "truncated", "no model", "hostile", "hostile legacy", "hostile pickle"]
+)
 def test_what_is_no_checkpoint_is_refused(tiny, teacher, tmp_path, kind):
     path, mark = tmp_path / "teacher.pt", tmp_path / "executed"
     if kind == "directory":
@@ -116,7 +119,9 @@ def test_what_is_no_checkpoint_is_refused(tiny, teacher, tmp_path, kind):
     elif kind == "hostile":
         torch.save({"model": Evil(mark)}, path)
     elif kind == "hostile legacy":
-        path.write_bytes(pickle.dumps({"model": Evil(mark)}))
+        torch.save({"model": Evil(mark)}, path, _use_new_zipfile_serialization=False)
+    elif kind == "hostile pickle":
+        path.write_bytes(pickle.dumps({"model": Evil(mark)}, protocol=2))
     with pytest.raises(Refusal) as refused:
         build(tiny, path)
     assert str(path) in refused.value.sentence
@@ -164,7 +169,13 @@ def test_a_teacher_trained_with_eval_bleu_loads(tiny, tmp_path):
 def test_reading_never_loads_more_than_weights(monkeypatch, teacher):
     """The one place that reads checkpoints asks for weights only, whatever torch's default is."""
     asked, load = [], torch.load
-    monkeypatch.setattr(torch, "load", lambda *a, **k: asked.append(k.get("weights_only")) or load(*a, **k))
+
+    @functools.wraps(load)
+    def spy(*args, **kwargs):
+        asked.append(kwargs.get("weights_only"))
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", spy)
     compat.read_checkpoint(teacher)
     assert asked == [True]
     for file in helpers.PLUGIN.rglob("*.py"):
