@@ -1,6 +1,7 @@
 """What several test modules use: fairseq's commands as subprocesses, and models and criterions built in this process."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,16 +71,21 @@ def command(name, *args, check=True, timeout=240, env=None):
     return done
 
 
-def start(name, *args, **more):
-    """Starts a command without waiting for it, output and errors in one pipe."""
+def start(name, *args, prepare=lambda: None):
+    """Starts a command without waiting for it, output and errors in one pipe; `prepare` runs in the new process first."""
     return subprocess.Popen(
         [str(BIN / name), *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment(),
-        **more,
+        preexec_fn=lambda: (heed_interrupts(), prepare()),
     )
+
+
+def heed_interrupts():
+    """A shell starts its background jobs deaf to Ctrl-C, and whatever those start: the tests may be one of them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def train_command(data, save_dir, *options, **more):

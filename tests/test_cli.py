@@ -102,7 +102,8 @@ def report(arguments):
 cli.report = report
 sys.exit(cli.main(["report", "results.json"]))
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", code], preexec_fn=helpers.heed_interrupts, **pipes)
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)

@@ -324,7 +324,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_continues(distilled, tiny, teac
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 
     out = tmp_path / "out"
-    limited = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out), preexec_fn=limit)
+    limited = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out), prepare=limit)
     printed = limited.communicate(timeout=240)[0]
     done = subprocess.CompletedProcess(limited.args, limited.returncode, printed)
     assert "cannot be written" in helpers.refusal(done)
