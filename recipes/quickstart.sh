@@ -230,7 +230,7 @@ side_by_side $(seq -f 'decode@%g' "$JOBS")
 stage decoded do_decode 1 # finishes what a worker left that was killed
 echo "students"
 # shellcheck disable=SC2046
-side_by_side $(each_seed seq_word word_kd seq_kd student_inter seq_inter seq_inter_word)
+side_by_side $(each_seed seq_word word_kd seq_kd student_inter seq_inter_word seq_inter)
 echo "evaluation"
 stage "evaluate-$SPLIT-$SEEDS" do_evaluate
 cp "$WORK/$SPLIT.$SEEDS.md" "$WORK/report.md"
