@@ -8,7 +8,7 @@ rows; the criterions normalise them as fairseq does. Kim & Rush 2016, section 3.
 
 import torch
 
-DEFAULT_ALPHA = 0.5  # the better one of the two that Kim & Rush tried (0.5 and 0.9)
+DEFAULT_ALPHA = 0.5  # target and teacher count alike
 
 
 def weight_of_teacher(alpha, has_teacher):
