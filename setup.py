@@ -41,7 +41,9 @@ setup(
         # The source of fastBPE 0.1.0 holds C++ that Python 3.11 no longer compiles. Cython makes it anew:
         #   pip install cython && pip install --no-build-isolation -e ".[fastbpe]"
         "fastbpe": ["fastBPE==0.1.0"],
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"],
+        # The fast engine of teacher_decoding, and of exported students.
+        "ctranslate2": ["ctranslate2>=4.6,<5"],
+        "test": ["ctranslate2>=4.6,<5", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["seqkd=fairseq_seqkd.cli:main"]},
     classifiers=["License :: OSI Approved :: MIT License", "Programming Language :: Python :: 3"],

@@ -6,6 +6,7 @@ that may carry code.
 """
 
 import argparse
+import contextlib
 import inspect
 import pickle
 import zipfile
@@ -60,11 +61,16 @@ def read_checkpoint(path):
         raise damaged from error
 
 
-def versions():
-    """{"fairseq": "ve-fairseq 0.12.3", "torch": "2.13.0+cpu"}: what results depend on, besides the data."""
+def versions(engine="fairseq"):
+    """{"fairseq": "ve-fairseq 0.12.3", "torch": "2.13.0+cpu"}: what results depend on, besides the data.
+
+    Args: engine: where the search runs; an engine of its own is a third entry, {"ctranslate2": "4.8.5"}.
+    """
+    found = {"fairseq": "unknown", "torch": torch.__version__}
     for name in ("ve-fairseq", "fairseq-fixed", "fairseq"):
-        try:
-            return {"fairseq": f"{name} {metadata.version(name)}", "torch": torch.__version__}
-        except metadata.PackageNotFoundError:
-            continue
-    return {"fairseq": "unknown", "torch": torch.__version__}
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found["fairseq"] = f"{name} {metadata.version(name)}"
+            break
+    if engine not in found:
+        found[engine] = metadata.version(engine)
+    return found

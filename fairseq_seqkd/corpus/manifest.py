@@ -67,16 +67,16 @@ def shorten(value):
 def signature(settings, version):
     """One line in sacrebleu's manner that says how pseudo-targets were made; every report prints it.
 
-    Example: teacher:3f2a5c0b9d11|beam:5|nbest:5|lenpen:1.0|engine:fairseq-0.12.3|data:9c1b...|similarity:bleu|version:0.1.0
+    Example: teacher:3f2a5c0b9d11|beam:5|nbest:5|lenpen:1.0|engine:fairseq-0.12.3/float32|data:9c1b...|similarity:bleu|...
     """
-    search = settings["search"]
+    search, engine = settings["search"], settings["engine"]
     fields = {
         "teacher": "+".join(digest[:SHORT_HASH] for digest in settings["teacher"]["sha256"]),
         "beam": search["beam"],
         "nbest": search["nbest"],
         "lenpen": search["lenpen"],
         "sampling": "yes" if search["sampling"] else None,
-        "engine": settings["engine"]["name"] + "-" + settings["engine"]["fairseq"].split()[-1],
+        "engine": "{}-{}/{}".format(engine["name"], engine[engine["name"]].split()[-1], engine["precision"]),
         "data": settings["data"]["source_sha256"][:SHORT_HASH],
         "similarity": settings["similarity"]["metric"] if settings["similarity"] else None,
         "version": version,

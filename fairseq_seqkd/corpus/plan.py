@@ -10,8 +10,6 @@ from typing import Optional
 
 import numpy as np
 
-DEFAULT_MAX_TOKENS = 4000
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -59,8 +57,8 @@ def part_size(sentences, wanted=0):
     return wanted if wanted > 0 else min(max(-(-sentences // 64), 1024), 4096)
 
 
-def make_plan(sentences, max_tokens=None, max_sentences=None, wanted_part_size=0):
-    """The plan for a split, from fairseq's --max-tokens and --batch-size."""
+def make_plan(sentences, max_tokens=None, max_sentences=None, wanted_part_size=0, default_tokens=4000):
+    """The plan for a split, from fairseq's --max-tokens and --batch-size; the engine's default where neither is given."""
     if max_tokens is None and max_sentences is None:
-        max_tokens = DEFAULT_MAX_TOKENS
+        max_tokens = default_tokens
     return Plan(sentences, part_size(sentences, wanted_part_size), max_tokens, max_sentences)

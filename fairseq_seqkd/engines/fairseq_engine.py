@@ -1,19 +1,64 @@
 """fairseq's own search: any model, any ensemble, every option of fairseq-generate.
 
-It runs the generator that fairseq-generate built, and takes ids and scores from it without making text.
+It runs the generator that fairseq-generate built, and takes ids and scores from it without making text. Three things
+that fairseq pays for at every step, and that change no bit of the result, are left out:
+  * the encoder's output is copied in the order of the beams, although all beams of a sentence share one output;
+  * the keys and values of the encoder's output are kept once a beam instead of once a sentence (fairseq can do the
+    latter, but asks for it by a method that no model has);
+  * attention is recorded for alignments that nobody reads.
 """
 
 import torch
+from fairseq.sequence_generator import EnsembleModel
 
 from fairseq_seqkd.corpus.hypotheses import Hypothesis
 
 
-def search(generator, models, sample, nbest, eos, **constraints):
-    """Searches a batch. Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first."""
-    with torch.no_grad():
-        found = generator.generate(models, sample, **constraints)
-    limit = length_limit(generator, sample)
-    return [[hypothesis(h, eos, limit) for h in row[:nbest]] for row in found]
+class FairseqEngine:
+    """Args: generator: fairseq's, whose ensemble is replaced; models: what it searches with; nbest; eos: the target's id."""
+
+    def __init__(self, generator, models, nbest, eos):
+        self.generator, self.models, self.nbest, self.eos = generator, models, nbest, eos
+        if type(getattr(generator, "model", None)) is EnsembleModel:
+            generator.model = Ensemble(list(generator.model.models), generator.beam_size)
+
+    def begin_part(self, seed):
+        if seed is not None:
+            torch.manual_seed(seed)
+
+    def search(self, sample, **constraints):
+        """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first."""
+        with torch.no_grad():
+            found = self.generator.generate(self.models, sample, **constraints)
+        limit = length_limit(self.generator, sample)
+        return [[hypothesis(h, self.eos, limit) for h in row[: self.nbest]] for row in found]
+
+
+class Ensemble(EnsembleModel):
+    """fairseq's ensemble without the three wastes named above."""
+
+    def __init__(self, models, beam):
+        super().__init__(models)
+        self.eval()
+        for module in self.modules():
+            if beam > 1 and getattr(module, "encoder_decoder_attention", False) and hasattr(module, "set_beam_size"):
+                module.set_beam_size(beam)
+
+    def forward_decoder(self, *args, **kwargs):
+        lprobs, _ = super().forward_decoder(*args, **kwargs)
+        return lprobs, None
+
+    def reorder_encoder_out(self, encoder_outs, new_order):
+        # The search permutes beams within their sentence; only when sentences are finished are there fewer rows.
+        if encoder_outs and rows_of(encoder_outs[0]) == len(new_order):
+            return encoder_outs
+        return super().reorder_encoder_out(encoder_outs, new_order)
+
+
+def rows_of(encoder_out):
+    """Rows of an encoder's output in fairseq's usual form, whose tensors are (length, rows, dimensions); else None."""
+    out = encoder_out.get("encoder_out") if isinstance(encoder_out, dict) else None
+    return out[0].size(1) if isinstance(out, list) and out and out[0].dim() == 3 else None
 
 
 def length_limit(generator, sample):

@@ -4,7 +4,6 @@ import logging
 import time
 
 import numpy as np
-import torch
 from fairseq.data.iterators import EpochBatchIterating
 
 from fairseq_seqkd import selection
@@ -13,7 +12,6 @@ from fairseq_seqkd.corpus.databin import token_dtype
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.hypotheses import Block
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
-from fairseq_seqkd.engines import fairseq_engine
 from fairseq_seqkd.tasks._settings import uses_random_numbers
 from fairseq_seqkd.version import __version__
 
@@ -33,7 +31,7 @@ class Recorder(EpochBatchIterating):
         self.longest = settings["search"]["longest_source"]
         self.distilled = Distilled(cfg.distill_dir, settings, plan.parts)
         self.distilled.look()
-        self.similarity, self.bpe, self.tokenizer = None, None, None
+        self.engine, self.similarity, self.bpe, self.tokenizer = None, None, None, None
         if settings["similarity"]:
             self.similarity = selection.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
         self.found = {}  # sentence id -> n-best list, of the part at hand
@@ -100,20 +98,25 @@ class Recorder(EpochBatchIterating):
                 if not mine:
                     continue
                 self.found = {}
-                for batch in self._batches(part):
-                    self._seed(batch)
-                    self.n += 1
-                    yield self.dataset.collater([self.dataset[int(i)] for i in batch])
                 first, last = self.plan.bounds(part)
+                self.engine.begin_part(self._seed(first))
+                for batch in self._batches(part):
+                    self.n += 1
+                    yield self.sample(batch)
                 self.distilled.commit(part, self._block(first, last))
                 progress.part_done(last - first, len(self.distilled.done()), self.plan.parts)
         self._finish()
         raise SystemExit(0)
 
-    def _seed(self, batch):
-        """Sampling depends on the batch and the seed alone, not on what this process decoded before."""
-        if uses_random_numbers(self.settings["search"]):
-            torch.manual_seed((int(self.settings["search"]["seed"]) << 32) + int(batch[0]))
+    def sample(self, ids):
+        """fairseq's batch of these sentences."""
+        return self.dataset.collater([self.dataset[int(i)] for i in ids])
+
+    def _seed(self, first):
+        """Sampling depends on the part and the seed alone, not on what this process decoded before."""
+        if not uses_random_numbers(self.settings["search"]):
+            return None
+        return (int(self.settings["search"]["seed"]) << 32) + first
 
     # What the task tells it.
 
@@ -123,11 +126,9 @@ class Recorder(EpochBatchIterating):
     def use_tokenizer(self, tokenizer):
         self.tokenizer = tokenizer
 
-    def search(self, generator, models, sample, **constraints):
+    def search(self, sample, **constraints):
         """Searches one batch, keeps its n-best lists until the part is complete, and returns them."""
-        nbests = fairseq_engine.search(
-            generator, models, sample, self.settings["search"]["nbest"], self.dataset.tgt_dict.eos(), **constraints
-        )
+        nbests = self.engine.search(sample, **constraints)
         for sentence, nbest in zip(sample["id"].tolist(), nbests):
             self.found[sentence] = nbest
         return nbests

@@ -2,18 +2,11 @@
 
 from omegaconf import OmegaConf
 
-from fairseq_seqkd import compat, selection
+from fairseq_seqkd import compat, engines, selection
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import make_plan
 from fairseq_seqkd.corpus.text import joined_by
-
-# Options of fairseq's "generation" group that change no hypothesis: what is printed, other tasks' options, and those
-# that this task refuses.
-WITHOUT_EFFECT = {
-    "beam_mt", "max_len_a_mt", "max_len_b_mt", "lenpen_mt", "no_early_stop", "no_beamable_mm", "replace_unk", "sacrebleu",
-    "score_reference", "print_alignment", "print_step", "retain_iter_history", "no_seed_provided",
-    "eos_token", "_name",
-}  # fmt: skip
+from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 
 
 def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positions):
@@ -26,7 +19,8 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
     """
     limits = cfg.dataset
     # fairseq-generate fills in 12,000 tokens where no limit was given; that is slow on a CPU.
-    plan = make_plan(len(dataset), *batch_limits(limits, max_tokens, max_sentences), cfg.part_size)
+    default = engines.default_tokens(str(cfg.engine), precision(cfg), cfg.generation.beam, device(cfg) != "cpu")
+    plan = make_plan(len(dataset), *batch_limits(limits, max_tokens, max_sentences), cfg.part_size, default)
     search = {k: v for k, v in OmegaConf.to_container(cfg.generation, resolve=True).items() if k not in WITHOUT_EFFECT}
     if not uses_random_numbers(search):
         search = {k: v for k, v in search.items() if not k.startswith("sampling_")}
@@ -53,7 +47,13 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
             "left_pad_source": bool(cfg.left_pad_source),
         },
         "plan": {"part_size": plan.part_size, "max_tokens": plan.max_tokens, "max_sentences": plan.max_sentences},
-        "engine": {"name": "fairseq", **compat.versions(), "precision": precision(cfg), "device": device(cfg), "threads": 1},
+        "engine": {
+            "name": str(cfg.engine),
+            **compat.versions(str(cfg.engine)),
+            "precision": precision(cfg),
+            "device": device(cfg),
+            "threads": 1,
+        },
         "similarity": similarity_settings(cfg, dataset) if has_target else None,
     }, plan
 
@@ -75,7 +75,8 @@ def device(cfg):
 
 
 def precision(cfg):
-    return "float16" if cfg.common.fp16 else "float32"
+    """The type of the teacher's numbers, as --compute-type or fairseq's --fp16 says."""
+    return cfg.compute_type and str(cfg.compute_type) or ("float16" if cfg.common.fp16 else "float32")
 
 
 def post_process(cfg):

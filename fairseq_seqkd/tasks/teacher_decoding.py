@@ -22,17 +22,27 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
-from fairseq_seqkd import selection, teachers
+from fairseq_seqkd import engines, selection, teachers
 from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine, check_installed
+from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
+from fairseq_seqkd.engines.options import check_for_ctranslate2
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.tasks._recorder import Recorder
-from fairseq_seqkd.tasks._settings import decoding_settings
+from fairseq_seqkd.tasks._settings import decoding_settings, precision
 
 
 @dataclass
 class TeacherDecodingConfig(TranslationConfig):
     distill_dir: Optional[str] = field(
         default=None, metadata={"help": "directory for the n-best lists and the data-bins seq_kd/ and seq_inter/"}
+    )
+    engine: ChoiceEnum(engines.NAMES) = field(
+        default=engines.FAIRSEQ,
+        metadata={"help": "what runs the search: fairseq (any model), or ctranslate2 (one Transformer, several times faster)"},
+    )
+    compute_type: Optional[ChoiceEnum(engines.COMPUTE_TYPES)] = field(
+        default=None, metadata={"help": "type of the numbers that engine ctranslate2 computes with (default: float32)"}
     )
     similarity: ChoiceEnum(selection.METRICS) = field(
         default="bleu", metadata={"help": "similarity to gold by which seq_inter chooses from the n-best list"}
@@ -64,7 +74,7 @@ class TeacherDecodingTask(TranslationTask):
         stop_cleanly_on_interrupt()
         check_options(cfg)
         torch.set_num_threads(1)  # the last bits of a score depend on the number of threads
-        if torch.cuda.is_available() and not cfg.common.cpu:
+        if uses_gpu(cfg):
             torch.cuda.set_device(local_rank() % torch.cuda.device_count())
         task = super().setup_task(cfg, **kwargs)
         task.gold = Split(utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, cfg.source_lang, cfg.target_lang)
@@ -86,8 +96,29 @@ class TeacherDecodingTask(TranslationTask):
             dataset = self.dataset(self.cfg.dataset.gen_subset)
             teachers.check_better_than_guessing(teachers.Teacher(models), dataset, self.tgt_dict, self.cfg.common_eval.path)
             check_disk_space(self.cfg.distill_dir, dataset, self.cfg.generation.nbest)
+        generator = super().build_generator(models, args, **kwargs)
+        if self.recorder.remaining:
+            self.recorder.engine = self._engine(models, generator)
             self.recorder.begin()
-        return super().build_generator(models, args, **kwargs)
+        return generator
+
+    def _engine(self, models, generator):
+        """What runs the search, compared with the teacher where it is not fairseq itself."""
+        if self.cfg.engine == engines.FAIRSEQ:
+            return FairseqEngine(generator, models, self.cfg.generation.nbest, self.tgt_dict.eos())
+        on_gpu = uses_gpu(self.cfg)
+        engine = CTranslate2Engine(
+            models,
+            self.src_dict,
+            self.tgt_dict,
+            self.cfg.generation,
+            precision(self.cfg),
+            "cuda" if on_gpu else "cpu",
+            torch.cuda.current_device() if on_gpu else 0,
+        )
+        dataset = self.dataset(self.cfg.dataset.gen_subset)
+        engine.verify(self.recorder.sample(teachers.readable(teachers.Teacher(models), dataset, teachers.PROBE_BATCH)))
+        return engine
 
     def build_bpe(self, args):
         bpe = super().build_bpe(args)
@@ -101,7 +132,7 @@ class TeacherDecodingTask(TranslationTask):
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """Searches and records a batch, then empties it, so that fairseq-generate makes no text of it."""
-        nbests = self.recorder.search(generator, models, sample, prefix_tokens=prefix_tokens, constraints=constraints)
+        nbests = self.recorder.search(sample, prefix_tokens=prefix_tokens, constraints=constraints)
         sample["id"] = sample["id"][:0]
         return [[{"tokens": nbest[0].tokens}] for nbest in nbests if nbest]  # fairseq-generate counts them
 
@@ -127,6 +158,7 @@ def check_options(cfg):
         raise Refusal("--constraints needs constraints in the source text, which a binarised split has not")
     if cfg.truncate_source or cfg.num_batch_buckets:
         raise Refusal("--truncate-source and --num-batch-buckets change the sources; a student is trained on them as they are")
+    check_engine(cfg)
     if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
         raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
     check_tokenizer(str(cfg.similarity), cfg.similarity_tokenizer)
@@ -134,6 +166,24 @@ def check_options(cfg):
         raise Refusal(f"--part-size is {cfg.part_size}, it must be a number of sentences")
     if not (search.temperature > 0):
         raise Refusal(f"--temperature is {search.temperature}, it must be positive")
+
+
+def check_engine(cfg):
+    """Refuses an engine that cannot do what the other options ask for."""
+    if cfg.engine == engines.FAIRSEQ:
+        if cfg.compute_type is not None:
+            raise Refusal("--compute-type is for --engine ctranslate2; fairseq computes in float32, or on a GPU with --fp16")
+        return
+    if cfg.common.fp16:
+        raise Refusal("--fp16 is for --engine fairseq; with ctranslate2 say --compute-type float16")
+    if len(cfg.common_eval.path.split(":")) > 1:
+        raise Refusal("engine ctranslate2 searches with one model, not with an ensemble; use --engine fairseq")
+    check_for_ctranslate2(cfg.generation)
+    check_installed(precision(cfg), uses_gpu(cfg))
+
+
+def uses_gpu(cfg):
+    return torch.cuda.is_available() and not cfg.common.cpu
 
 
 def check_tokenizer(similarity, tokenizer):

@@ -1,0 +1,181 @@
+"""CTranslate2's search: for a single Transformer, several times as fast as fairseq's on a CPU.
+
+Its results are fairseq's, with these differences between the two made good:
+  * fairseq forbids the empty hypothesis after the softmax, CTranslate2 before it, which shifts every score. So nothing is
+    forbidden at first, and the rare sentences that got an empty hypothesis are searched again;
+  * at the length limit CTranslate2 stops, where fairseq closes the hypothesis with EOS. So it may go one token further;
+    what is not closed by then is cut to the limit, flagged, and scored with its EOS;
+  * wherever a constraint shifts its scores (min-len, no-repeat-ngram, no unknown words, sampling), the hypotheses are
+    scored again without it, and ranked by that.
+So a log-probability is always the model's own, as fairseq's forward pass gives it.
+"""
+
+import logging
+import math
+
+import numpy as np
+
+from fairseq_seqkd.corpus.hypotheses import Hypothesis
+from fairseq_seqkd.engines import ctranslate2_model
+from fairseq_seqkd.engines.ctranslate2_model import END, INSTEAD
+from fairseq_seqkd.errors import Refusal
+
+logger = logging.getLogger(__name__)
+
+EXACT = 1e-3  # nats by which a sequence's log-probability may differ from fairseq's in float32; 1e-5 is usual
+QUANTISED = 0.25  # mean nats a token in a smaller type: rounding stays far below, a wrong model far above
+
+
+def check_installed(compute_type, on_gpu):
+    """Refuses, before anything is loaded, a machine that has no CTranslate2, or not this type of numbers."""
+    try:
+        import ctranslate2
+    except ImportError:
+        raise Refusal(
+            "engine ctranslate2 needs CTranslate2, which is not installed: pip install 'fairseq_seqkd[ctranslate2]', or "
+            "use --engine fairseq"
+        ) from None
+    types = ctranslate2.get_supported_compute_types("cuda" if on_gpu else "cpu")
+    if compute_type not in types:
+        raise Refusal(f"--compute-type {compute_type} is not among what this machine computes: {', '.join(sorted(types))}")
+
+
+class CTranslate2Engine:
+    """Args:
+    models: the one Transformer, as fairseq loaded it.
+    source_dictionary, target_dictionary: fairseq's.
+    search: fairseq's "generation" group, checked by options.check_for_ctranslate2.
+    compute_type: CTranslate2's name of the type of numbers; device: "cpu" or "cuda"; device_index: which GPU.
+    """
+
+    def __init__(self, models, source_dictionary, target_dictionary, search, compute_type, device="cpu", device_index=0):
+        ctranslate2_model.check_models(models)
+        self.model, self.dictionary = models[0], target_dictionary
+        self.names = ctranslate2_model.names(source_dictionary)
+        self.ids = {name: i for i, name in enumerate(ctranslate2_model.names(target_dictionary))}
+        self.target_names = list(self.ids)
+        self.pad = source_dictionary.pad()
+        self.options, self.compute_type = search, compute_type
+        self.device = {"device": device, "device_index": device_index}
+        self.lenpen = 0.0 if search.unnormalized else float(search.lenpen)
+        self.positions = min(self.model.max_positions()[1], 10**6) - 1
+        # Where a constraint shifts CTranslate2's scores.
+        self.rescore = search.min_len > 1 or search.no_repeat_ngram_size > 0 or search.unkpen == math.inf or search.sampling
+        self.files = ctranslate2_model.convert(self.model, source_dictionary, target_dictionary)
+        self.translator = None
+
+    def open(self, compute_type=None, seed=None):
+        import ctranslate2
+
+        if seed is not None:
+            ctranslate2.set_random_seed(seed % 2**32)
+        how = {"compute_type": compute_type or self.compute_type, "inter_threads": 1, "intra_threads": 1, **self.device}
+        self.translator = ctranslate2.Translator("teacher", files=self.files, **how)
+
+    def begin_part(self, seed):
+        if seed is not None:
+            self.open(seed=seed)  # a living Translator cannot be seeded again
+
+    def verify(self, sample):
+        """Refuses to go on when this model is not fairseq's: compares log-probabilities of what it finds for a batch.
+
+        In float32 they must agree; then, where another type is wanted, roughly.
+        """
+        self.open("float32")
+        worst, _ = self._difference(sample)
+        if not worst <= EXACT:
+            raise Refusal(
+                f"engine ctranslate2 does not compute what this teacher computes (log-probabilities differ by {worst:.3g} "
+                f"nats, at most {EXACT:g} is rounding); {INSTEAD}"
+            )
+        if self.compute_type == "float32":
+            logger.info("engine ctranslate2: log-probabilities agree with fairseq's to %.1g nats", worst)
+        else:
+            self.open()
+            _, mean = self._difference(sample)
+            if not mean <= QUANTISED:
+                raise Refusal(
+                    f"--compute-type {self.compute_type} changes this teacher too much ({mean:.2g} nats a token); take float32"
+                )
+            logger.info("engine ctranslate2: %s differs from fairseq by %.1g nats a token", self.compute_type, mean)
+        if not self.options.sampling:
+            self.files = None  # they are needed to open it again for every part
+
+    def _difference(self, sample):
+        """(largest difference of a log-probability in nats, mean difference a token) over the best hypotheses of a batch."""
+        found = [row[0] for row in self.search(sample)]
+        targets = [h.tokens.tolist() for h in found]
+        theirs = ctranslate2_model.fairseq_log_probs(self.model, self._source_ids(sample), targets, self.dictionary)
+        differences = np.abs(np.array([h.log_prob for h in found]) - theirs)
+        return float(differences.max()), float(differences.sum() / sum(len(h.tokens) + 1 for h in found))
+
+    def search(self, sample, **constraints):
+        """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first."""
+        sources = [[self.names[i] for i in ids] for ids in self._source_ids(sample)]
+        width = sample["net_input"]["src_tokens"].size(1)
+        limit = min(int(self.options.max_len_a * width + self.options.max_len_b), self.positions)
+        shortest = self.options.min_len if self.options.min_len > 1 else 0
+        results = self._translate(sources, limit, shortest)
+        again = [] if self.options.min_len != 1 else [i for i, r in enumerate(results) if [END] in r.hypotheses]
+        for i, result in zip(again, self._translate([sources[i] for i in again], limit, 1) if again else ()):
+            results[i] = result
+        rows = [self._hypotheses(result, limit) for result in results]
+        shifted = set(again)
+        mend = [i for i, row in enumerate(rows) if self.rescore or i in shifted or any(h.hit_limit for h in row)]
+        if mend:
+            self._score_again([sources[i] for i in mend], [rows[i] for i in mend])
+        return [row[: self.options.nbest] for row in rows]
+
+    def _source_ids(self, sample):
+        return [[i for i in row if i != self.pad] for row in sample["net_input"]["src_tokens"].tolist()]
+
+    def _translate(self, sources, limit, shortest):
+        options = self.options
+        if options.sampling:
+            how = {
+                "beam_size": 1,
+                "sampling_topk": max(options.sampling_topk, 0),
+                "sampling_topp": options.sampling_topp if options.sampling_topp > 0 else 1.0,
+                "sampling_temperature": options.temperature,
+            }
+        else:
+            how = {"beam_size": options.beam, "length_penalty": self.lenpen}
+        return self.translator.translate_batch(
+            sources,
+            num_hypotheses=options.beam,  # the whole beam, so that an empty hypothesis is seen
+            max_decoding_length=limit + 1,
+            min_decoding_length=shortest,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
+            disable_unk=options.unkpen == math.inf,
+            return_scores=True,
+            return_end_token=True,
+            max_input_length=0,
+            **how,
+        )
+
+    def _hypotheses(self, result, limit):
+        """A result of CTranslate2 as a list of Hypothesis; those that were cut, or are to be scored again, have no score yet."""
+        ids, row, seen = self.ids, [], set()
+        for symbols, score in zip(result.hypotheses, result.scores):
+            closed = bool(symbols) and symbols[-1] == END
+            tokens = [ids[symbol] for symbol in (symbols[:-1] if closed else symbols[:limit])]
+            if not closed:
+                if tuple(tokens) in seen:  # they differed in the token beyond the limit only
+                    continue
+                seen.add(tuple(tokens))
+            length = len(tokens) + 1  # EOS counts
+            row.append(Hypothesis(np.array(tokens, np.int64), score, score * length**self.lenpen, len(tokens) >= limit))
+        return row
+
+    def _score_again(self, sources, rows):
+        """Replaces the scores of whole lists by the model's own, and ranks by them (equals keep their order)."""
+        pairs = [(source, h) for source, row in zip(sources, rows) for h in row]
+        targets = [[self.target_names[i] for i in h.tokens.tolist()] for _, h in pairs]
+        # No more rows at a time than the search has sentences: a row's logits are its length times the vocabulary.
+        batch = {"max_batch_size": len(sources), "max_input_length": 0}
+        scored = self.translator.score_batch([source for source, _ in pairs], targets, **batch)
+        for (_, h), result in zip(pairs, scored):
+            h.log_prob = float(np.sum(result.log_probs, dtype=np.float64))
+            h.score = h.log_prob / (len(h.tokens) + 1) ** self.lenpen
+        for row in rows:
+            row.sort(key=lambda h: -h.score)

@@ -1,0 +1,107 @@
+"""A Transformer of fairseq as CTranslate2's, made from the model in memory, and compared with it before it is used.
+
+Its vocabulary is the dictionary's ids, written as digits: ids go in and come out, and no symbol is ambiguous.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fairseq_seqkd.errors import Refusal
+
+SPECIAL = ("<s>", "<blank>", "</s>", "<unk>")  # what CTranslate2 calls bos, pad, eos and unk, in fairseq's order
+START, PAD, END = SPECIAL[:3]
+INSTEAD = "use --engine fairseq"
+
+
+def names(dictionary):
+    """The vocabulary for CTranslate2: name of every id of a fairseq dictionary."""
+    if (dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()) != (0, 1, 2, 3):
+        raise Refusal(f"a dictionary whose special symbols are not the first four cannot go to engine ctranslate2; {INSTEAD}")
+    return [*SPECIAL, *map(str, range(len(SPECIAL), len(dictionary)))]
+
+
+def check_models(models):
+    """Refuses what CTranslate2 cannot hold."""
+    from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
+
+    if len(models) != 1:
+        raise Refusal(f"engine ctranslate2 searches with one model, not with an ensemble of {len(models)}; {INSTEAD}")
+    model = models[0]
+    transformer = isinstance(getattr(model, "encoder", None), TransformerEncoderBase)
+    if not transformer or not isinstance(getattr(model, "decoder", None), TransformerDecoderBase):
+        raise Refusal(f"engine ctranslate2 holds Transformers only, this teacher is a {type(model).__name__}; {INSTEAD}")
+
+
+def convert(model, source_dictionary, target_dictionary):
+    """The files of CTranslate2's model, {name: bytes}, in float32. Raises Refusal for a Transformer that it cannot hold."""
+    from ctranslate2.converters import fairseq as converter
+    from ctranslate2.specs import transformer_spec
+
+    encoder, decoder = model.encoder, model.decoder
+    try:
+        with torch.no_grad(), as_float32(model):
+            spec = transformer_spec.TransformerSpec.from_config(
+                (len(encoder.layers), len(decoder.layers)),
+                same("attention heads", encoder.layers[0].self_attn.num_heads, decoder.layers[0].self_attn.num_heads),
+                pre_norm=same("places of layer norms", encoder.layers[0].normalize_before, decoder.layers[0].normalize_before),
+                activation=activation(model, converter),
+                layernorm_embedding=encoder.layernorm_embedding is not None,
+            )
+            converter.set_transformer_encoder(spec.encoder, encoder)
+            converter.set_transformer_decoder(spec.decoder, decoder)
+            spec.register_source_vocabulary(names(source_dictionary))
+            spec.register_target_vocabulary(names(target_dictionary))
+            spec.config.decoder_start_token = END  # as fairseq begins
+            spec.config.add_source_eos = False  # the ids hold it already
+            spec.validate()
+            with tempfile.TemporaryDirectory() as folder:
+                spec.save(folder)
+                return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+    except Exception as error:  # whatever part of an unusual Transformer it is that the converter stumbles over
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refusal(f"engine ctranslate2 cannot hold this Transformer ({reason}); {INSTEAD}") from error
+
+
+def same(what, left, right):
+    if left != right:
+        raise ValueError(f"its encoder and decoder differ in {what}")
+    return left
+
+
+def activation(model, converter):
+    name = getattr(model.cfg, "activation_fn", "relu")
+    return converter._SUPPORTED_ACTIVATIONS[name]  # a KeyError names the function
+
+
+class as_float32:
+    """A model on the CPU in float32 for the time of a block; where it is there already, nothing is moved."""
+
+    def __init__(self, model):
+        self.model, self.parameter = model, next(model.parameters())
+        self.before = (self.parameter.device, self.parameter.dtype)
+
+    def __enter__(self):
+        self.model.to(device="cpu", dtype=torch.float32)
+
+    def __exit__(self, *_):
+        self.model.to(device=self.before[0], dtype=self.before[1])
+
+
+def fairseq_log_probs(model, sources, targets, dictionary):
+    """log p(target, EOS given source) in nats by a forward pass of fairseq: (pairs,) float64.
+
+    Args: sources: lists of ids that end with EOS; targets: lists of ids without.
+    """
+    device = next(model.parameters()).device
+    eos, found = dictionary.eos(), []
+    for source, target in zip(sources, targets):
+        tokens = torch.tensor([source], device=device)
+        prefix = torch.tensor([[eos, *target]], device=device)
+        with torch.no_grad():
+            out = model(src_tokens=tokens, src_lengths=torch.tensor([len(source)], device=device), prev_output_tokens=prefix)
+            lprobs = model.get_normalized_probs(out, log_probs=True)[0].double()
+        found.append(lprobs.gather(1, torch.tensor([[*target, eos]], device=device).T).sum().item())
+    return np.array(found)
