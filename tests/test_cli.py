@@ -10,7 +10,7 @@ import time
 import helpers
 import pytest
 
-from fairseq_seqkd import cli
+from fairseq_seqkd import cli, commands
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
@@ -22,7 +22,7 @@ def seqkd(*args):
 
 
 def parse(*args):
-    return cli.parse_requests(cli.make_parser().parse_args(["evaluate", *args, "--data", "bin"]))
+    return commands.evaluate.parse_requests(cli.make_parser().parse_args(["evaluate", *args, "--data", "bin"]))
 
 
 def test_help_needs_no_heavy_library():
@@ -95,11 +95,11 @@ def test_interrupts_end_with_one_sentence_and_130():
 import sys, time
 from fairseq_seqkd import cli
 
-def report(arguments):
+def run(arguments):
     print("ready", flush=True)
     time.sleep(60)
 
-cli.report = report
+cli.report.run = run
 sys.exit(cli.main(["report", "results.json"]))
 """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
