@@ -6,15 +6,19 @@ Each subcommand has its file in commands/; this one keeps what they have in comm
 import argparse
 import sys
 
-from fairseq_seqkd.commands import evaluate, report
+from fairseq_seqkd.commands import evaluate, report, text
 from fairseq_seqkd.version import __version__
 
-COMMANDS = (evaluate, report)  # in the order of --help
+COMMANDS = (text, evaluate, report)  # in the order of --help
 
 
 def main(argv=None):
     """Runs a subcommand and returns its exit code; a Refusal ends the process with 1 and its sentence."""
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not hasattr(arguments, "rest"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = rest  # what fairseq knows and we need not
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:
@@ -24,7 +28,7 @@ def main(argv=None):
 
 def make_parser():
     parser = argparse.ArgumentParser(
-        prog="seqkd", description="Sequence-level knowledge distillation (Kim & Rush 2016) with fairseq: evaluation and reports."
+        prog="seqkd", description="Sequence-level knowledge distillation (Kim & Rush 2016) with fairseq: what surrounds it."
     )
     parser.add_argument("--version", action="version", version=f"fairseq_seqkd {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
