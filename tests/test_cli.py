@@ -36,7 +36,7 @@ except SystemExit as end:
 heavy = {"torch", "fairseq", "sacrebleu", "numpy", "omegaconf"} & set(sys.modules)
 assert not heavy, heavy
 """
-    for words in (["--help"], ["evaluate", "--help"], ["report", "--help"], ["--version"]):
+    for words in (["--help"], *([name, "--help"] for name in ("decode", "text", "evaluate", "report")), ["--version"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "usage: seqkd" in done.stdout or __version__ in done.stdout
@@ -45,6 +45,12 @@ assert not heavy, heavy
 def test_no_command_is_an_error_with_usage():
     done = seqkd()
     assert done.returncode == 2 and "COMMAND" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_unknown_options_are_an_error_where_fairseq_takes_none():
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "results.json", "--beam", "5"])
+    assert end.value.code == 2
 
 
 def test_names_and_seeds_of_checkpoints(tmp_path, monkeypatch):

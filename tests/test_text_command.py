@@ -72,8 +72,8 @@ def test_lines_are_the_store_detokenised_by_hand(distilled, tiny, tmp_path, caps
     assert f"{TRAIN} lines each | {manifest.read(distilled)['signature']}" in printed.out and printed.err == ""
     source, target = symbols(tiny, "de"), symbols(tiny, "en")
     assert lines(tmp_path / "train.de") == [by_hand(ids, source) for ids in side(tiny, "train", "de")]
-    expected = []
-    for i, nbest in ((i, hypotheses.Hypotheses(distilled)[i]) for i in range(TRAIN)):
+    store, expected = hypotheses.Hypotheses(distilled), []
+    for nbest in (store[i] for i in range(TRAIN)):
         best = 0 if view == "seq_kd" else int(np.argmax([h.similarity for h in nbest]))
         expected.append(by_hand(nbest[best].tokens.tolist(), target))
     assert lines(tmp_path / "train.en") == expected and not any("@@" in line for line in expected)

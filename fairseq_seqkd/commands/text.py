@@ -16,6 +16,7 @@ NONE = "none"  # of an option: not at all, whatever would be done without it
 def add(commands):
     parser = commands.add_parser(
         "text",
+        usage="seqkd text DISTILLED -o PREFIX [options]",  # a value of an option unknown here must not come first
         help="pseudo-targets as text, for a student with a vocabulary of its own",
         description="Writes the sources and targets of a view as aligned, detokenised text, one sentence a line: "
         "PREFIX.<source language> and PREFIX.<target language>. Preprocess them with any vocabulary.",
