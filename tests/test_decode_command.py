@@ -126,8 +126,8 @@ def fake(tmp_path, monkeypatch):
         script = tmp_path / "fake.py"
         script.write_text(FAKE + body)
         monkeypatch.setattr(decode, "GENERATE", [sys.executable, str(script)])
-        code = "import sys; from fairseq_seqkd import cli; from fairseq_seqkd.commands import decode; "
-        code += f"decode.GENERATE = [sys.executable, {str(script)!r}]; sys.exit(cli.main(sys.argv[1:]))"
+        code = "import sys; from fairseq_seqkd import cli; from fairseq_seqkd.commands import decode, workers; "
+        code += f"workers.PATIENCE = 1000; decode.GENERATE = [sys.executable, {str(script)!r}]; sys.exit(cli.main(sys.argv[1:]))"
         return [sys.executable, "-c", code, *words(tmp_path)]
 
     return put
@@ -173,7 +173,14 @@ def test_a_refusal_is_said_once_and_stops_the_others(tmp_path, fake, capsys):
 def test_an_earlier_runs_refusal_is_not_this_ones(tmp_path, fake):
     fake("sys.exit('fairseq_seqkd: earlier')")
     with pytest.raises(Refusal, match="earlier"):
-        cli.main(words(tmp_path))
+        cli.main(words(tmp_path, workers=1))
+    fake("raise ValueError('now')")
+    with pytest.raises(Refusal, match=r"worker 0 ended with code 1 \(ValueError: now\)"):
+        cli.main(words(tmp_path, workers=1))
+    assert "earlier" in (tmp_path / "out.logs" / "worker-0.log").read_text()  # logs are added to
+
+
+def test_what_fairseqs_own_parser_says_is_a_refusal_too(tmp_path, fake):
     fake("import argparse; argparse.ArgumentParser(prog='generate.py').error('unrecognized arguments: --typo')")
     with pytest.raises(Refusal, match="^fairseq_seqkd: fairseq-generate: unrecognized arguments: --typo$"):
         cli.main(words(tmp_path))
