@@ -250,7 +250,7 @@ def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
 
 
 def test_who_does_not_listen_is_killed_at_the_second_request(tmp_path, fake):
-    deaf = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n(notes.parent / f'ready-{rank}').touch()\ntime.sleep(60)"
+    deaf = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n(notes.parent / f'ready-{rank}').touch()\ntime.sleep(600)"
     process = subprocess.Popen(fake(deaf), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     stop(tmp_path, process, signal.SIGTERM, times=2)
     assert process.returncode == 130 and not any(map(alive, pids(tmp_path)))
