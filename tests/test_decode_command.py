@@ -279,6 +279,9 @@ def test_the_rate_counts_what_came_since_the_start(capsys, monkeypatch):
     assert display.line(1000, 20) == "500 of 1,000 sentences, 5.0 a second, 01:40 left"
     display.done = 400
     assert display.line(1000, 20) == "400 of 1,000 sentences, 0.0 a second, ? left"
+    display.done = 1000
+    assert display.line(1000, 20).startswith("1,000 of 1,000 sentences; ")
+    display.done = 400
     monkeypatch.setattr(decode, "PLAIN_LINES", 0)
     display.show(progress.Progress(1000, 600, False, ""))
     display.show(progress.Progress(1000, 0, False, ""))  # its parts have been merged

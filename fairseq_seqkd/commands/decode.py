@@ -203,6 +203,8 @@ class Display:
         """The plain line after so many seconds."""
         from tqdm import tqdm
 
+        if self.done == sentences:
+            return f"{self.done:,} of {sentences:,} sentences; what remains is to check and to finish"
         rate = (self.done - self.first) / elapsed if elapsed else 0.0
         left = tqdm.format_interval((sentences - self.done) / rate) if rate else "?"
         return f"{self.done:,} of {sentences:,} sentences, {rate:.1f} a second, {left} left"
