@@ -6,6 +6,7 @@ The workers share the directory as workers on several machines do: locks say who
 """
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -213,9 +214,15 @@ class Display:
         from tqdm import tqdm
 
         if self.bar is None:
-            form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+            width, height = shutil.get_terminal_size()  # 80 x 24 where a terminal does not know; tqdm would show nothing
             self.bar = tqdm(
-                total=sentences, initial=self.first, unit=" sentences", smoothing=0, dynamic_ncols=True, bar_format=form
+                total=sentences,
+                initial=self.first,
+                unit=" sentences",
+                smoothing=0,
+                ncols=width,
+                nrows=height,
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]",
             )
             self.bar.start_t = self.begun
         self.bar.n = self.done
