@@ -47,16 +47,18 @@ def trained_languages(state):
     return tuple(found) if found else (None, None)
 
 
-def check_dictionaries(path, state, languages, dictionaries, what="teacher"):
+def check_dictionaries(path, state, languages, dictionaries, what="teacher", otherwise=""):
     """Refuses a checkpoint that was trained with other dictionaries than these: every number would be noise.
 
     Sizes are compared always, symbols where the dictionaries beside the checkpoint's own training data are still there.
 
-    Args: languages, dictionaries: (source, target) of the data at hand; what: what the checkpoint is, for the sentence.
+    Args:
+        languages, dictionaries: (source, target) of the data at hand.
+        what: what the checkpoint is, for the sentence; otherwise: another way out, which ends the sentence.
     """
     from fairseq.data import Dictionary
 
-    mend = f"binarise the data with the {what}'s dictionaries, --srcdict and --tgtdict of fairseq-preprocess"
+    mend = f"binarise the data with the {what}'s dictionaries, --srcdict and --tgtdict of fairseq-preprocess{otherwise}"
     for side, ours in zip(("encoder", "decoder"), dictionaries):
         weight = state["model"].get(f"{side}.embed_tokens.weight")
         if weight is not None and len(weight) != len(ours):

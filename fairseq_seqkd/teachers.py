@@ -15,6 +15,11 @@ from fairseq_seqkd.losses import average_probabilities, negative_log_likelihood
 
 logger = logging.getLogger(__name__)
 
+OWN_VOCABULARY = (  # what a student can do instead; while decoding there is no student yet
+    "; a student with a vocabulary of its own learns from text: `seqkd text distilled --view seq_kd -o PREFIX`, "
+    "then fairseq-preprocess, and label_smoothed_cross_entropy"
+)
+
 PROBE_SENTENCES = 64  # enough to tell a teacher from a coin, and less than a second of work
 PROBE_BATCH = 8  # memory: that many sentences times their length times the vocabulary
 
@@ -69,7 +74,7 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, o
     from fairseq import checkpoint_utils
 
     for path in paths:
-        check_checkpoint(path, source_dictionary, target_dictionary, languages)
+        check_checkpoint(path, source_dictionary, target_dictionary, languages, otherwise=OWN_VOCABULARY)
     # A teacher that was trained with --eval-bleu would build a generator for itself.
     overrides = {"data": str(data), "eval_bleu": False, **(overrides or {})}
     try:
@@ -79,10 +84,12 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, o
     return Teacher(models), task
 
 
-def check_checkpoint(path, source_dictionary, target_dictionary, languages):
+def check_checkpoint(path, source_dictionary, target_dictionary, languages, otherwise=""):
     """Refuses, before any long work, a checkpoint that is not a teacher for these data.
 
-    Args: languages: (source, target) of the data, compared with what the checkpoint was trained on.
+    Args:
+        languages: (source, target) of the data, compared with what the checkpoint was trained on.
+        otherwise: as of checkpoints.check_dictionaries.
     """
     state = checkpoints.read(path)
     theirs = checkpoints.trained_languages(state)
@@ -91,7 +98,7 @@ def check_checkpoint(path, source_dictionary, target_dictionary, languages):
             f"the teacher {path} translates {'-'.join(theirs)}, the data are {'-'.join(languages)}; "
             "use a teacher of that direction"
         )
-    checkpoints.check_dictionaries(path, state, languages, (source_dictionary, target_dictionary))
+    checkpoints.check_dictionaries(path, state, languages, (source_dictionary, target_dictionary), otherwise=otherwise)
 
 
 def check_positions(teacher, dataset, task_positions, name):

@@ -10,7 +10,7 @@ import time
 import helpers
 import pytest
 
-from fairseq_seqkd import cli
+from fairseq_seqkd import cli, commands
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
@@ -22,7 +22,7 @@ def seqkd(*args):
 
 
 def parse(*args):
-    return cli.parse_requests(cli.make_parser().parse_args(["evaluate", *args, "--data", "bin"]))
+    return commands.evaluate.parse_requests(cli.make_parser().parse_args(["evaluate", *args, "--data", "bin"]))
 
 
 def test_help_needs_no_heavy_library():
@@ -36,7 +36,7 @@ except SystemExit as end:
 heavy = {"torch", "fairseq", "sacrebleu", "numpy", "omegaconf"} & set(sys.modules)
 assert not heavy, heavy
 """
-    for words in (["--help"], ["evaluate", "--help"], ["report", "--help"], ["--version"]):
+    for words in (["--help"], *([name, "--help"] for name in ("decode", "text", "evaluate", "report")), ["--version"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "usage: seqkd" in done.stdout or __version__ in done.stdout
@@ -45,6 +45,12 @@ assert not heavy, heavy
 def test_no_command_is_an_error_with_usage():
     done = seqkd()
     assert done.returncode == 2 and "COMMAND" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_unknown_options_are_an_error_where_fairseq_takes_none():
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "results.json", "--beam", "5"])
+    assert end.value.code == 2
 
 
 def test_names_and_seeds_of_checkpoints(tmp_path, monkeypatch):
@@ -95,11 +101,11 @@ def test_interrupts_end_with_one_sentence_and_130():
 import sys, time
 from fairseq_seqkd import cli
 
-def report(arguments):
+def run(arguments):
     print("ready", flush=True)
     time.sleep(60)
 
-cli.report = report
+cli.report.run = run
 sys.exit(cli.main(["report", "results.json"]))
 """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -111,3 +111,43 @@ def check_view(folder, view):
                 "copy the view again, or build it anew"
             )
     return found
+
+
+def find(folder, view=None):
+    """(folder, manifest) of a finished view, given its own folder or the distilled directory that it is in.
+
+    Args: view: which one of a distilled directory (default: seq_kd); of a view's own folder it may only say what it is.
+    """
+    found = manifest.read(folder)
+    if not Path(folder).is_dir():
+        raise Refusal(f"the directory {folder} does not exist; name the --distill-dir of fairseq-generate, or a view in it")
+    if found is None:
+        raise Refusal(
+            f"{folder} holds no teacher's translations (it has no {manifest.NAME}); name the directory that "
+            "fairseq-generate --task teacher_decoding made, or a view in it"
+        )
+    if found.get("kind") == "distilled":
+        if not found.get("complete"):
+            raise Refusal(f"{folder} is not finished; run the fairseq-generate command that makes it again, it continues")
+        view = view or SEQ_KD
+        if view not in found.get("views", []):
+            raise Refusal(f"{folder} has no view {view!r}; it has: {', '.join(found.get('views', [])) or 'none'}")
+        folder = Path(folder) / view
+    elif found.get("kind") != "view":
+        raise Refusal(f"{folder} holds something else ({found.get('kind')}); name a distilled directory or a view in it")
+    elif view not in (None, found.get("view")):
+        raise Refusal(f"{folder} is the view {found.get('view')}, not {view}; name the directory that it is in")
+    return Path(folder), check_view(folder, view or found.get("view"))
+
+
+def check_contents(folder, content, names):
+    """Refuses files of a view that are not, byte for byte, what its manifest says. check_view compares sizes only.
+
+    Args: content: the view's manifest; names: of the files. One that the manifest does not know is passed over.
+    """
+    for name in names:
+        facts = content["files"].get(name)
+        if facts is not None and sha256(Path(folder) / name) != facts.get("sha256"):
+            raise Refusal(
+                f"{Path(folder) / name} is damaged: its hash is not the manifest's; copy the view again, or build it anew"
+            )

@@ -1,0 +1,163 @@
+"""`seqkd text`: a view's sources and pseudo-targets as aligned text, for a student with a vocabulary of its own.
+
+    seqkd text distilled --view seq_kd -o work/train        writes work/train.de and work/train.en
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fairseq_seqkd.commands.shared import check_output, quieten
+from fairseq_seqkd.errors import Refusal
+
+NONE = "none"  # of an option: not at all, whatever would be done without it
+
+
+def add(commands):
+    parser = commands.add_parser(
+        "text",
+        usage="seqkd text DISTILLED -o PREFIX [options]",  # a value of an option unknown here must not come first
+        help="pseudo-targets as text, for a student with a vocabulary of its own",
+        description="Writes the sources and targets of a view as aligned, detokenised text, one sentence a line: "
+        "PREFIX.<source language> and PREFIX.<target language>. Preprocess them with any vocabulary.",
+        epilog="Options of the --bpe and --tokenizer named, such as --sentencepiece-model, are spelled as fairseq spells them. "
+        "The tokenizer's languages are the view's, unless --source-lang or --target-lang say otherwise.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, rest=[])
+    parser.add_argument("distilled", metavar="DISTILLED", help="a finished distilled directory, or one view's folder")
+    parser.add_argument("--view", help="which view of a distilled directory: seq_kd or seq_inter (default: seq_kd)")
+    parser.add_argument("--split", help="a split of the view; valid and test are gold (default: the one that was decoded)")
+    parser.add_argument("-o", "--output", required=True, metavar="PREFIX", help="the files are PREFIX.<language>")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    parser.add_argument(
+        "--post-process",
+        metavar="P",
+        help="how subwords are joined, on both sides, as fairseq's --post-process; none: not at all (default: as similarity to "
+        "gold was measured, else seen from each side's dictionary)",
+    )
+    parser.add_argument("--bpe", metavar="NAME", help="fairseq's --bpe, undone on both sides; none: none")
+    parser.add_argument("--tokenizer", metavar="NAME", help="fairseq's --tokenizer, undone on both sides; none: none")
+
+
+def run(arguments):
+    """Looks at everything that can be refused, then writes."""
+    if not Path(arguments.output).name or arguments.output.endswith("/"):
+        raise Refusal(f"-o {arguments.output} names a folder; name a PREFIX in it, such as {arguments.output.rstrip('/')}/train")
+    quieten()
+    from tqdm import tqdm
+
+    from fairseq_seqkd.corpus import databin, parallel_text, views
+
+    folder, content = views.find(arguments.distilled, arguments.view)
+    languages = content["source_lang"], content["target_lang"]
+    split = databin.Split(folder, arguments.split or content["split"], *languages)
+    paths = [f"{arguments.output}.{lang}" for lang in languages]
+    check_output(*paths)
+    for path, lang in zip(paths, languages):
+        if not split.files(lang):
+            raise Refusal(f"split {split.name!r} in {folder} has no {lang} side; aligned text needs both")
+        if Path(path).exists() and not arguments.force:
+            raise Refusal(f"{path} is there already; name another PREFIX, or replace it with --force")
+    similarity = how_similarity_was_measured(folder, content)
+    check_options(arguments, similarity)
+    sides = [make_side(i, arguments, split, languages, similarity, content) for i in (0, 1)]
+    lines = parallel_text.write(*sides, *paths, rows=lambda n: tqdm(range(n), unit=" sentences", disable=None, leave=False))
+    print(f"{paths[0]}, {paths[1]}: {lines:,} lines each | {content['signature']}")
+    for path, side in zip(paths, sides):
+        for remark in remarks(side.counts):
+            print(f"{path}: {remark}", file=sys.stderr)
+
+
+def how_similarity_was_measured(folder, content):
+    """What the distilled directory's manifest says of making text: {} where it is gone, or where there was no gold."""
+    from fairseq_seqkd.corpus import manifest
+
+    found = manifest.read(folder.absolute().parent)
+    if not found or found.get("kind") != "distilled" or found.get("signature") != content.get("signature"):
+        return {}
+    return found["settings"].get("similarity") or {}
+
+
+def check_options(arguments, similarity):
+    """Refuses a call that would undo less than the decoding did: its text would be full of pieces."""
+    for name, key in (("bpe", "bpe"), ("tokenizer", "tokenizer_undone")):
+        if similarity.get(key) and getattr(arguments, name) is None:
+            raise Refusal(
+                f"these data were decoded with --{name} {similarity[key]}: name it here too, with its options, or say "
+                f"--{name} {NONE} to leave the text as it is"
+            )
+
+
+def make_side(i, arguments, split, languages, similarity, content):
+    """The parallel_text.Side of one language: 0 the source, 1 the target."""
+    from fairseq.data import Dictionary
+
+    from fairseq_seqkd.corpus import views
+    from fairseq_seqkd.corpus.parallel_text import Side
+    from fairseq_seqkd.corpus.text import Detokeniser, joined_by
+
+    lang = languages[i]
+    dictionary_file = split.folder / f"dict.{lang}.txt"
+    if not dictionary_file.is_file():
+        raise Refusal(f"{dictionary_file} is missing; copy the view again, or build it anew")
+    files = split.files(lang)
+    views.check_contents(split.folder, content, [file.name for file in (*files, dictionary_file)])
+    dictionary = Dictionary.load(str(dictionary_file))
+    bpe, tokenizer = make_decoders(arguments, languages, i)
+    told = arguments.post_process
+    if told is None and bpe is not None:
+        told = NONE  # it joins subwords itself
+    elif told is None and i == 1 and similarity and not similarity.get("bpe"):
+        told = similarity["post_process"] or NONE  # only the target's text was made then
+    detokenise = Detokeniser(dictionary, joined_by(told, dictionary), bpe, tokenizer)
+    return Side(split.read(lang), dictionary, detokenise, str(files[0]))
+
+
+def make_decoders(arguments, languages, i):
+    """(BPE, tokenizer) of one side, each or None, built by fairseq's own registries from the options that are theirs.
+
+    A tokenizer's text is undone in its "target language": that of the side, whichever side it is.
+    """
+    from fairseq.data import encoders
+    from fairseq.dataclass.utils import gen_parser_from_dataclass
+    from fairseq.registry import REGISTRIES
+
+    from fairseq_seqkd import checkpoints
+
+    parser = argparse.ArgumentParser(prog="seqkd text", add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    names = {}
+    for group in ("bpe", "tokenizer"):
+        names[group] = None if getattr(arguments, group) == NONE else getattr(arguments, group)
+        known = REGISTRIES[group]["registry"]
+        if names[group] is None:
+            continue
+        if names[group] not in known:
+            raise Refusal(f"--{group} {names[group]} is none of fairseq's: {', '.join(sorted(known))}")
+        # As fairseq.options does: a dataclass declares the options, in older encoders a method.
+        if hasattr(known[names[group]], "add_args"):
+            known[names[group]].add_args(parser)
+        elif names[group] in REGISTRIES[group]["dataclass_registry"]:
+            gen_parser_from_dataclass(parser, REGISTRIES[group]["dataclass_registry"][names[group]]())
+    parser.set_defaults(source_lang=languages[0], target_lang=languages[1])
+    options, unknown = parser.parse_known_args(arguments.rest)
+    if unknown:
+        raise Refusal(f"unknown options: {' '.join(unknown)}; see `seqkd text --help`, and name --bpe or --tokenizer for theirs")
+    for group, name in names.items():
+        setattr(options, group, name)
+    options.target_lang = (options.source_lang, options.target_lang)[i]
+    try:
+        return encoders.build_bpe(options), encoders.build_tokenizer(options)
+    except (ImportError, OSError, RuntimeError, ValueError, AttributeError, TypeError) as error:
+        reason = checkpoints.first_line(error)
+        raise Refusal(f"--bpe or --tokenizer cannot be set up ({reason}); name it with the options that it needs") from error
+
+
+def remarks(counts):
+    """What a user should know about one side, in words."""
+    if counts["unknown"]:
+        yield f"{counts['unknown']:,} unknown words are written as <unk>"
+    if counts["line_breaks"]:
+        yield f"in {counts['line_breaks']:,} sentences a line break is written as a space"
+    if counts["empty"]:
+        yield f"{counts['empty']:,} lines are empty"

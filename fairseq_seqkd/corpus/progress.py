@@ -1,0 +1,27 @@
+"""How far a distilled directory is, seen from its files alone: for whoever waits for it without knowing its settings."""
+
+from dataclasses import dataclass
+
+from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.plan import Plan
+
+
+@dataclass(frozen=True)
+class Progress:
+    sentences: int  # of the split
+    done: int  # of them, those whose part is committed
+    complete: bool  # the store and the views are there too
+    signature: str
+
+
+def read(folder):
+    """The Progress of a directory, or None where none was begun. Changes nothing, takes no lock."""
+    found = manifest.read(folder)
+    if not found or found.get("kind") != "distilled":
+        return None
+    plan = Plan(found["sentences"], found["settings"]["plan"]["part_size"], max_tokens=None, max_sentences=None)
+    directory = Distilled(folder, found["settings"], plan.parts)
+    directory.complete = bool(found.get("complete"))
+    bounds = [plan.bounds(part) for part in directory.done() if part < plan.parts]
+    return Progress(plan.sentences, sum(last - first for first, last in bounds), directory.complete, found["signature"])
