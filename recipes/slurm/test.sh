@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Tests the recipe against a real SLURM that runs on this machine for the time of the test: recipes/slurm/test.sh [arguments of pytest]
+# Tests the recipe against a real SLURM, which runs on this machine for as long as the test does.
+#
+#   recipes/slurm/test.sh [arguments of pytest]
 #
 # As root on Debian or Ubuntu it installs slurm-wlm and munge where they are missing, so a container is a good place.
 # Where they are there it needs no root. It starts munged, slurmctld and slurmd by hand from a temporary folder, with
-# their own sockets and ports, beside whatever else runs; it stops them and removes the folder at the end, however it
-# ends. Exit code 77: skipped, because there is no SLURM and nobody may install one. About two minutes.
+# sockets and ports of their own; at the end, however it ends, it stops them and removes the folder. About three minutes.
+# Exit code 77: skipped, because there is no SLURM here and nobody may install it.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=recipes/lib.sh
@@ -29,15 +31,22 @@ need_environment "$ROOT/.venv" test pytest
 unset SLURM_CONF "${!SLURM_@}" "${!SBATCH_@}" # those of another cluster
 WORK=$(mktemp -d)
 chmod 755 "$WORK" # munge wants everybody to reach its socket
-pids=()
+daemons=() tests=''
 stop_cluster() {
     local code=$?
     trap - EXIT INT TERM
     set +e
-    [ -z "${SLURM_CONF:-}" ] || scancel --quiet --full --signal=KILL --user="$(id -un)" 2>/dev/null
-    kill "${pids[@]}" 2>/dev/null
+    [ -z "$tests" ] || kill "$tests" 2>/dev/null
+    if [ -n "${SLURM_CONF:-}" ]; then # jobs first: without the daemons nobody would end them
+        scancel --quiet --user="$(id -un)" 2>/dev/null
+        for _ in $(seq 100); do
+            [ -n "$(squeue --noheader 2>/dev/null)" ] || break
+            sleep 0.2
+        done
+    fi
+    kill "${daemons[@]}" 2>/dev/null
     wait
-    [ "$code" -eq 0 ] || tail -n 20 "$WORK"/*.log >&2
+    [ "$code" -eq 0 ] || [ "$code" -eq 130 ] || tail -n 20 "$WORK"/*.log >&2
     rm -rf "$WORK"
     exit "$code"
 }
@@ -59,17 +68,18 @@ start() { # name, command: a daemon in the foreground, with its log in the folde
     local name=$1
     shift
     "$@" >>"$WORK/$name.log" 2>&1 &
-    pids+=($!)
+    daemons+=($!)
 }
 
 HOST=$(hostname -s)
-read -r CONTROLLER_PORT NODE_PORT <<<"$(free_ports)"
+ports=$(free_ports)
+# Two places for jobs, whatever the machine has: the tests need two workers at a time and one that waits.
 mkdir "$WORK/state" "$WORK/spool"
 cat >"$WORK/slurm.conf" <<CONF
 ClusterName=test
 SlurmctldHost=$HOST(127.0.0.1)
-SlurmctldPort=$CONTROLLER_PORT
-SlurmdPort=$NODE_PORT
+SlurmctldPort=${ports% *}
+SlurmdPort=${ports#* }
 SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
 AuthType=auth/munge
@@ -82,10 +92,12 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-SchedulerParameters=batch_sched_delay=1
+SchedulerParameters=batch_sched_delay=1,sched_interval=2,bf_interval=2
 ReturnToService=2
+SlurmdParameters=config_overrides
+KillWait=5
 MpiDefault=none
-NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+NodeName=$HOST NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 PartitionName=test Nodes=ALL Default=YES State=UP
 CONF
 export SLURM_CONF=$WORK/slurm.conf
@@ -102,7 +114,9 @@ for _ in $(seq 100); do
     sleep 0.2
 done
 [ "$(sinfo --noheader --format=%T 2>/dev/null)" = idle ] || die "SLURM did not start; the ends of its logs follow"
-echo "$(sinfo --version), one node with $(nproc) processors"
+echo "$(sinfo --version), one node with two places"
 
 cd "$ROOT"
-SEQKD_TEST_SLURM=1 python -m pytest -s -p no:cacheprovider tests/test_slurm.py "$@"
+SEQKD_TEST_SLURM=1 python -m pytest -s -p no:cacheprovider tests/test_slurm.py "$@" &
+tests=$! # in the background, so that a signal is heard at once
+wait "$tests"
