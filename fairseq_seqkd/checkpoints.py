@@ -35,6 +35,11 @@ def data_folders(state):
     return [Path(folder) for folder in str(settings(state, "task").get("data") or "").split(":") if folder]
 
 
+def is_multilingual(state):
+    """Whether the checkpoint was trained by fairseq's task for many languages, with language tokens in its dictionaries."""
+    return settings(state, "task").get("_name") == "translation_multi_simple_epoch"
+
+
 def trained_languages(state):
     """(source, target) that a checkpoint was trained on: as it was told, else as its data say; (None, None) if unknown."""
     from fairseq.data.data_utils import infer_language_pair
@@ -56,16 +61,32 @@ def check_dictionaries(path, state, languages, dictionaries, what="teacher", oth
         languages, dictionaries: (source, target) of the data at hand.
         what: what the checkpoint is, for the sentence; otherwise: another way out, which ends the sentence.
     """
-    from fairseq.data import Dictionary
+    mend = f"{rebinarise(what)}{otherwise}"
+    check_sizes(path, state, dictionaries, "the data's dictionary", f"both need the same dictionaries: {mend}", what)
+    check_symbols(path, state, languages, dictionaries, mend, what)
 
-    mend = f"binarise the data with the {what}'s dictionaries, --srcdict and --tgtdict of fairseq-preprocess{otherwise}"
+
+def rebinarise(what):
+    return f"binarise the data with the {what}'s dictionaries, --srcdict and --tgtdict of fairseq-preprocess"
+
+
+def check_sizes(path, state, dictionaries, whose, mend, what="teacher"):
+    """Refuses a checkpoint whose embeddings have another number of rows than the (source, target) dictionaries.
+
+    Args: whose: whose dictionaries they are; mend: what to do, both for the sentence.
+    """
     for side, ours in zip(("encoder", "decoder"), dictionaries):
         weight = state["model"].get(f"{side}.embed_tokens.weight")
         if weight is not None and len(weight) != len(ours):
             raise Refusal(
-                f"the {what} {path} has {len(weight):,} symbols on its {side}'s side, the data's dictionary has "
-                f"{len(ours):,}; both need the same dictionaries: {mend}"
+                f"the {what} {path} has {len(weight):,} symbols on its {side}'s side, {whose} has {len(ours):,}; {mend}"
             )
+
+
+def check_symbols(path, state, languages, dictionaries, mend, what="teacher"):
+    """Refuses a checkpoint whose dictionaries differ from these, where those beside its training data are still there."""
+    from fairseq.data import Dictionary
+
     folder = next(iter(data_folders(state)), None)
     for lang, ours in zip(languages, dictionaries):
         file = folder / f"dict.{lang}.txt" if folder else None

@@ -11,7 +11,11 @@ import numpy as np
 
 METRICS = ("bleu", "chrf", "ter")
 # Languages written without spaces between words; sacrebleu's own tokenizer where one comes without more software.
-TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char", "lo": "char", "km": "char", "my": "char"}
+# Multilingual teachers name them by three letters.
+TOKENIZERS = {
+    **{"zh": "zh", "ja": "char", "ko": "char", "th": "char", "lo": "char", "km": "char", "my": "char"},
+    **{"zho": "zh", "yue": "zh", "jpn": "char", "kor": "char", "tha": "char", "lao": "char", "khm": "char", "mya": "char"},
+}
 
 
 def tokenizer_for(language):

@@ -92,6 +92,12 @@ def check_checkpoint(path, source_dictionary, target_dictionary, languages, othe
         otherwise: as of checkpoints.check_dictionaries.
     """
     state = checkpoints.read(path)
+    if checkpoints.is_multilingual(state):
+        raise Refusal(
+            f"the teacher {path} is multilingual: its distributions need the student's dictionary and task, which it has not; "
+            "decode with it, fairseq-generate --task teacher_decoding, and train on seq_kd/ in its --distill-dir (for a student "
+            "with a dictionary of its own: seqkd text DISTILLED --view seq_kd -o PREFIX)"
+        )
     theirs = checkpoints.trained_languages(state)
     if all(theirs) and theirs != tuple(languages):
         raise Refusal(

@@ -60,7 +60,10 @@ def test_an_empty_hypothesis_is_worth_nothing():
     assert selection.Similarity("bleu")(["", "the"], "the cat").tolist()[0] == 0.0
 
 
-@pytest.mark.parametrize("language,expected", [("zh", "zh"), ("zh_CN", "zh"), ("ja", "char"), ("th", "char"), ("de", "13a")])
+@pytest.mark.parametrize(
+    "language,expected",
+    [("zh", "zh"), ("zh_CN", "zh"), ("zho_Hans", "zh"), ("ja", "char"), ("th", "char"), ("de", "13a"), ("eng_Latn", "13a")],
+)
 def test_the_tokenizer_follows_the_language(language, expected):
     assert selection.tokenizer_for(language) == expected
     assert f"tok:{expected}" in selection.Similarity("bleu", language).describe()["settings"]

@@ -5,8 +5,8 @@ Its results are fairseq's, with these differences between the two made good:
     forbidden at first, and the rare sentences that got an empty hypothesis are searched again;
   * at the length limit CTranslate2 stops, where fairseq closes the hypothesis with EOS. So it may go one token further;
     what is not closed by then is cut to the limit, flagged, and scored with its EOS;
-  * wherever a constraint shifts its scores (min-len, no-repeat-ngram, no unknown words, sampling), the hypotheses are
-    scored again without it, and ranked by that.
+  * wherever something shifts its scores (min-len, no-repeat-ngram, no unknown words, sampling, a language token), the
+    hypotheses are scored again without it, and ranked by that.
 So a log-probability is always the model's own, as fairseq's forward pass gives it.
 """
 
@@ -46,9 +46,12 @@ class CTranslate2Engine:
     source_dictionary, target_dictionary: fairseq's.
     search: fairseq's "generation" group, checked by options.check_for_ctranslate2.
     compute_type: CTranslate2's name of the type of numbers; device: "cpu" or "cuda"; device_index: which GPU.
+    suppressed: target symbols that no hypothesis may hold.
     """
 
-    def __init__(self, models, source_dictionary, target_dictionary, search, compute_type, device="cpu", device_index=0):
+    def __init__(
+        self, models, source_dictionary, target_dictionary, search, compute_type, device="cpu", device_index=0, suppressed=()
+    ):
         ctranslate2_model.check_models(models)
         self.model, self.dictionary = models[0], target_dictionary
         self.names = ctranslate2_model.names(source_dictionary)
@@ -59,8 +62,11 @@ class CTranslate2Engine:
         self.device = {"device": device, "device_index": device_index}
         self.lenpen = 0.0 if search.unnormalized else float(search.lenpen)
         self.positions = min(self.model.max_positions()[1], 10**6) - 1
+        self.suppressed = [[self.target_names[target_dictionary.index(symbol)]] for symbol in suppressed]
         # Where a constraint shifts CTranslate2's scores.
-        self.rescore = search.min_len > 1 or search.no_repeat_ngram_size > 0 or search.unkpen == math.inf or search.sampling
+        self.rescore = bool(
+            search.min_len > 1 or search.no_repeat_ngram_size > 0 or search.unkpen == math.inf or search.sampling or suppressed
+        )
         self.files = ctranslate2_model.convert(self.model, source_dictionary, target_dictionary)
         self.translator = None
 
@@ -76,13 +82,13 @@ class CTranslate2Engine:
         if seed is not None:
             self.open(seed=seed)  # a living Translator cannot be seeded again
 
-    def verify(self, sample):
+    def verify(self, sample, **begin):
         """Refuses to go on when this model is not fairseq's: compares log-probabilities of what it finds for a batch.
 
         In float32 they must agree; then, where another type is wanted, roughly.
         """
         self.open("float32")
-        worst, _ = self._difference(sample)
+        worst, _ = self._difference(sample, begin)
         if not worst <= EXACT:
             raise Refusal(
                 f"engine ctranslate2 does not compute what this teacher computes (log-probabilities differ by {worst:.3g} "
@@ -92,7 +98,7 @@ class CTranslate2Engine:
             logger.info("engine ctranslate2: log-probabilities agree with fairseq's to %.1g nats", worst)
         else:
             self.open()
-            _, mean = self._difference(sample)
+            _, mean = self._difference(sample, begin)
             if not mean <= QUANTISED:
                 raise Refusal(
                     f"--compute-type {self.compute_type} changes this teacher too much ({mean:.2g} nats a token); take float32"
@@ -101,27 +107,31 @@ class CTranslate2Engine:
         if not self.options.sampling:
             self.files = None  # they are needed to open it again for every part
 
-    def _difference(self, sample):
+    def _difference(self, sample, begin):
         """(largest difference of a log-probability in nats, mean difference a token) over the best hypotheses of a batch."""
-        found = [row[0] for row in self.search(sample)]
+        found = [row[0] for row in self.search(sample, **begin)]
         targets = [h.tokens.tolist() for h in found]
         theirs = ctranslate2_model.fairseq_log_probs(self.model, self._source_ids(sample), targets, self.dictionary)
         differences = np.abs(np.array([h.log_prob for h in found]) - theirs)
         return float(differences.max()), float(differences.sum() / sum(len(h.tokens) + 1 for h in found))
 
-    def search(self, sample, **constraints):
-        """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first."""
+    def search(self, sample, prefix_tokens=None, constraints=None):
+        """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first.
+
+        Args: prefix_tokens: (rows, n) ids with which every hypothesis begins, such as a language token.
+        """
         sources = [[self.names[i] for i in ids] for ids in self._source_ids(sample)]
         width = sample["net_input"]["src_tokens"].size(1)
         limit = min(int(self.options.max_len_a * width + self.options.max_len_b), self.positions)
         shortest = self.options.min_len if self.options.min_len > 1 else 0
-        results = self._translate(sources, limit, shortest)
+        prefix = prefix_tokens is not None and [[self.target_names[i] for i in row] for row in prefix_tokens.tolist()]
+        results = self._translate(sources, limit, shortest, prefix)
         again = [] if self.options.min_len != 1 else [i for i, r in enumerate(results) if [END] in r.hypotheses]
         for i, result in zip(again, self._translate([sources[i] for i in again], limit, 1) if again else ()):
             results[i] = result
         rows = [self._hypotheses(result, limit) for result in results]
         shifted = set(again)
-        mend = [i for i, row in enumerate(rows) if self.rescore or i in shifted or any(h.hit_limit for h in row)]
+        mend = [i for i, row in enumerate(rows) if self.rescore or prefix or i in shifted or any(h.hit_limit for h in row)]
         if mend:
             self._score_again([sources[i] for i in mend], [rows[i] for i in mend])
         return [row[: self.options.nbest] for row in rows]
@@ -129,7 +139,7 @@ class CTranslate2Engine:
     def _source_ids(self, sample):
         return [[i for i in row if i != self.pad] for row in sample["net_input"]["src_tokens"].tolist()]
 
-    def _translate(self, sources, limit, shortest):
+    def _translate(self, sources, limit, shortest, prefix=None):
         options = self.options
         if options.sampling:
             how = {
@@ -140,8 +150,11 @@ class CTranslate2Engine:
             }
         else:
             how = {"beam_size": options.beam, "length_penalty": self.lenpen}
+        if self.suppressed:
+            how["suppress_sequences"] = self.suppressed
         return self.translator.translate_batch(
             sources,
+            target_prefix=prefix or None,
             num_hypotheses=options.beam,  # the whole beam, so that an empty hypothesis is seen
             max_decoding_length=limit + 1,
             min_decoding_length=shortest,

@@ -22,7 +22,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
-from fairseq_seqkd import engines, selection, teachers
+from fairseq_seqkd import engines, languages, selection, teachers
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine, check_installed
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
@@ -54,6 +54,12 @@ class TeacherDecodingConfig(TranslationConfig):
         default=0,
         metadata={"help": "sentences that are committed at a time (default: 1/64 of the split, but 1024 to 4096)"},
     )
+    teacher_source_lang: Optional[str] = field(
+        default=None, metadata={"help": "a multilingual teacher's name for the source language (default: --source-lang)"}
+    )
+    teacher_target_lang: Optional[str] = field(
+        default=None, metadata={"help": "a multilingual teacher's name for the target language (default: --target-lang)"}
+    )
     # What fairseq-generate was told elsewhere, read by interpolation; these declare no options.
     generation: Any = II("generation")
     common_eval: Any = II("common_eval")
@@ -80,13 +86,24 @@ class TeacherDecodingTask(TranslationTask):
         task.gold = Split(utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, cfg.source_lang, cfg.target_lang)
         if cfg.generation.prefix_size > 0 and not task.gold.files(cfg.target_lang):
             raise Refusal(f"--prefix-size takes the beginning of the targets, but split {task.gold.name!r} has none")
-        for path in utils.split_paths(cfg.common_eval.path):
-            teachers.check_checkpoint(path, task.src_dict, task.tgt_dict, (cfg.source_lang, cfg.target_lang))
+        task.languages = multilingual(cfg)
+        if task.languages:
+            task.src_dict, task.tgt_dict = task.languages.source_dictionary, task.languages.target_dictionary
+        else:
+            for path in utils.split_paths(cfg.common_eval.path):
+                teachers.check_checkpoint(path, task.src_dict, task.tgt_dict, (cfg.source_lang, cfg.target_lang))
         return task
+
+    def load_dataset(self, split, *args, **kwargs):
+        super().load_dataset(split, *args, **kwargs)
+        if self.languages:
+            self.datasets[split] = self.languages.for_search(self.datasets[split])
 
     def get_batch_iterator(self, dataset, max_tokens=None, max_sentences=None, max_positions=None, **ignored):
         """fairseq-generate's batches, from the plan. What fairseq would shuffle, filter or drop stays."""
         settings, plan = decoding_settings(self.cfg, self.gold, dataset, max_tokens, max_sentences, max_positions)
+        if self.languages:
+            settings["teacher"]["languages"] = self.languages.describe()
         self.recorder = Recorder(self.cfg, self.gold, dataset, settings, plan, worker_rank(self.cfg.distributed_training))
         return self.recorder
 
@@ -94,8 +111,11 @@ class TeacherDecodingTask(TranslationTask):
         """fairseq's generator, after the last looks before the work: does this teacher know the data, is there room."""
         if self.recorder.remaining:
             dataset = self.dataset(self.cfg.dataset.gen_subset)
-            teachers.check_better_than_guessing(teachers.Teacher(models), dataset, self.tgt_dict, self.cfg.common_eval.path)
+            seen = self.languages.as_trained(dataset) if self.languages else dataset
+            teachers.check_better_than_guessing(teachers.Teacher(models), seen, self.tgt_dict, self.cfg.common_eval.path)
             check_disk_space(self.cfg.distill_dir, dataset, self.cfg.generation.nbest)
+        if self.languages:
+            kwargs["extra_gen_cls_kwargs"] = {**(kwargs.get("extra_gen_cls_kwargs") or {}), **self.languages.generator_options()}
         generator = super().build_generator(models, args, **kwargs)
         if self.recorder.remaining:
             self.recorder.engine = self._engine(models, generator)
@@ -115,10 +135,16 @@ class TeacherDecodingTask(TranslationTask):
             precision(self.cfg),
             "cuda" if on_gpu else "cpu",
             torch.cuda.current_device() if on_gpu else 0,
+            self.languages.foreign if self.languages else (),
         )
         dataset = self.dataset(self.cfg.dataset.gen_subset)
-        engine.verify(self.recorder.sample(teachers.readable(teachers.Teacher(models), dataset, teachers.PROBE_BATCH)))
+        sample = self.recorder.sample(teachers.readable(teachers.Teacher(models), dataset, teachers.PROBE_BATCH))
+        engine.verify(sample, **self.begin(sample))
         return engine
+
+    def begin(self, sample, prefix_tokens=None):
+        """How the search of a batch begins: with the language token of a multilingual teacher."""
+        return self.languages.forced(sample) if self.languages else {"prefix_tokens": prefix_tokens}
 
     def build_bpe(self, args):
         bpe = super().build_bpe(args)
@@ -132,7 +158,9 @@ class TeacherDecodingTask(TranslationTask):
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """Searches and records a batch, then empties it, so that fairseq-generate makes no text of it."""
-        nbests = self.recorder.search(sample, prefix_tokens=prefix_tokens, constraints=constraints)
+        nbests = self.recorder.search(sample, constraints=constraints, **self.begin(sample, prefix_tokens))
+        if self.languages:
+            self.languages.remove_forced(nbests)  # from the very lists that the recorder keeps
         sample["id"] = sample["id"][:0]
         return [[{"tokens": nbest[0].tokens}] for nbest in nbests if nbest]  # fairseq-generate counts them
 
@@ -176,7 +204,7 @@ def check_engine(cfg):
         return
     if cfg.common.fp16:
         raise Refusal("--fp16 is for --engine fairseq; with ctranslate2 say --compute-type float16")
-    if len(cfg.common_eval.path.split(":")) > 1:
+    if len(utils.split_paths(cfg.common_eval.path)) > 1:
         raise Refusal("engine ctranslate2 searches with one model, not with an ensemble; use --engine fairseq")
     check_for_ctranslate2(cfg.generation)
     check_installed(precision(cfg), uses_gpu(cfg))
@@ -184,6 +212,24 @@ def check_engine(cfg):
 
 def uses_gpu(cfg):
     return torch.cuda.is_available() and not cfg.common.cpu
+
+
+def multilingual(cfg):
+    """The language tokens of a multilingual teacher for the data's languages; None for a teacher of one pair."""
+    pair = (cfg.teacher_source_lang or cfg.source_lang, cfg.teacher_target_lang or cfg.target_lang)
+    dictionaries = [str(Path(utils.split_paths(cfg.data)[0]) / f"dict.{lang}.txt") for lang in (cfg.source_lang, cfg.target_lang)]
+    paths = utils.split_paths(cfg.common_eval.path)
+    found = languages.of_teacher(paths, pair, dictionaries, cfg.common_eval.model_overrides)
+    if found and found.replacing and cfg.engine != engines.FAIRSEQ:
+        raise Refusal("engine ctranslate2 begins with EOS, this teacher with a language token instead; use --engine fairseq")
+    if found and cfg.generation.prefix_size > 0:
+        raise Refusal("--prefix-size takes the place of the token with which a multilingual teacher begins; leave it out")
+    if not found and (cfg.teacher_source_lang or cfg.teacher_target_lang):
+        raise Refusal(
+            f"--teacher-source-lang and --teacher-target-lang are for multilingual teachers, {':'.join(paths)} is none; "
+            "leave them out"
+        )
+    return found
 
 
 def check_tokenizer(similarity, tokenizer):
