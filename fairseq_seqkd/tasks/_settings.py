@@ -2,7 +2,7 @@
 
 from omegaconf import OmegaConf
 
-from fairseq_seqkd import compat, selection
+from fairseq_seqkd import compat, filters, selection
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import make_plan
 from fairseq_seqkd.corpus.text import joined_by
@@ -54,8 +54,16 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
         },
         "plan": {"part_size": plan.part_size, "max_tokens": plan.max_tokens, "max_sentences": plan.max_sentences},
         "engine": {"name": "fairseq", **compat.versions(), "precision": precision(cfg), "device": device(cfg), "threads": 1},
-        "similarity": similarity_settings(cfg, dataset) if has_target else None,
+        "similarity": similarity_settings(cfg, dataset) if has_target or str(cfg.select) == "mbr" else None,
+        "select": str(cfg.select),
+        "filters": filter_settings(cfg),
     }, plan
+
+
+def filter_settings(cfg):
+    """{name: value} of the filters that are on."""
+    values = {name: getattr(cfg, f"filter_{name}") for name in filters.NAMES}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
 def batch_limits(limits, max_tokens, max_sentences):

@@ -7,6 +7,7 @@ It is the stock translation task under fairseq-generate, with two differences: b
 by part, and what the search finds is recorded as token ids instead of being printed.
 """
 
+import math
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
-from fairseq_seqkd import selection, teachers
+from fairseq_seqkd import scoring, selection, teachers
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.tasks._recorder import Recorder
@@ -35,11 +36,40 @@ class TeacherDecodingConfig(TranslationConfig):
         default=None, metadata={"help": "directory for the n-best lists and the data-bins seq_kd/ and seq_inter/"}
     )
     similarity: ChoiceEnum(selection.METRICS) = field(
-        default="bleu", metadata={"help": "similarity to gold by which seq_inter chooses from the n-best list"}
+        default="bleu", metadata={"help": "similarity to gold by which seq_inter chooses from the n-best list, and --select mbr"}
     )
     similarity_tokenizer: Optional[str] = field(
         default=None, metadata={"help": "sacrebleu's tokenizer for --similarity bleu (default: by the target language)"}
     )
+    similarity_workers: int = field(
+        default=0,
+        metadata={"help": "processes that compute similarity while the search goes on (0: this one); changes no result"},
+    )
+    select: ChoiceEnum(selection.SELECTIONS) = field(
+        default="mode",
+        metadata={
+            "help": "what seq_kd takes from the n-best list: the teacher's favourite (mode), or the hypothesis most similar "
+            "to the others (mbr), which costs n * (n - 1) similarities a sentence for n different hypotheses: with 35 about "
+            "2 ms by bleu, 100 ms by chrf or ter, shared among --similarity-workers"
+        },
+    )
+    filter_length_ratio: Optional[float] = field(
+        default=None,
+        metadata={"help": "leave out of a view what has more than so many times as many tokens on one side as on the other"},
+    )
+    filter_copy: Optional[float] = field(
+        default=None,
+        metadata={"help": "leave out targets that share at least this part of their tokens (above 0, up to 1) with the source"},
+    )
+    filter_repeats: Optional[int] = field(
+        default=None,
+        metadata={"help": "leave out targets in which 1 to 4 tokens stand so many times (2 or more) in immediate succession"},
+    )
+    filter_score: Optional[float] = field(
+        default=None,
+        metadata={"help": "leave out targets whose log-probability per token, EOS counted, is below so many nats, as -2.5"},
+    )
+    filter_empty: bool = field(default=False, metadata={"help": "leave out empty targets"})
     part_size: int = field(
         default=0,
         metadata={"help": "sentences that are committed at a time (default: 1/64 of the split, but 1024 to 4096)"},
@@ -101,7 +131,11 @@ class TeacherDecodingTask(TranslationTask):
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """Searches and records a batch, then empties it, so that fairseq-generate makes no text of it."""
-        nbests = self.recorder.search(generator, models, sample, prefix_tokens=prefix_tokens, constraints=constraints)
+        try:
+            nbests = self.recorder.search(generator, models, sample, prefix_tokens=prefix_tokens, constraints=constraints)
+        except BaseException:
+            self.recorder.close()
+            raise
         sample["id"] = sample["id"][:0]
         return [[{"tokens": nbest[0].tokens}] for nbest in nbests if nbest]  # fairseq-generate counts them
 
@@ -130,10 +164,29 @@ def check_options(cfg):
     if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
         raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
     check_tokenizer(str(cfg.similarity), cfg.similarity_tokenizer)
+    if cfg.similarity_workers < 0:
+        raise Refusal(f"--similarity-workers is {cfg.similarity_workers}, it must be a number of processes, or 0")
+    if str(cfg.select) == "mbr" and search.nbest < 2:
+        raise Refusal("--select mbr compares the hypotheses of a list with each other: --nbest must be at least 2")
+    check_filters(cfg)
     if cfg.part_size < 0:
         raise Refusal(f"--part-size is {cfg.part_size}, it must be a number of sentences")
     if not (search.temperature > 0):
         raise Refusal(f"--temperature is {search.temperature}, it must be positive")
+
+
+def check_filters(cfg):
+    """Refuses limits that would leave out everything or nothing, or that are no numbers."""
+    sound = {
+        "length_ratio": ("a number above 1", lambda value: 1 < value < math.inf),
+        "copy": ("a share above 0 and up to 1", lambda value: 0 < value <= 1),
+        "repeats": ("2 or more", lambda value: value >= 2),
+        "score": ("a log-probability below 0, such as -2.5", lambda value: -math.inf < value < 0),
+    }
+    for name, (wanted, test) in sound.items():
+        value = getattr(cfg, f"filter_{name}")
+        if value is not None and not test(value):
+            raise Refusal(f"--filter-{name.replace('_', '-')} is {value}, it must be {wanted}")
 
 
 def check_tokenizer(similarity, tokenizer):
@@ -154,7 +207,7 @@ def check_disk_space(folder, dataset, nbest):
     while not existing.exists():
         existing = existing.parent
     source_tokens = int(np.asarray(dataset.src_sizes).sum(dtype=np.int64))
-    per_hypothesis = 4 * source_tokens / max(len(dataset), 1) + 17
+    per_hypothesis = 4 * source_tokens / max(len(dataset), 1) + 21
     needed = int(2 * nbest * len(dataset) * per_hypothesis + 2 * (4 * 2 * source_tokens + 24 * len(dataset)))
     needed -= sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
     free = shutil.disk_usage(existing).free
@@ -188,6 +241,7 @@ def stop_cleanly_on_interrupt():
 
     def stop(signum, frame):
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        scoring.stop_workers()
         print("fairseq_seqkd: interrupted; finished parts are safe, run the same command again to continue", flush=True)
         raise SystemExit(130)
 
