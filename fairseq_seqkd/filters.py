@@ -15,7 +15,7 @@ class Ragged:
     """Sequences of ids, one after the other: `tokens` (sum of lengths,) and `lengths` (n,)."""
 
     def __init__(self, tokens, lengths):
-        self.tokens, self.lengths = np.asarray(tokens), np.asarray(lengths, np.int64)
+        self.tokens, self.lengths = np.asarray(tokens, np.int64), np.asarray(lengths, np.int64)
         self.rows = np.repeat(np.arange(len(self.lengths)), self.lengths)  # which sequence a token belongs to
 
     @classmethod
@@ -28,7 +28,7 @@ def chosen_targets(block, picked):
     lengths = block.arrays["lengths"][picked].astype(np.int64)
     starts = (np.cumsum(block.arrays["lengths"], dtype=np.int64) - block.arrays["lengths"])[picked]
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return Ragged(block.arrays["tokens"][np.repeat(starts, lengths) + within].astype(np.int64), lengths)
+    return Ragged(block.arrays["tokens"][np.repeat(starts, lengths) + within], lengths)
 
 
 def failures(settings, block, chosen, source, same):
