@@ -49,8 +49,8 @@ class TeacherDecodingConfig(TranslationConfig):
         default="mode",
         metadata={
             "help": "what seq_kd takes from the n-best list: the teacher's favourite (mode), or the hypothesis most similar "
-            "to the others (mbr), which costs n * (n - 1) similarities a sentence for n different hypotheses: with 35 about "
-            "2 ms by bleu, 100 ms by chrf or ter, shared among --similarity-workers"
+            "to the others by --similarity (mbr), which costs n * (n - 1) similarities a sentence for n different "
+            "hypotheses: little by bleu, many times as much by chrf and ter; see --similarity-workers"
         },
     )
     filter_length_ratio: Optional[float] = field(
