@@ -194,6 +194,21 @@ class Languages:
                 hypothesis.tokens = hypothesis.tokens[1:]
 
 
+class MultilingualEngine:
+    """An engine whose hypotheses begin with the target's language token, and are returned without it."""
+
+    def __init__(self, engine, languages):
+        self.engine, self.languages = engine, languages
+
+    def begin_part(self, seed):
+        self.engine.begin_part(seed)
+
+    def search(self, sample, prefix_tokens=None, constraints=None):
+        nbests = self.engine.search(sample, constraints=constraints, **self.languages.forced(sample))
+        self.languages.remove_forced(nbests)
+        return nbests
+
+
 class AlteredPairs(BaseWrapperDataset):
     """A pair dataset whose batches another dataset makes: fairseq's TransformEosLangPairDataset hides sizes and targets."""
 

@@ -119,13 +119,14 @@ NBEST = st.lists(
         st.floats(-50, 0, width=32),
         st.booleans(),
         st.floats(0, 100, width=32),
+        st.floats(0, 100, width=32),
     ),
     max_size=4,
 )
 
 
 def plain(nbests):
-    return [[(h.tokens.tolist(), h.score, h.log_prob, h.hit_limit, h.similarity) for h in nbest] for nbest in nbests]
+    return [[(h.tokens.tolist(), h.score, h.log_prob, h.hit_limit, h.similarity, h.consensus) for h in nbest] for nbest in nbests]
 
 
 @given(parts=st.lists(st.lists(NBEST, min_size=1, max_size=4), min_size=1, max_size=4))
@@ -134,7 +135,7 @@ def test_what_is_stored_comes_back(tmp_path_factory, parts):
     folder = tmp_path_factory.mktemp("store")
     paths = [folder / f"{i}.part" for i in range(len(parts))]
     for path, nbests in zip(paths, parts):
-        hypotheses.write_part(path, Block.from_lists(nbests, np.dtype(np.uint16), with_similarity=True))
+        hypotheses.write_part(path, Block.from_lists(nbests, np.dtype(np.uint16), with_similarity=True, with_consensus=True))
         block = hypotheses.read_part(path)
         assert plain(block.nbest(i) for i in range(len(block))) == plain(nbests)
     hypotheses.merge(paths, folder / hypotheses.NAME)
@@ -202,6 +203,12 @@ def test_a_manifest_is_json_in_one_fixed_form(content):
 
 def test_lists_stay_on_one_line():
     assert manifest.dump({"a": {"ids": list(range(100))}}).count("\n") == 4
+
+
+@pytest.mark.parametrize("length", [0, 1, manifest.AT_A_TIME, 2 * manifest.AT_A_TIME + 1])
+def test_arrays_are_written_as_lists(length):
+    ids = np.arange(length, dtype=np.uint32)
+    assert manifest.dump({"ids": ids}) == manifest.dump({"ids": ids.tolist()})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": "other/9"}', "[" * 100_000, "\x00"])

@@ -1,5 +1,7 @@
 """teacher_decoding through the real fairseq-generate: complete, the same bytes however it is run, and wrong inputs."""
 
+import math
+import os
 import random
 import re
 import resource
@@ -7,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 
 import helpers
 import numpy as np
@@ -231,9 +234,107 @@ def test_a_split_without_targets_has_no_seq_inter(tiny, teacher, tmp_path):
     assert not (tmp_path / "out" / "seq_inter").exists()
 
 
+def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
+    """Against a loop over all pairs, with sacrebleu's own function, of samples: with repeated and with different texts."""
+    shutil.copytree(tiny, tmp_path / "bin")
+    for ending in (".bin", ".idx"):
+        (tmp_path / "bin" / f"test.de-en.en{ending}").unlink()
+    more = {"gen_subset": "test", "sampling": True, "temperature": 1.5, "beam": 5, "nbest": 5, "select": "mbr"}
+    helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", **more)
+    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(tmp_path / "out")
+    text, moved, repeated = Detokeniser(dictionary, "@@ ", unknown="\ue000"), 0, 0
+    rows = targets(tmp_path / "out" / "seq_kd", "test")
+    for i in range(45):
+        texts = [text(h.tokens) for h in store[i]]
+        pairs = [[similarity(a, b) for k, b in enumerate(texts) if k != j] for j, a in enumerate(texts)]
+        means = [np.mean(row) for row in pairs]
+        assert [h.consensus for h in store[i]] == pytest.approx(means, abs=1e-3) and store[i][0].similarity is None
+        best = int(np.argmax([h.consensus for h in store[i]]))
+        assert rows[i] == [*store[i][best].tokens.tolist(), dictionary.eos()]
+        moved, repeated = moved + (best > 0), repeated + (len(set(texts)) < 5)
+    assert moved > 5 and repeated > 2
+    content = manifest.read(tmp_path / "out")
+    assert content["settings"]["select"] == "mbr" and "|similarity:bleu|select:mbr|" in content["signature"]
+    assert content["views"] == ["seq_kd"] and manifest.read(tmp_path / "out" / "seq_kd")["select"] == "mbr"
+    done = helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", check=False, **{**more, "select": "mode"})
+    assert 'select was "mbr", now "mode"' in helpers.refusal(done)
+
+
+def similarity(hypothesis, reference):
+    if not reference.strip():
+        return 0.0 if hypothesis.strip() else 100.0
+    return sacrebleu.sentence_bleu(hypothesis, [reference], use_effective_order=True).score
+
+
+def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
+    """The directory of the same decode without filters says what each view chose; a loop by hand says what must go."""
+    limits = {"filter_length_ratio": 2.3, "filter_score": -0.3, "filter_copy": 0.05, "filter_repeats": 2, "filter_empty": True}
+    out = tmp_path / "out"
+    done = helpers.decode(tiny, teacher, out, **limits)
+    source_of, target_of = (Dictionary.load(str(tiny / f"dict.{lang}.txt")) for lang in ("de", "en"))
+    store, sources, content = Hypotheses(out), targets(tiny, lang="de"), manifest.read(out)
+    for view in ("seq_kd", "seq_inter"):
+        expected, everything = {rule: [] for rule in ("length_ratio", "score", "copy", "repeats", "empty")}, []
+        for i, row in enumerate(targets(distilled / view)):
+            target, source = row[:-1], sources[i][:-1]
+            best = 0 if view == "seq_kd" else int(np.argmax([h.similarity for h in store[i]]))
+            common = Counter(target_of[t] for t in target) & Counter(source_of[t] for t in source)
+            failed = {
+                "length_ratio": not 1 / 2.3 <= len(target) / len(source) <= 2.3,
+                "score": store[i][best].log_prob / len(row) < -0.3,
+                "copy": sum(common.values()) / max(len(target), len(source)) >= 0.05,
+                "repeats": any(target[a : a + n] == target[a + n : a + 2 * n] != [] for n in range(1, 5) for a in range(len(row))
+                               if len(target[a + n : a + 2 * n]) == n),
+                "empty": not target,
+            }  # fmt: skip
+            everything.append(any(failed.values()))
+            for rule, fails in failed.items():
+                expected[rule] += [i] * fails
+        counts = {rule: len(ids) for rule, ids in expected.items()}
+        assert content["filtered"][view] == {"counts": counts, "listed": expected}
+        assert counts["length_ratio"] and counts["score"] and counts["repeats"] and 0 < sum(everything) < TRAIN
+        kept = [i for i in range(TRAIN) if not everything[i]]
+        assert np.load(out / view / "rows.npy").tolist() == kept
+        gold = targets(distilled / view)
+        assert targets(out / view) == [gold[i] for i in kept] and targets(out / view, lang="de") == [sources[i] for i in kept]
+        assert manifest.read(out / view)["filtered"] == counts
+        assert f"{view}: {counts['score']} sentences fail --filter-score -0.3" in done.stdout
+    assert "|filters:copy=0.05,empty=True,length_ratio=2.3,repeats=2,score=-0.3|" in content["signature"]
+    done = helpers.decode(tiny, teacher, out, check=False, **{**limits, "filter_score": None})
+    assert "filters.score was -0.3, now null" in helpers.refusal(done)
+
+
+def test_filters_that_leave_nothing_are_one_sentence_and_the_hypotheses_are_kept(tiny, teacher, tmp_path):
+    more = {"gen_subset": "valid", "filter_score": -0.0001}
+    for _ in range(2):  # it is said again
+        done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, **more)
+        sentence = "no view seq_kd and seq_inter: of 53 sentences none was left (53 fail --filter-score -0.0001)"
+        assert sentence in helpers.refusal(done)
+    assert len(Hypotheses(tmp_path / "out")) == 53 and not (tmp_path / "out" / "seq_kd").exists()
+
+
+def test_workers_that_score_write_the_same_bytes_and_end_with_the_run(distilled, tiny, teacher, tmp_path):
+    """In a process group of its own, so that nothing of it can be overlooked: first interrupted, then to the end."""
+    out = tmp_path / "out"
+    arguments = helpers.decode_command(tiny, teacher, out, similarity_workers=2)
+    worker = helpers.start("fairseq-generate", *arguments, prepare=os.setpgrp)
+    for line in worker.stdout:
+        if "1 of 8 parts done" in line:
+            break
+    os.killpg(worker.pid, signal.SIGINT)
+    seen = worker.communicate(timeout=60)[0]
+    assert worker.returncode == 130 and "interrupted" in seen and "Traceback" not in seen, seen
+    with pytest.raises(ProcessLookupError):
+        while True:  # what the kernel has not yet buried
+            os.killpg(worker.pid, 0)
+            time.sleep(0.05)
+    helpers.decode(tiny, teacher, out, similarity_workers=2)
+    assert helpers.tree(out) == helpers.tree(distilled)
+
+
 def test_empty_hypotheses_are_counted_and_listed():
     from fairseq_seqkd.corpus.hypotheses import Block, Hypothesis
-    from fairseq_seqkd.tasks._recorder import audit
+    from fairseq_seqkd.tasks._views import audit
 
     def hypothesis(*tokens, hit_limit=False):
         return Hypothesis(np.array(tokens, np.uint16), -1.0, -1.0, hit_limit)
@@ -244,7 +345,8 @@ def test_empty_hypotheses_are_counted_and_listed():
         def blocks(self):
             yield 10, Block.from_lists(nbests, np.uint16, with_similarity=False)
 
-    assert audit(Store()) == {"source_too_long": [12], "empty": [11], "hit_limit": [14]}
+    listed = {reason: ids.tolist() for reason, ids in audit(Store()).items()}
+    assert listed == {"source_too_long": [12], "empty": [11], "hit_limit": [14]}
 
 
 def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):
@@ -270,6 +372,9 @@ def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):
         ({"score_reference": True}, "--score-reference"),
         ({"temperature": 0}, "--temperature"),
         ({"part_size": -1}, "--part-size"),
+        ({"similarity_workers": -1}, "--similarity-workers"),
+        ({"select": "mbr", "nbest": 1}, "--nbest must be at least 2"),
+        ({"filter_length_ratio": 1}, "--filter-length-ratio"),
     ],
 )
 def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, options, sentence):
@@ -277,6 +382,29 @@ def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, options, sente
     done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, **settings)
     assert sentence in helpers.refusal(done)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "option,values",
+    [
+        ("filter_length_ratio", (1.0, 0.5, -2.0, math.inf, math.nan)),
+        ("filter_copy", (0.0, 1.1, -0.5, math.nan)),
+        ("filter_repeats", (1, 0, -3)),
+        ("filter_score", (0.0, 2.5, -math.inf, math.nan)),
+    ],
+)
+def test_limits_of_filters_that_make_no_sense_are_refused(option, values):
+    from argparse import Namespace
+
+    from fairseq_seqkd.errors import Refusal
+    from fairseq_seqkd.tasks.teacher_decoding import check_filters
+
+    off = dict.fromkeys(("filter_length_ratio", "filter_copy", "filter_repeats", "filter_score"))
+    check_filters(Namespace(**off))
+    check_filters(Namespace(filter_length_ratio=1.5, filter_copy=1.0, filter_repeats=2, filter_score=-2.5))
+    for value in values:
+        with pytest.raises(Refusal, match=f"--{option.replace('_', '-')} is"):
+            check_filters(Namespace(**{**off, option: value}))
 
 
 def test_a_directory_begun_with_other_options_is_refused_and_untouched(distilled, tiny, teacher, tmp_path):

@@ -11,6 +11,7 @@ Arrays (H hypotheses of n sentences, best first as the teacher ranks them, the s
     log_probs   (H,) float32   sum of token log-probabilities, EOS included, in nats
     hit_limit   (H,) uint8     1 where the length limit ended the hypothesis
     similarity  (H,) float32   similarity to gold, larger is closer; absent for a split without targets
+    consensus   (H,) float32   mean similarity to the others of the list; absent unless it was asked for (--select mbr)
 A whole store also has `blocks` (parts + 1, 3) int64: sentences, hypotheses and tokens before each part, so that one
 sentence is found without reading the others.
 """
@@ -30,7 +31,7 @@ from fairseq_seqkd.errors import Refusal
 
 NAME = "hypotheses.safetensors"
 PER_HYPOTHESIS = {"lengths": np.int32, "scores": np.float32, "log_probs": np.float32, "hit_limit": np.uint8}
-OPTIONAL = {"similarity": np.float32}
+OPTIONAL = {"similarity": np.float32, "consensus": np.float32}
 DTYPE_NAMES = {  # as the safetensors format spells them
     np.dtype(np.uint8): "U8",
     np.dtype(np.uint16): "U16",
@@ -49,6 +50,7 @@ class Hypothesis:
     log_prob: float
     hit_limit: bool
     similarity: Optional[float] = None
+    consensus: Optional[float] = None
 
 
 class Block:
@@ -61,7 +63,7 @@ class Block:
         self._token = np.concatenate([[0], np.cumsum(arrays["lengths"], dtype=np.int64)])
 
     @classmethod
-    def from_lists(cls, nbests, dtype, with_similarity):
+    def from_lists(cls, nbests, dtype, with_similarity, with_consensus=False):
         """nbests: for each sentence its list of Hypothesis, best first; dtype: of the token ids."""
         flat = [hypothesis for nbest in nbests for hypothesis in nbest]
         tokens = [hypothesis.tokens for hypothesis in flat]
@@ -73,8 +75,9 @@ class Block:
             "log_probs": np.array([h.log_prob for h in flat], np.float32),
             "hit_limit": np.array([h.hit_limit for h in flat], np.uint8),
         }
-        if with_similarity:
-            arrays["similarity"] = np.array([h.similarity for h in flat], np.float32)
+        for key, wanted in (("similarity", with_similarity), ("consensus", with_consensus)):
+            if wanted:
+                arrays[key] = np.array([getattr(h, key) for h in flat], OPTIONAL[key])
         return cls(arrays)
 
     def __len__(self):
@@ -82,7 +85,7 @@ class Block:
 
     def nbest(self, i):
         """The list of Hypothesis of the i-th sentence of this block."""
-        similarity = self.arrays.get("similarity")
+        optional = [key for key in OPTIONAL if key in self.arrays]
         found = []
         for h in range(self._first[i], self._first[i + 1]):
             found.append(
@@ -91,7 +94,7 @@ class Block:
                     float(self.arrays["scores"][h]),
                     float(self.arrays["log_probs"][h]),
                     bool(self.arrays["hit_limit"][h]),
-                    None if similarity is None else float(similarity[h]),
+                    **{key: float(self.arrays[key][h]) for key in optional},
                 )
             )
         return found

@@ -6,11 +6,14 @@ A manifest holds nothing that differs between two runs of the same work: no time
 import json
 from pathlib import Path
 
+import numpy as np
+
 from fairseq_seqkd.corpus.files import whole_file
 from fairseq_seqkd.errors import Refusal
 
 NAME = "manifest.json"
 FORMAT = "fairseq_seqkd/1"
+AT_A_TIME = 4096  # numbers of an array that are turned into text together
 SHORT_HASH = 12  # digits of a hash in a signature: enough to tell files apart, short enough to read
 
 
@@ -39,7 +42,13 @@ def write(folder, manifest):
 
 
 def dump(value, indent=0):
-    """JSON in one fixed form: a line for each entry of a dictionary, a list on one line however long it is."""
+    """JSON in one fixed form: a line for each entry of a dictionary, a list on one line however long it is.
+
+    A list may be a NumPy array, so that long lists of ids are never millions of Python's numbers at once.
+    """
+    if isinstance(value, np.ndarray):
+        pieces = (json.dumps(value[i : i + AT_A_TIME].tolist())[1:-1] for i in range(0, len(value), AT_A_TIME))
+        return f"[{', '.join(pieces)}]"
     if not isinstance(value, dict) or not value:
         return json.dumps(value, ensure_ascii=False)
     inner = " " * (indent + 1)
@@ -79,6 +88,8 @@ def signature(settings, version):
         "engine": "{}-{}/{}".format(engine["name"], engine[engine["name"]].split()[-1], engine["precision"]),
         "data": settings["data"]["source_sha256"][:SHORT_HASH],
         "similarity": settings["similarity"]["metric"] if settings["similarity"] else None,
+        "select": settings.get("select") if settings.get("select") != "mode" else None,
+        "filters": ",".join(f"{name}={value}" for name, value in sorted(settings.get("filters", {}).items())) or None,
         "version": version,
     }
     return "|".join(f"{key}:{value}" for key, value in fields.items() if value is not None)

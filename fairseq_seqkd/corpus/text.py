@@ -15,12 +15,15 @@ class Detokeniser:
 
     def __init__(self, dictionary, post_process=None, bpe=None, tokenizer=None, unknown=None):
         self.dictionary, self.post_process, self.bpe, self.tokenizer = dictionary, post_process, bpe, tokenizer
-        self.special = {dictionary.eos(), dictionary.pad(), dictionary.bos()}
+        self.symbols = list(dictionary.symbols)
+        for special in (dictionary.eos(), dictionary.pad(), dictionary.bos()):
+            self.symbols[special] = None
         self.unknown = unknown
 
     def __call__(self, tokens):
-        """tokens: ids of one sentence; a closing EOS does not matter."""
-        text = join([self.dictionary[i] for i in map(int, tokens) if i not in self.special], self.post_process)
+        """tokens: ids of one sentence, an array or tensor or list; a closing EOS does not matter."""
+        tokens = tokens.tolist() if hasattr(tokens, "tolist") else tokens  # many times faster than one by one
+        text = join([s for s in map(self.symbols.__getitem__, tokens) if s is not None], self.post_process)
         if self.bpe is not None:
             text = self.bpe.decode(text)
         if self.tokenizer is not None:

@@ -19,7 +19,7 @@ COPY_BLOCK = 1024  # sentences copied at a time
 
 
 def targets(block, chosen, eos):
-    """The chosen hypotheses of a block, each closed by EOS: (tokens, sizes, indices of the sentences that have one).
+    """The chosen hypotheses of a block, each closed by EOS: (tokens, sizes).
 
     Args: chosen: (sentences,) rank of the hypothesis to take, -1 for none.
     """
@@ -31,27 +31,32 @@ def targets(block, chosen, eos):
     for h in picked:
         pieces += [tokens[ends[h] - block.arrays["lengths"][h] : ends[h]], np.array([eos], tokens.dtype)]
     flat = np.concatenate(pieces) if pieces else np.zeros(0, tokens.dtype)
-    return flat, block.arrays["lengths"][picked] + 1, rows
+    return flat, block.arrays["lengths"][picked] + 1
 
 
-def build(folder, view, choose, store, gold, eos, facts):
-    """Writes the view `folder/view`, whole or not at all, and returns its manifest.
+def build(folder, view, choose, store, gold, eos, facts, sieve=None):
+    """Writes the view `folder/view`, whole or not at all, and returns its manifest; None where no sentence is left for it.
 
     Args:
         choose: Block -> (sentences,) rank of the hypothesis to take, -1 for none.
         store: Hypotheses; gold: databin.Split of the gold data, whose sources are copied as they are on disk.
         facts: what the manifest should also say (signature, version, ...).
+        sieve: (id of the first sentence, Block, chosen) -> chosen with -1 for what filters leave out, and it has
+        counts() of that, for the manifest; None: no filter.
     """
+    ranks = np.full(len(store), -1, np.int32)
+    for first, block in store.blocks():
+        chosen = choose(block)
+        ranks[first : first + len(block)] = sieve(first, block, chosen) if sieve else chosen
+    kept = np.flatnonzero(ranks >= 0)
+    if not len(kept):
+        return None
     with whole_folder(Path(folder) / view) as out:
         target_prefix = out / gold.prefix(gold.target_lang).name
-        has_target = np.zeros(len(store), bool)
         dtype = next((b.arrays["tokens"].dtype for _, b in store.blocks()), np.dtype(np.uint16))
         with databin.Writer(target_prefix, dtype) as writer:
             for first, block in store.blocks():
-                tokens, sizes, rows = targets(block, choose(block), eos)
-                writer.add(tokens, sizes)
-                has_target[rows + first] = True
-        kept = np.flatnonzero(has_target)
+                writer.add(*targets(block, ranks[first : first + len(block)], eos))
         if len(kept) == len(store):
             for file in gold.files(gold.source_lang):
                 shutil.copyfile(file, out / file.name)
@@ -71,6 +76,7 @@ def build(folder, view, choose, store, gold, eos, facts):
             "split": gold.name,
             "rows": len(kept),
             "left_out": len(store) - len(kept),
+            **({"filtered": sieve.counts()} if sieve else {}),
             "complete": True,
             "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(out.iterdir())},
         }

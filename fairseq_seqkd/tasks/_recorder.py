@@ -3,17 +3,15 @@
 import logging
 import time
 
-import numpy as np
 from fairseq.data.iterators import EpochBatchIterating
 
-from fairseq_seqkd import selection
-from fairseq_seqkd.corpus import views
 from fairseq_seqkd.corpus.databin import token_dtype
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.hypotheses import Block
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
+from fairseq_seqkd.scoring import Scorer
 from fairseq_seqkd.tasks._settings import uses_random_numbers
-from fairseq_seqkd.version import __version__
+from fairseq_seqkd.tasks._views import build_views, refuse_empty_views
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +29,12 @@ class Recorder(EpochBatchIterating):
         self.longest = settings["search"]["longest_source"]
         self.distilled = Distilled(cfg.distill_dir, settings, plan.parts)
         self.distilled.look()
-        self.engine, self.similarity, self.bpe, self.tokenizer = None, None, None, None
+        self.engine, self.scorer, self.bpe, self.tokenizer = None, None, None, None
+        self.has_gold, self.consensus = dataset.tgt is not None, settings["select"] == "mbr"
         if settings["similarity"]:
-            self.similarity = selection.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
+            metric = (str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
+            self.scorer = Scorer(metric, self.consensus, cfg.similarity_workers)
+        self.scores = []  # of the part at hand: (n-best lists, function that waits for their scores)
         self.found = {}  # sentence id -> n-best list, of the part at hand
         self.n = 0
         done = self.distilled.done()
@@ -42,7 +43,7 @@ class Recorder(EpochBatchIterating):
 
     def _announce(self, done):
         logger.info("%s: %d of %d parts are done | %s", self.distilled.folder, done, self.plan.parts, self.distilled.signature)
-        if self.similarity and self.settings["similarity"]["post_process"] and not self.cfg.common_eval.post_process:
+        if self.scorer and self.settings["similarity"]["post_process"] and not self.cfg.common_eval.post_process:
             logger.info(
                 "similarity: subwords are joined by --post-process %r, as the dictionary's symbols suggest",
                 self.settings["similarity"]["post_process"],
@@ -92,6 +93,12 @@ class Recorder(EpochBatchIterating):
         return self.plan.batches(part, self.dataset.src_sizes, self.longest)
 
     def __iter__(self):
+        try:
+            yield from self._decode()
+        finally:
+            self.close()
+
+    def _decode(self):
         progress = Progress(self.plan.sentences)
         for part in self.remaining:
             with self.distilled.claim(part) as mine:
@@ -131,72 +138,54 @@ class Recorder(EpochBatchIterating):
         nbests = self.engine.search(sample, **constraints)
         for sentence, nbest in zip(sample["id"].tolist(), nbests):
             self.found[sentence] = nbest
+        self._submit(sample["id"].tolist(), nbests)
         return nbests
 
     # From n-best lists to files.
 
-    def _block(self, first, last):
-        nbests = [self.found.get(sentence, []) for sentence in range(first, last)]
-        if self.similarity:
+    def _submit(self, sentences, nbests):
+        """Begins to score the lists of a batch."""
+        if not self.scorer:
+            return
+        if not self.scores:
             join = self.settings["similarity"]["post_process"]
-            output, reference = (
+            self.output, self.reference = (
                 Detokeniser(self.dataset.tgt_dict, join, self.bpe, self.tokenizer, unknown)
                 for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
             )
-            for sentence, nbest in zip(range(first, last), nbests):
-                scores = self.similarity([output(h.tokens) for h in nbest], reference(self.dataset.tgt[sentence]))
-                for hypothesis, score in zip(nbest, scores):
-                    hypothesis.similarity = score
-        return Block.from_lists(nbests, token_dtype(len(self.dataset.tgt_dict)), self.similarity is not None)
+        lists = [
+            ([self.output(h.tokens) for h in nbest], self.reference(self.dataset.tgt[sentence]) if self.has_gold else None)
+            for sentence, nbest in zip(sentences, nbests)
+        ]
+        self.scores.append((nbests, self.scorer.submit(lists)))
+
+    def _block(self, first, last):
+        for nbests, scores in self.scores:
+            for nbest, (similarity, consensus) in zip(nbests, scores()):
+                for i, hypothesis in enumerate(nbest):
+                    hypothesis.similarity = None if similarity is None else similarity[i]
+                    hypothesis.consensus = None if consensus is None else consensus[i]
+        self.scores = []
+        nbests = [self.found.get(sentence, []) for sentence in range(first, last)]
+        dtype = token_dtype(len(self.dataset.tgt_dict))
+        return Block.from_lists(nbests, dtype, with_similarity=self.has_gold, with_consensus=self.consensus)
+
+    def close(self):
+        """Ends the processes that score."""
+        if self.scorer:
+            self.scorer.close()
 
     def _finish(self):
         if self.distilled.complete:
             logger.info("%s is complete: nothing is left to decode", self.distilled.folder)
-        if not self.distilled.finish(self._build_views):
+        if not self.distilled.finish(lambda store: build_views(store, self.distilled, self.gold, self.dataset)):
             logger.info(
                 "%s: what is left is in the hands of other workers; the last one finishes it (run this again if it dies)",
                 self.distilled.folder,
             )
             return
         logger.info("%s is complete | %s", self.distilled.folder, self.distilled.signature)
-
-    def _build_views(self, store):
-        """Writes the views; returns the counts and lists for the manifest."""
-        facts = {
-            "version": __version__,
-            "signature": self.distilled.signature,
-            "source_lang": self.gold.source_lang,
-            "target_lang": self.gold.target_lang,
-        }
-        choosers = {views.SEQ_KD: selection.mode}
-        if store.has_similarity:
-            choosers[views.SEQ_INTER] = selection.nearest_to_gold
-        for name, choose in choosers.items():
-            view = views.build(self.distilled.folder, name, choose, store, self.gold, self.dataset.tgt_dict.eos(), facts)
-            logger.info("%s: %d sentences, %d left out", self.distilled.folder / name, view["rows"], view["left_out"])
-        listed = audit(store)
-        for reason, ids in listed.items():
-            if ids:
-                logger.warning("%d sentences: %s (listed in the manifest)", len(ids), reason.replace("_", " "))
-        return {"counts": {reason: len(ids) for reason, ids in listed.items()}, "listed": listed, "views": sorted(choosers)}
-
-
-def audit(store):
-    """{reason: ids of sentences} of what a user should know about; none of these is dropped except the first.
-
-    source_too_long: not decoded, in no view. empty: the teacher's mode is the empty sentence. hit_limit: the length
-    limit ended the mode, so it may be cut.
-    """
-    listed = {"source_too_long": [], "empty": [], "hit_limit": []}
-    for first, block in store.blocks():
-        start = np.concatenate([[0], np.cumsum(block.counts, dtype=np.int64)])[:-1]
-        has = block.counts > 0
-        modes = start[has]
-        ids = np.flatnonzero(has) + first
-        listed["source_too_long"] += (np.flatnonzero(~has) + first).tolist()
-        listed["empty"] += ids[block.arrays["lengths"][modes] == 0].tolist()
-        listed["hit_limit"] += ids[block.arrays["hit_limit"][modes] > 0].tolist()
-    return listed
+        refuse_empty_views(self.distilled.folder)
 
 
 class Progress:

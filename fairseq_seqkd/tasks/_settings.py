@@ -1,8 +1,9 @@
 """What decides the result of decoding, as the manifest keeps it; two runs with equal settings write the same bytes."""
 
+import torch
 from omegaconf import OmegaConf
 
-from fairseq_seqkd import compat, engines, selection
+from fairseq_seqkd import compat, engines, filters, selection
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import make_plan
 from fairseq_seqkd.corpus.text import joined_by
@@ -19,7 +20,7 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
     """
     limits = cfg.dataset
     # fairseq-generate fills in 12,000 tokens where no limit was given; that is slow on a CPU.
-    default = engines.default_tokens(str(cfg.engine), precision(cfg), cfg.generation.beam, device(cfg) != "cpu")
+    default = engines.default_tokens(str(cfg.engine), precision(cfg), cfg.generation.beam, uses_gpu(cfg))
     plan = make_plan(len(dataset), *batch_limits(limits, max_tokens, max_sentences), cfg.part_size, default)
     search = {k: v for k, v in OmegaConf.to_container(cfg.generation, resolve=True).items() if k not in WITHOUT_EFFECT}
     if not uses_random_numbers(search):
@@ -54,8 +55,16 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
             "device": device(cfg),
             "threads": 1,
         },
-        "similarity": similarity_settings(cfg, dataset) if has_target else None,
+        "similarity": similarity_settings(cfg, dataset) if has_target or str(cfg.select) == "mbr" else None,
+        "select": str(cfg.select),
+        "filters": filter_settings(cfg),
     }, plan
+
+
+def filter_settings(cfg):
+    """{name: value} of the filters that are on."""
+    values = {name: getattr(cfg, f"filter_{name}") for name in filters.NAMES}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
 def batch_limits(limits, max_tokens, max_sentences):
@@ -68,15 +77,19 @@ def uses_random_numbers(search):
     return bool(search.get("sampling") or search.get("retain_dropout"))
 
 
-def device(cfg):
-    import torch
+def uses_gpu(cfg):
+    return torch.cuda.is_available() and not cfg.common.cpu
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() and not cfg.common.cpu else "cpu"
+
+def device(cfg):
+    return torch.cuda.get_device_name() if uses_gpu(cfg) else "cpu"
 
 
 def precision(cfg):
     """The type of the teacher's numbers, as --compute-type or fairseq's --fp16 says."""
-    return cfg.compute_type and str(cfg.compute_type) or ("float16" if cfg.common.fp16 else "float32")
+    if cfg.compute_type is not None:
+        return str(cfg.compute_type)
+    return "float16" if cfg.common.fp16 else "float32"
 
 
 def post_process(cfg):

@@ -10,64 +10,22 @@ by part, and what the search finds is recorded as token ids instead of being pri
 import os
 import shutil
 import signal
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
 
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
-from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from omegaconf import II
+from fairseq.tasks.translation import TranslationTask
 
-from fairseq_seqkd import engines, languages, selection, teachers
+from fairseq_seqkd import engines, languages, scoring, teachers
 from fairseq_seqkd.corpus.databin import Split
-from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine, check_installed
+from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
-from fairseq_seqkd.engines.options import check_for_ctranslate2
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.tasks._options import TeacherDecodingConfig, check_options
 from fairseq_seqkd.tasks._recorder import Recorder
-from fairseq_seqkd.tasks._settings import decoding_settings, precision
-
-
-@dataclass
-class TeacherDecodingConfig(TranslationConfig):
-    distill_dir: Optional[str] = field(
-        default=None, metadata={"help": "directory for the n-best lists and the data-bins seq_kd/ and seq_inter/"}
-    )
-    engine: ChoiceEnum(engines.NAMES) = field(
-        default=engines.FAIRSEQ,
-        metadata={"help": "what runs the search: fairseq (any model), or ctranslate2 (one Transformer, several times faster)"},
-    )
-    compute_type: Optional[ChoiceEnum(engines.COMPUTE_TYPES)] = field(
-        default=None, metadata={"help": "type of the numbers that engine ctranslate2 computes with (default: float32)"}
-    )
-    similarity: ChoiceEnum(selection.METRICS) = field(
-        default="bleu", metadata={"help": "similarity to gold by which seq_inter chooses from the n-best list"}
-    )
-    similarity_tokenizer: Optional[str] = field(
-        default=None, metadata={"help": "sacrebleu's tokenizer for --similarity bleu (default: by the target language)"}
-    )
-    part_size: int = field(
-        default=0,
-        metadata={"help": "sentences that are committed at a time (default: 1/64 of the split, but 1024 to 4096)"},
-    )
-    teacher_source_lang: Optional[str] = field(
-        default=None, metadata={"help": "a multilingual teacher's name for the source language (default: --source-lang)"}
-    )
-    teacher_target_lang: Optional[str] = field(
-        default=None, metadata={"help": "a multilingual teacher's name for the target language (default: --target-lang)"}
-    )
-    # What fairseq-generate was told elsewhere, read by interpolation; these declare no options.
-    generation: Any = II("generation")
-    common_eval: Any = II("common_eval")
-    common: Any = II("common")
-    dataset: Any = II("dataset")
-    distributed_training: Any = II("distributed_training")
-    bpe_config: Any = II("bpe")
-    tokenizer_config: Any = II("tokenizer")
+from fairseq_seqkd.tasks._settings import decoding_settings, precision, uses_gpu
 
 
 @register_task("teacher_decoding", dataclass=TeacherDecodingConfig)
@@ -125,7 +83,12 @@ class TeacherDecodingTask(TranslationTask):
     def _engine(self, models, generator):
         """What runs the search, compared with the teacher where it is not fairseq itself."""
         if self.cfg.engine == engines.FAIRSEQ:
-            return FairseqEngine(generator, models, self.cfg.generation.nbest, self.tgt_dict.eos())
+            engine = FairseqEngine(generator, models, self.cfg.generation.nbest, self.tgt_dict.eos())
+        else:
+            engine = self._ctranslate2(models)
+        return languages.MultilingualEngine(engine, self.languages) if self.languages else engine
+
+    def _ctranslate2(self, models):
         on_gpu = uses_gpu(self.cfg)
         engine = CTranslate2Engine(
             models,
@@ -139,12 +102,8 @@ class TeacherDecodingTask(TranslationTask):
         )
         dataset = self.dataset(self.cfg.dataset.gen_subset)
         sample = self.recorder.sample(teachers.readable(teachers.Teacher(models), dataset, teachers.PROBE_BATCH))
-        engine.verify(sample, **self.begin(sample))
+        engine.verify(sample, **(self.languages.forced(sample) if self.languages else {}))
         return engine
-
-    def begin(self, sample, prefix_tokens=None):
-        """How the search of a batch begins: with the language token of a multilingual teacher."""
-        return self.languages.forced(sample) if self.languages else {"prefix_tokens": prefix_tokens}
 
     def build_bpe(self, args):
         bpe = super().build_bpe(args)
@@ -158,60 +117,13 @@ class TeacherDecodingTask(TranslationTask):
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """Searches and records a batch, then empties it, so that fairseq-generate makes no text of it."""
-        nbests = self.recorder.search(sample, constraints=constraints, **self.begin(sample, prefix_tokens))
-        if self.languages:
-            self.languages.remove_forced(nbests)  # from the very lists that the recorder keeps
+        try:
+            nbests = self.recorder.search(sample, prefix_tokens=prefix_tokens, constraints=constraints)
+        except BaseException:
+            self.recorder.close()
+            raise
         sample["id"] = sample["id"][:0]
         return [[{"tokens": nbest[0].tokens}] for nbest in nbests if nbest]  # fairseq-generate counts them
-
-
-def check_options(cfg):
-    """Refuses contradictions among options with a sentence each, before the teacher is loaded."""
-    search, data = cfg.generation, utils.split_paths(cfg.data or "")
-    if not cfg.distill_dir:
-        raise Refusal("--distill-dir is missing: it says where the teacher's translations go")
-    if search.nbest < 1 or search.beam < 1:
-        raise Refusal(f"--nbest {search.nbest} and --beam {search.beam} must be at least 1")
-    if search.nbest > search.beam:
-        raise Refusal(f"--nbest {search.nbest} asks for more hypotheses than --beam {search.beam} finds; raise --beam")
-    if len(data) != 1:
-        raise Refusal("name one data directory: fairseq-generate reads the first of several only; decode them in turn")
-    if not Path(data[0]).is_dir():
-        raise Refusal(f"the data directory {data[0]} does not exist")
-    if search.score_reference:
-        raise Refusal("--score-reference scores targets that are given; this task searches for new ones")
-    if search.replace_unk is not None:
-        raise Refusal("--replace-unk makes words that are in no dictionary; pseudo-targets are made of the dictionary's ids")
-    if search.constraints is not None:
-        raise Refusal("--constraints needs constraints in the source text, which a binarised split has not")
-    if cfg.truncate_source or cfg.num_batch_buckets:
-        raise Refusal("--truncate-source and --num-batch-buckets change the sources; a student is trained on them as they are")
-    check_engine(cfg)
-    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
-        raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
-    check_tokenizer(str(cfg.similarity), cfg.similarity_tokenizer)
-    if cfg.part_size < 0:
-        raise Refusal(f"--part-size is {cfg.part_size}, it must be a number of sentences")
-    if not (search.temperature > 0):
-        raise Refusal(f"--temperature is {search.temperature}, it must be positive")
-
-
-def check_engine(cfg):
-    """Refuses an engine that cannot do what the other options ask for."""
-    if cfg.engine == engines.FAIRSEQ:
-        if cfg.compute_type is not None:
-            raise Refusal("--compute-type is for --engine ctranslate2; fairseq computes in float32, or on a GPU with --fp16")
-        return
-    if cfg.common.fp16:
-        raise Refusal("--fp16 is for --engine fairseq; with ctranslate2 say --compute-type float16")
-    if len(utils.split_paths(cfg.common_eval.path)) > 1:
-        raise Refusal("engine ctranslate2 searches with one model, not with an ensemble; use --engine fairseq")
-    check_for_ctranslate2(cfg.generation)
-    check_installed(precision(cfg), uses_gpu(cfg))
-
-
-def uses_gpu(cfg):
-    return torch.cuda.is_available() and not cfg.common.cpu
 
 
 def multilingual(cfg):
@@ -232,25 +144,13 @@ def multilingual(cfg):
     return found
 
 
-def check_tokenizer(similarity, tokenizer):
-    """Refuses a tokenizer that sacrebleu does not have, and one for a metric that takes none."""
-    from sacrebleu.metrics import BLEU
-
-    if tokenizer is None:
-        return
-    if similarity != "bleu":
-        raise Refusal(f"--similarity-tokenizer is for --similarity bleu; {similarity} takes none")
-    if tokenizer not in BLEU.TOKENIZERS:
-        raise Refusal(f"--similarity-tokenizer {tokenizer} is none of sacrebleu's: {', '.join(sorted(BLEU.TOKENIZERS))}")
-
-
 def check_disk_space(folder, dataset, nbest):
     """Refuses to begin when the disk cannot hold the result, by a careful estimate (parts and store exist side by side)."""
     existing = Path(folder).absolute()
     while not existing.exists():
         existing = existing.parent
     source_tokens = int(np.asarray(dataset.src_sizes).sum(dtype=np.int64))
-    per_hypothesis = 4 * source_tokens / max(len(dataset), 1) + 17
+    per_hypothesis = 4 * source_tokens / max(len(dataset), 1) + 21
     needed = int(2 * nbest * len(dataset) * per_hypothesis + 2 * (4 * 2 * source_tokens + 24 * len(dataset)))
     needed -= sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
     free = shutil.disk_usage(existing).free
@@ -284,6 +184,7 @@ def stop_cleanly_on_interrupt():
 
     def stop(signum, frame):
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        scoring.stop_workers()
         print("fairseq_seqkd: interrupted; finished parts are safe, run the same command again to continue", flush=True)
         raise SystemExit(130)
 

@@ -1,0 +1,163 @@
+"""The options of `teacher_decoding`, declared once, and what is refused of them before anything is loaded."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from fairseq import utils
+from fairseq.dataclass import ChoiceEnum
+from fairseq.tasks.translation import TranslationConfig
+from omegaconf import II
+
+from fairseq_seqkd import engines, selection
+from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+from fairseq_seqkd.engines.options import check_for_ctranslate2
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.tasks._settings import precision, uses_gpu
+
+
+@dataclass
+class TeacherDecodingConfig(TranslationConfig):
+    distill_dir: Optional[str] = field(
+        default=None, metadata={"help": "directory for the n-best lists and the data-bins seq_kd/ and seq_inter/"}
+    )
+    engine: ChoiceEnum(engines.NAMES) = field(
+        default=engines.FAIRSEQ,
+        metadata={"help": "what runs the search: fairseq (any model), or ctranslate2 (one Transformer, several times faster)"},
+    )
+    compute_type: Optional[ChoiceEnum(engines.COMPUTE_TYPES)] = field(
+        default=None, metadata={"help": "type of the numbers that engine ctranslate2 computes with (default: float32)"}
+    )
+    similarity: ChoiceEnum(selection.METRICS) = field(
+        default="bleu", metadata={"help": "similarity to gold by which seq_inter chooses from the n-best list, and --select mbr"}
+    )
+    similarity_tokenizer: Optional[str] = field(
+        default=None, metadata={"help": "sacrebleu's tokenizer for --similarity bleu (default: by the target language)"}
+    )
+    similarity_workers: int = field(
+        default=0,
+        metadata={"help": "processes that compute similarity while the search goes on (0: this one); changes no result"},
+    )
+    select: ChoiceEnum(selection.SELECTIONS) = field(
+        default="mode",
+        metadata={
+            "help": "what seq_kd takes from the n-best list: the teacher's favourite (mode), or the hypothesis most similar "
+            "to the others by --similarity (mbr), which costs n * (n - 1) similarities a sentence for n different "
+            "hypotheses: little by bleu, many times as much by chrf and ter; see --similarity-workers"
+        },
+    )
+    filter_length_ratio: Optional[float] = field(
+        default=None,
+        metadata={"help": "leave out of a view what has more than so many times as many tokens on one side as on the other"},
+    )
+    filter_copy: Optional[float] = field(
+        default=None,
+        metadata={"help": "leave out targets that share at least this part of their tokens (above 0, up to 1) with the source"},
+    )
+    filter_repeats: Optional[int] = field(
+        default=None,
+        metadata={"help": "leave out targets in which 1 to 4 tokens stand so many times (2 or more) in immediate succession"},
+    )
+    filter_score: Optional[float] = field(
+        default=None,
+        metadata={"help": "leave out targets whose log-probability per token, EOS counted, is below so many nats, as -2.5"},
+    )
+    filter_empty: bool = field(default=False, metadata={"help": "leave out empty targets"})
+    part_size: int = field(
+        default=0,
+        metadata={"help": "sentences that are committed at a time (default: 1/64 of the split, but 1024 to 4096)"},
+    )
+    teacher_source_lang: Optional[str] = field(
+        default=None, metadata={"help": "a multilingual teacher's name for the source language (default: --source-lang)"}
+    )
+    teacher_target_lang: Optional[str] = field(
+        default=None, metadata={"help": "a multilingual teacher's name for the target language (default: --target-lang)"}
+    )
+    # What fairseq-generate was told elsewhere, read by interpolation; these declare no options.
+    generation: Any = II("generation")
+    common_eval: Any = II("common_eval")
+    common: Any = II("common")
+    dataset: Any = II("dataset")
+    distributed_training: Any = II("distributed_training")
+    bpe_config: Any = II("bpe")
+    tokenizer_config: Any = II("tokenizer")
+
+
+def check_options(cfg):
+    """Refuses contradictions among options with a sentence each, before the teacher is loaded."""
+    search, data = cfg.generation, utils.split_paths(cfg.data or "")
+    if not cfg.distill_dir:
+        raise Refusal("--distill-dir is missing: it says where the teacher's translations go")
+    if search.nbest < 1 or search.beam < 1:
+        raise Refusal(f"--nbest {search.nbest} and --beam {search.beam} must be at least 1")
+    if search.nbest > search.beam:
+        raise Refusal(f"--nbest {search.nbest} asks for more hypotheses than --beam {search.beam} finds; raise --beam")
+    if len(data) != 1:
+        raise Refusal("name one data directory: fairseq-generate reads the first of several only; decode them in turn")
+    if not Path(data[0]).is_dir():
+        raise Refusal(f"the data directory {data[0]} does not exist")
+    if search.score_reference:
+        raise Refusal("--score-reference scores targets that are given; this task searches for new ones")
+    if search.replace_unk is not None:
+        raise Refusal("--replace-unk makes words that are in no dictionary; pseudo-targets are made of the dictionary's ids")
+    if search.constraints is not None:
+        raise Refusal("--constraints needs constraints in the source text, which a binarised split has not")
+    if cfg.truncate_source or cfg.num_batch_buckets:
+        raise Refusal("--truncate-source and --num-batch-buckets change the sources; a student is trained on them as they are")
+    check_engine(cfg)
+    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
+        raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
+    check_tokenizer(str(cfg.similarity), cfg.similarity_tokenizer)
+    if cfg.similarity_workers < 0:
+        raise Refusal(f"--similarity-workers is {cfg.similarity_workers}, it must be a number of processes, or 0")
+    if str(cfg.select) == "mbr" and search.nbest < 2:
+        raise Refusal("--select mbr compares the hypotheses of a list with each other: --nbest must be at least 2")
+    check_filters(cfg)
+    if cfg.part_size < 0:
+        raise Refusal(f"--part-size is {cfg.part_size}, it must be a number of sentences")
+    if not (search.temperature > 0):
+        raise Refusal(f"--temperature is {search.temperature}, it must be positive")
+
+
+def check_engine(cfg):
+    """Refuses an engine that cannot do what the other options ask for."""
+    if cfg.engine == engines.FAIRSEQ:
+        if cfg.compute_type is not None:
+            raise Refusal("--compute-type is for --engine ctranslate2; fairseq computes in float32, or on a GPU with --fp16")
+        return
+    if cfg.common.fp16:
+        raise Refusal("--fp16 is for --engine fairseq; with ctranslate2 say --compute-type float16")
+    if len(utils.split_paths(cfg.common_eval.path)) > 1:
+        raise Refusal("engine ctranslate2 searches with one model, not with an ensemble; use --engine fairseq")
+    check_for_ctranslate2(cfg.generation)
+    check_installed(precision(cfg), uses_gpu(cfg))
+
+
+
+
+def check_filters(cfg):
+    """Refuses limits that would leave out everything or nothing, or that are no numbers."""
+    sound = {
+        "length_ratio": ("a number above 1", lambda value: 1 < value < math.inf),
+        "copy": ("a share above 0 and up to 1", lambda value: 0 < value <= 1),
+        "repeats": ("2 or more", lambda value: value >= 2),
+        "score": ("a log-probability below 0, such as -2.5", lambda value: -math.inf < value < 0),
+    }
+    for name, (wanted, test) in sound.items():
+        value = getattr(cfg, f"filter_{name}")
+        if value is not None and not test(value):
+            raise Refusal(f"--filter-{name.replace('_', '-')} is {value}, it must be {wanted}")
+
+
+def check_tokenizer(similarity, tokenizer):
+    """Refuses a tokenizer that sacrebleu does not have, and one for a metric that takes none."""
+    from sacrebleu.metrics import BLEU
+
+    if tokenizer is None:
+        return
+    if similarity != "bleu":
+        raise Refusal(f"--similarity-tokenizer is for --similarity bleu; {similarity} takes none")
+    if tokenizer not in BLEU.TOKENIZERS:
+        raise Refusal(f"--similarity-tokenizer {tokenizer} is none of sacrebleu's: {', '.join(sorted(BLEU.TOKENIZERS))}")

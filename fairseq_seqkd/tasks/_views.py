@@ -1,0 +1,118 @@
+"""The views of a finished decode: which hypothesis each takes, which sentences filters leave out, and what is said of it."""
+
+import logging
+
+import numpy as np
+
+from fairseq_seqkd import filters, selection
+from fairseq_seqkd.corpus import manifest, views
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.version import __version__
+
+logger = logging.getLogger(__name__)
+
+FAVOURITE = {"mode": selection.mode, "mbr": selection.consensus}
+
+
+def build_views(store, distilled, gold, dataset):
+    """Writes the views of a decode; returns the counts and lists for the manifest of the directory.
+
+    A view in which nothing would be left is not written, since fairseq cannot map a split without a token.
+    Args: store: Hypotheses; distilled: Distilled; gold: databin.Split; dataset: fairseq's dataset of that split.
+    """
+    settings = distilled.settings
+    facts = {
+        "version": __version__,
+        "signature": distilled.signature,
+        "source_lang": gold.source_lang,
+        "target_lang": gold.target_lang,
+    }
+    choosers = {views.SEQ_KD: FAVOURITE[settings["select"]]}
+    if store.has_similarity:
+        choosers[views.SEQ_INTER] = selection.nearest_to_gold
+    built, filtered = [], {}
+    for name, choose in choosers.items():
+        sieve = Sieve(settings["filters"], gold, dataset) if settings["filters"] else None
+        more = {"select": settings["select"]} if name == views.SEQ_KD else {}
+        view = views.build(distilled.folder, name, choose, store, gold, dataset.tgt_dict.eos(), {**facts, **more}, sieve)
+        if sieve:
+            filtered[name] = sieve.audit()
+            for rule, count in filtered[name]["counts"].items():
+                value = settings["filters"][rule]
+                logger.info("%s: %d sentences fail %s", distilled.folder / name, count, option(rule, value))
+        if view:
+            built.append(name)
+            logger.info("%s: %d sentences, %d left out", distilled.folder / name, view["rows"], view["left_out"])
+    listed = audit(store, choosers[views.SEQ_KD])
+    for reason, ids in listed.items():
+        if len(ids):
+            logger.warning("%d sentences: %s (listed in the manifest)", len(ids), reason.replace("_", " "))
+    counts = {reason: len(ids) for reason, ids in listed.items()}
+    return {"counts": counts, "listed": listed, "views": sorted(built), **({"filtered": filtered} if filtered else {})}
+
+
+def refuse_empty_views(folder):
+    """Says of a finished directory which view is not there because no sentence was left for it."""
+    content = manifest.read(folder)
+    wanted = [views.SEQ_KD] + ([views.SEQ_INTER] if content["settings"]["data"]["target_sha256"] else [])
+    empty = [name for name in wanted if name not in content["views"]]
+    if not empty:
+        return
+    filtered = content.get("filtered", {}).get(empty[0], {}).get("counts", {})
+    why = [f"{count} fail {option(rule, content['settings']['filters'][rule])}" for rule, count in sorted(filtered.items())]
+    if content["counts"]["source_too_long"]:
+        why.append(f"{content['counts']['source_too_long']} have a source that is too long")
+    raise Refusal(
+        f"{folder} has its hypotheses, but no view {' and '.join(empty)}: of {content['sentences']} sentences none was left "
+        f"({', '.join(why)}); decode into another directory with other limits"
+    )
+
+
+def option(rule, value):
+    """A filter as its option is written: "--filter-length-ratio 2.0"."""
+    return f"--filter-{rule.replace('_', '-')}" + ("" if value is True else f" {value}")
+
+
+class Sieve:
+    """Takes from a view the sentences that fail a filter, and remembers which, four bytes for each."""
+
+    def __init__(self, settings, gold, dataset):
+        self.settings, self.sources = settings, gold.read(gold.source_lang)
+        self.eos = dataset.src_dict.eos()
+        self.same = filters.same_symbols(dataset.src_dict, dataset.tgt_dict)
+        self.failed = {rule: [] for rule in settings}
+
+    def __call__(self, first, block, chosen):
+        """The ranks `chosen` with -1 for sentences that fail. Args: first: id of the block's first sentence."""
+        sources = (np.asarray(self.sources[int(row) + first]) for row in np.flatnonzero(chosen >= 0))
+        source = filters.Ragged.of([ids[:-1] if len(ids) and ids[-1] == self.eos else ids for ids in sources])
+        failures = filters.failures(self.settings, block, chosen, source, self.same)
+        for rule, failed in failures.items():
+            self.failed[rule].append((np.flatnonzero(failed) + first).astype(np.uint32))
+        return np.where(np.logical_or.reduce(list(failures.values())), -1, chosen)
+
+    def counts(self):
+        return {rule: sum(map(len, failed)) for rule, failed in self.failed.items()}
+
+    def audit(self):
+        """For the manifest: how many sentences fail each filter, and which; one that fails several is in each list."""
+        empty = [np.zeros(0, np.uint32)]
+        return {"counts": self.counts(), "listed": {rule: np.concatenate(empty + ids) for rule, ids in self.failed.items()}}
+
+
+def audit(store, choose=selection.mode):
+    """{reason: ids of sentences} of what a user should know about; none of these is dropped except the first.
+
+    source_too_long: not decoded, in no view. empty: the hypothesis that seq_kd takes (by `choose`) is the empty sentence.
+    hit_limit: the length limit ended that hypothesis, so it may be cut.
+    """
+    listed = {"source_too_long": [], "empty": [], "hit_limit": []}
+    for first, block in store.blocks():
+        chosen = choose(block)
+        has = chosen >= 0
+        picked = (np.cumsum(block.counts, dtype=np.int64) - block.counts + chosen)[has]
+        ids = (np.flatnonzero(has) + first).astype(np.uint32)
+        listed["source_too_long"].append((np.flatnonzero(~has) + first).astype(np.uint32))
+        listed["empty"].append(ids[block.arrays["lengths"][picked] == 0])
+        listed["hit_limit"].append(ids[block.arrays["hit_limit"][picked] > 0])
+    return {reason: np.concatenate([np.zeros(0, np.uint32), *ids]) for reason, ids in listed.items()}

@@ -1,0 +1,95 @@
+"""Scores from worker processes: the same as without, and no process that outlives its purpose."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import helpers
+import numpy as np
+import pytest
+
+from fairseq_seqkd import scoring
+from fairseq_seqkd.errors import Refusal
+
+METRIC = ("bleu", "en", None)
+LISTS = [(["the cat sat", "a cat sat", "the cat sat"], "the cat sits"), (["x", "y z"], "y"), ([], "y"), (["x y"], None)]
+
+
+def plain(scores):
+    return [[None if values is None else values.tolist() for values in found] for found in scores]
+
+
+@pytest.fixture
+def workers():
+    scorer = scoring.Scorer(METRIC, consensus=True, workers=2)
+    yield scorer
+    scorer.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_give_the_same_scores_in_the_same_order(workers):
+    here = scoring.Scorer(METRIC, consensus=True)
+    batches = [LISTS[i:] + LISTS[:i] for i in range(4)] * 3
+    waiting = [workers.submit(batch) for batch in batches]
+    assert [plain(scores()) for scores in waiting] == [plain(here.submit(batch)()) for batch in batches]
+    similarity, consensus = here.submit(LISTS)()[3]
+    assert similarity is None and consensus.tolist() == [0.0]
+
+
+def test_a_worker_that_dies_is_one_sentence(workers):
+    workers.submit(LISTS)()
+    waiting = workers.submit([(["a b c d " * 40 + str(i) for i in range(150)], "a")] * 50)
+    for process in multiprocessing.active_children():
+        process.kill()
+    with pytest.raises(Refusal, match="has died.*fewer --similarity-workers"):
+        waiting()
+    with pytest.raises(Refusal, match="has died"):
+        workers.submit(LISTS)
+
+
+def test_workers_end_with_their_parent_however_it_ends():
+    program = (
+        "import multiprocessing, os, time; from fairseq_seqkd import scoring\n"
+        f"scorer = scoring.Scorer({METRIC!r}, workers=2)\n"
+        "[scores() for scores in [scorer.submit([(['a b'], 'a')]) for _ in range(8)]]\n"
+        "print(*(p.pid for p in multiprocessing.active_children()), flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=helpers.ROOT) as parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert pids
+    wait_until(lambda: not any(map(alive, pids)))
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = f"/proc/{pid}/stat"
+    if os.path.exists(stat):  # noqa: PTH110
+        with open(stat) as file:  # noqa: PTH123
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"  # dead, but its new parent has not looked yet
+    return True
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_workers_load_neither_fairseq_nor_torch():
+    program = (
+        "import fairseq_seqkd.scoring, sys\n"
+        "assert not {'torch', 'fairseq'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=helpers.ROOT)
+
+
+def test_scores_are_float32():
+    similarity, consensus = scoring.Scorer(METRIC, consensus=True).submit(LISTS)()[0]
+    assert similarity.dtype == consensus.dtype == np.float32
