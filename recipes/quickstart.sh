@@ -8,7 +8,7 @@
 #   --src FILE --tgt FILE   your own parallel text instead, a sentence a line; --pair then names its languages
 #   --seeds LIST     seeds of the students, such as 1,2,3 (default: 1); the report gives mean and deviation
 #   --vocabulary N   SentencePiece BPE pieces for both languages together (default: 2000)
-#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 5400, 3600, 900)
+#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 3600, 3600, 900)
 #   --beam K         beam of the teacher, whose whole K-best list is kept for Seq-Inter (default: 10)
 #   --split NAME     what the report is about: test (default), or valid, on which the settings were tuned
 #   --jobs N         trainings side by side, one thread each (default: 2)
@@ -23,7 +23,7 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 . "$ROOT/recipes/lib.sh"
 
 WORK=quickstart PAIR=de-en SRC_FILE='' TGT_FILE='' SEEDS=1 SPLIT=test VOCABULARY=2000 BEAM=10 LENPEN=1.5 JOBS=2
-TEACHER_UPDATES=5400 STUDENT_UPDATES=3600 TUNING_UPDATES=900
+TEACHER_UPDATES=3600 STUDENT_UPDATES=3600 TUNING_UPDATES=900
 
 while [ $# -gt 0 ]; do
     case "$1" in -h | --help) usage; exit ;; esac
@@ -156,7 +156,7 @@ layers() { # layers on each side, dimensions, feed-forward, heads
 
 do_teacher() {
     # shellcheck disable=SC2046
-    train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 --warmup-updates 300 --criterion cross_entropy --dropout 0.35 --seed 1 \
+    train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 --warmup-updates 300 --criterion cross_entropy --dropout 0.3 --seed 1 \
         $(layers 2 192 512 4)
 }
 

@@ -62,6 +62,9 @@ class Distilled:
                     manifest.write(self.folder, self._manifest(complete=False))
                 if not self.complete:
                     self.parts_folder.mkdir(exist_ok=True)
+                for part in sorted(self.damaged()):
+                    logger.warning("%s is damaged: it is removed, and decoded again", self.path(part))
+                    self.path(part).unlink(missing_ok=True)
         except OSError as error:
             raise Refusal(f"--distill-dir {self.folder} cannot be used: {error.strerror or error}") from None
 
@@ -111,6 +114,12 @@ class Distilled:
         if self.complete:
             return set(range(self.parts))
         return {int(file.stem) for file in self.parts_folder.glob("*.part") if file.stem.isdigit()}
+
+    def damaged(self):
+        """The parts that are committed but cut short, as a failing disk leaves them: their work is to be done again."""
+        if self.complete:
+            return set()
+        return {part for part in self.done() if not hypotheses.is_whole(self.path(part))}
 
     @contextlib.contextmanager
     def claim(self, part):

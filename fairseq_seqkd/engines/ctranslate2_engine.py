@@ -5,8 +5,8 @@ Its results are fairseq's, with these differences between the two made good:
     forbidden at first, and the rare sentences that got an empty hypothesis are searched again;
   * at the length limit CTranslate2 stops, where fairseq closes the hypothesis with EOS. So it may go one token further;
     what is not closed by then is cut to the limit, flagged, and scored with its EOS;
-  * wherever something shifts its scores (min-len, no-repeat-ngram, no unknown words, sampling, a language token), the
-    hypotheses are scored again without it, and ranked by that.
+  * wherever something shifts its scores (min-len, no unknown words, sampling, a language token), the hypotheses are
+    scored again without it, and ranked by that.
 So a log-probability is always the model's own, as fairseq's forward pass gives it.
 """
 
@@ -64,9 +64,7 @@ class CTranslate2Engine:
         self.positions = min(self.model.max_positions()[1], 10**6) - 1
         self.suppressed = [[self.target_names[target_dictionary.index(symbol)]] for symbol in suppressed]
         # Where a constraint shifts CTranslate2's scores.
-        self.rescore = bool(
-            search.min_len > 1 or search.no_repeat_ngram_size > 0 or search.unkpen == math.inf or search.sampling or suppressed
-        )
+        self.rescore = bool(search.min_len > 1 or search.unkpen == math.inf or search.sampling or suppressed)
         self.files = ctranslate2_model.convert(self.model, source_dictionary, target_dictionary)
         self.translator = None
 
@@ -158,7 +156,6 @@ class CTranslate2Engine:
             num_hypotheses=options.beam,  # the whole beam, so that an empty hypothesis is seen
             max_decoding_length=limit + 1,
             min_decoding_length=shortest,
-            no_repeat_ngram_size=options.no_repeat_ngram_size,
             disable_unk=options.unkpen == math.inf,
             return_scores=True,
             return_end_token=True,

@@ -16,9 +16,10 @@ WITHOUT_EFFECT = {
     "eos_token", "_name",
 }  # fmt: skip
 
+# CTranslate2 also forbids repeated n-grams, but before the softmax, and so often finds another best hypothesis: not here.
 HONOURED = {
-    "beam", "nbest", "lenpen", "unnormalized", "max_len_a", "max_len_b", "min_len", "no_repeat_ngram_size", "unkpen",
-    "sampling", "sampling_topk", "sampling_topp", "temperature",
+    "beam", "nbest", "lenpen", "unnormalized", "max_len_a", "max_len_b", "min_len", "unkpen", "sampling", "sampling_topk",
+    "sampling_topp", "temperature",
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ class Recorder(EpochBatchIterating):
         self.scores = []  # of the part at hand: (n-best lists, function that waits for their scores)
         self.found = {}  # sentence id -> n-best list, of the part at hand
         self.n = 0
-        done = self.distilled.done()
+        done = self.distilled.done() - self.distilled.damaged()
         self.remaining = [part for part in self._order() if part not in done]
         self._announce(len(done))
 

@@ -1,0 +1,297 @@
+"""Engines: CTranslate2's search against fairseq's, fairseq's own without its wastes, and what is refused by name."""
+
+import copy
+import math
+import sys
+from dataclasses import fields
+
+import helpers
+import numpy as np
+import pytest
+import torch
+from fairseq import checkpoint_utils
+from fairseq.dataclass.configs import GenerationConfig
+
+from fairseq_seqkd import compat, engines
+from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.hypotheses import Hypotheses
+from fairseq_seqkd.engines import options
+from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
+from fairseq_seqkd.errors import Refusal
+
+ctranslate2 = pytest.importorskip("ctranslate2")
+from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine, check_installed  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny, teacher):
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(teacher)], arg_overrides={"data": str(tiny)})
+    models[0].eval()
+    task.load_dataset("train")
+    return models, task
+
+
+def search_options(**more):
+    return GenerationConfig(**{"beam": 4, "nbest": 4, "max_len_b": 30, **more})
+
+
+def engine(name, models, task, **more):
+    how = search_options(**more)
+    if name == "fairseq":
+        models = [copy.deepcopy(model) for model in models]  # the engine changes how its attention caches
+        return FairseqEngine(task.build_generator(models, how), models, how.nbest, task.target_dictionary.eos())
+    made = CTranslate2Engine(models, task.source_dictionary, task.target_dictionary, how, "float32")
+    made.open(seed=1)
+    return made
+
+
+def sample(task, ids):
+    dataset = task.dataset("train")
+    return dataset.collater([dataset[i] for i in ids])
+
+
+def plain(nbest):
+    return [(h.tokens.tolist(), h.hit_limit) for h in nbest]
+
+
+# CTranslate2 against fairseq.
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"beam": 1, "nbest": 1},
+        {"lenpen": 0.4},
+        {"unnormalized": True},
+        {"max_len_a": 0.8, "max_len_b": 1},
+        {"min_len": 0},
+        {"nbest": 2},
+    ],
+    ids=str,
+)
+def test_ctranslate2_finds_what_fairseq_finds(loaded, more):
+    models, task = loaded
+    batch = sample(task, range(40))
+    theirs, ours = (engine(name, models, task, **more).search(batch) for name in engines.NAMES)
+    assert all(len(a) == len(b) or any(h.hit_limit for h in a) for a, b in zip(ours, theirs))  # cut ones may become equal
+    assert sum(plain(a)[0] == plain(b)[0] for a, b in zip(ours, theirs)) >= 39  # equal scores may change places
+    same = 0
+    for a, b in zip(ours, theirs):
+        known = {tuple(h.tokens.tolist()): h for h in b}
+        for h in a:
+            twin = known.get(tuple(h.tokens.tolist()))
+            if twin:
+                same += 1
+                assert h.log_prob == pytest.approx(twin.log_prob, abs=1e-4)
+                assert h.score == pytest.approx(twin.score, abs=1e-4)
+                assert h.hit_limit == twin.hit_limit
+    assert same > 0.7 * sum(map(len, ours))  # the lowest ranks differ
+
+
+def test_where_the_empty_hypothesis_is_likely_it_is_forbidden_as_in_fairseq(loaded):
+    """A teacher that closes its sentences too early: fairseq takes away the empty one after the softmax."""
+    models, task = loaded
+    eager = copy.deepcopy(models[0])
+    eos, batch = task.target_dictionary.eos(), sample(task, range(30))
+    with torch.no_grad():
+        eager.decoder.output_projection.weight[eos] *= 2.5
+    theirs, free = (engine("fairseq", [eager], task, min_len=n).search(batch) for n in (1, 0))
+    ours = engine("ctranslate2", [eager], task, min_len=1).search(batch)
+    assert any(len(h.tokens) == 0 for row in free for h in row)  # or the test would test nothing
+    assert all(len(h.tokens) for row in ours for h in row)
+    assert [plain(row)[0] for row in ours] == [plain(row)[0] for row in theirs]
+    for a, b in zip(ours, theirs):
+        assert a[0].log_prob == pytest.approx(b[0].log_prob, abs=1e-4)
+
+
+@pytest.mark.parametrize("more", [{"min_len": 12}, {"unkpen": math.inf}], ids=str)
+def test_constraints_hold_and_scores_stay_the_models_own(loaded, more):
+    models, task = loaded
+    batch = sample(task, range(12))
+    unk = task.target_dictionary.unk()
+    theirs, ours = (engine(name, models, task, **more).search(batch) for name in engines.NAMES)
+    assert sum(plain(a)[0] == plain(b)[0] for a, b in zip(ours, theirs)) >= 9  # the search itself differs a little
+    known = {(i, tuple(h.tokens.tolist())): h.log_prob for i, row in enumerate(theirs) for h in row}
+    compared = 0
+    for i, row in enumerate(ours):
+        assert [h.score for h in row] == sorted((h.score for h in row), reverse=True)
+        for h in row:
+            tokens = h.tokens.tolist()
+            if "min_len" in more:
+                assert len(tokens) >= 12
+            if "unkpen" in more:
+                assert unk not in tokens
+            if (i, tuple(tokens)) in known:
+                compared += 1
+                assert h.log_prob == pytest.approx(known[i, tuple(tokens)], abs=1e-3)
+    assert compared >= 9
+
+
+def test_samples_are_the_models_and_depend_on_the_seed(loaded):
+    models, task = loaded
+    batch = sample(task, range(12))
+    found = []
+    for seed in (1, 1, 2):
+        made = engine("ctranslate2", models, task, sampling=True, sampling_topk=5)
+        made.begin_part(seed)
+        found.append(made.search(batch))
+    first, again, other = ([[h.tokens.tolist() for h in row] for row in rows] for rows in found)
+    assert first == again != other
+    assert made._difference(batch, {})[0] < 1e-3  # log-probabilities at temperature 1, by fairseq's forward pass
+
+
+def test_a_model_that_is_not_the_teachers_stops_the_run(loaded):
+    models, task = loaded
+    model = copy.deepcopy(models[0])
+    made = engine("ctranslate2", [model], task)
+    with torch.no_grad():
+        model.decoder.layers[0].fc1.weight *= 1.01  # after the conversion
+    with pytest.raises(Refusal, match="does not compute what this teacher computes"):
+        made.verify(sample(task, range(8)))
+    assert engine("ctranslate2", models, task).verify(sample(task, range(8))) is None
+
+
+# Refused by name.
+
+
+def test_every_option_of_the_search_is_honoured_or_refused_or_without_effect():
+    """A value that is not the default, for each option of fairseq's group: none is ignored."""
+    refused = set()
+    for option in fields(GenerationConfig):
+        if option.name in options.HONOURED | options.WITHOUT_EFFECT:
+            continue
+        search = GenerationConfig()
+        setattr(search, option.name, "something else")
+        with pytest.raises(Refusal, match=f"--{option.name.replace('_', '-')} .*--engine fairseq"):
+            options.check_for_ctranslate2(Group(search))
+        refused.add(option.name)
+    assert {"no_repeat_ngram_size", "prefix_size", "match_source_len", "lm_path", "retain_dropout"} <= refused
+
+
+class Group:
+    """A dataclass that can be asked `name in group` and `group[name]`, as fairseq's configuration can."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def __contains__(self, name):
+        return hasattr(self.config, name)
+
+    def __getitem__(self, name):
+        return getattr(self.config, name)
+
+    __getattr__ = __getitem__
+
+
+@pytest.mark.parametrize(
+    "more,sentence", [({"unkpen": 1.5}, "--unkpen 1.5"), ({"temperature": 2.0}, "--temperature in a beam search")]
+)
+def test_values_that_ctranslate2_lacks_are_refused(more, sentence):
+    with pytest.raises(Refusal, match=sentence):
+        options.check_for_ctranslate2(Group(search_options(**more)))
+    options.check_for_ctranslate2(Group(search_options(sampling=True, temperature=0.7)))
+
+
+def test_lstms_and_ensembles_are_told_to_use_fairseq(loaded, tiny):
+    models, task = loaded
+    _, lstm, _ = helpers.build(tiny, helpers.LSTM, criterion="cross_entropy")
+    with pytest.raises(Refusal, match="Transformers only, this teacher is a LSTMModel; use --engine fairseq"):
+        engine("ctranslate2", [lstm], task)
+    with pytest.raises(Refusal, match="not with an ensemble of 2; use --engine fairseq"):
+        engine("ctranslate2", models * 2, task)
+
+
+def test_transformers_that_it_cannot_hold_are_told_so(loaded, tiny):
+    _, task = loaded
+    _, model, _ = helpers.build(tiny, criterion="cross_entropy", decoder_normalize_before=True)
+    with pytest.raises(Refusal, match="differ in places of layer norms.*use --engine fairseq"):
+        engine("ctranslate2", [model], task)
+    _, model, _ = helpers.build(tiny, criterion="cross_entropy", activation_fn="tanh")
+    with pytest.raises(Refusal, match="tanh.*use --engine fairseq"):
+        engine("ctranslate2", [model], task)
+
+
+def test_a_missing_library_and_a_missing_type_are_one_sentence(monkeypatch):
+    monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32", "int8"})
+    check_installed("int8", on_gpu=False)
+    with pytest.raises(Refusal, match="--compute-type float16 .*: float32, int8"):
+        check_installed("float16", on_gpu=False)
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    with pytest.raises(Refusal, match="pip install .*ctranslate2"):
+        check_installed("float32", on_gpu=False)
+
+
+# Through fairseq-generate.
+
+
+@pytest.fixture(scope="module")
+def by_ctranslate2(tiny, teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ct2") / "distilled"
+    printed = helpers.decode(tiny, teacher, folder, engine="ctranslate2").stdout
+    return folder, printed
+
+
+def test_it_decodes_the_split_as_fairseq_does(by_ctranslate2, distilled):
+    folder, printed = by_ctranslate2
+    ours, theirs = Hypotheses(folder), Hypotheses(distilled)
+    same = sum(ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(len(theirs)))
+    assert len(ours) == len(theirs) and same >= 0.999 * len(theirs) - 1
+    assert "agree with fairseq's to" in printed
+    version = compat.versions("ctranslate2")["ctranslate2"]
+    assert f"engine:ctranslate2-{version}/float32" in manifest.read(folder)["signature"]
+    assert np.mean([ours[i][0].similarity for i in range(len(ours))]) == pytest.approx(
+        np.mean([theirs[i][0].similarity for i in range(len(theirs))]), abs=0.2
+    )
+
+
+def test_two_workers_and_int8(by_ctranslate2, tiny, teacher, tmp_path):
+    for rank in range(2):
+        done = helpers.start(
+            "fairseq-generate",
+            *helpers.decode_command(
+                tiny, teacher, tmp_path / "out", engine="ctranslate2", distributed_world_size=2, distributed_rank=1 - rank
+            ),
+        )
+        if rank == 0:
+            for line in done.stdout:
+                if "parts done" in line:
+                    break
+            done.kill()
+        printed = done.communicate(timeout=240)[0]
+    assert done.returncode == 0, printed
+    assert helpers.tree(tmp_path / "out") == helpers.tree(by_ctranslate2[0])
+    helpers.decode(tiny, teacher, tmp_path / "int8", gen_subset="valid", engine="ctranslate2", compute_type="int8")
+    assert manifest.read(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
+
+
+@pytest.mark.parametrize(
+    "more,sentence",
+    [
+        ({"prefix_size": 1}, "--prefix-size is not among"),
+        ({"compute_type": "int8", "engine": "fairseq"}, "--compute-type is for --engine ctranslate2"),
+        ({"fp16": True}, "--compute-type float16"),
+    ],
+)
+def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, more, sentence):
+    done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, gen_subset="valid", **{"engine": "ctranslate2", **more})
+    assert sentence in helpers.refusal(done)
+    assert not (tmp_path / "out").exists()
+
+
+# fairseq's own engine.
+
+
+@pytest.mark.parametrize("architecture", [{}, helpers.LSTM], ids=["transformer", "lstm"])
+def test_without_its_wastes_fairseq_finds_the_very_same(tiny, architecture):
+    """fairseq's generator as it is, against the engine's: every token and every bit of the scores."""
+    task, model, _ = helpers.build(tiny, architecture, criterion="cross_entropy", seed=3)
+    model.eval()
+    batch = helpers.batch(task, 9)
+    how = search_options()
+    stock = task.build_generator([model], how).generate([model], batch)
+    mine = [copy.deepcopy(model)]
+    rows = FairseqEngine(task.build_generator(mine, how), mine, how.nbest, task.target_dictionary.eos()).search(batch)
+    for row, theirs in zip(rows, stock):
+        assert [h.tokens.tolist() for h in row] == [h["tokens"].tolist()[:-1] for h in theirs]
+        assert [h.score for h in row] == pytest.approx([float(h["score"]) for h in theirs], abs=1e-6)

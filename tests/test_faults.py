@@ -1,0 +1,125 @@
+"""What may happen to a decode of hours: workers die at any moment, disks fill and cut files, two workers take one rank."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import fairseq_cli.generate  # noqa: F401  (loaded once, before the forks)
+import helpers
+import pytest
+
+import fairseq_seqkd
+
+fairseq_seqkd.register()
+
+
+def fork(*args):
+    """fairseq-generate in a fork of this process, which has fairseq loaded already: its id. Output goes nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        helpers.heed_interrupts()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        sys.argv = ["fairseq-generate", *map(str, args)]
+        from fairseq_cli.generate import cli_main
+
+        cli_main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        os._exit(code)
+
+
+def wait(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_twenty_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, teacher, tmp_path):
+    out, rng = tmp_path / "out", random.Random(20)
+    command = helpers.decode_command(tiny, teacher, out, part_size=64)
+    begun = time.monotonic()
+    assert wait(fork(*helpers.decode_command(tiny, teacher, tmp_path / "undisturbed", part_size=64))) == 0
+    duration = time.monotonic() - begun
+    assert helpers.tree(tmp_path / "undisturbed") == helpers.tree(distilled)
+    committed = []
+    for _ in range(20):
+        child = fork(*command)
+        time.sleep(rng.uniform(0.2, 0.9) * duration)
+        os.kill(child, signal.SIGKILL)
+        wait(child)
+        committed = sorted((out / "parts").glob("*.part"))
+        for part in committed[4:]:  # there must be work for the next one; killed while finishing is another test
+            part.unlink()
+    assert committed, "the moments are too early to test anything"
+    newest = max((out / "parts").glob("*.part"), key=lambda part: part.stat().st_mtime_ns)
+    os.truncate(newest, newest.stat().st_size * 2 // 3)
+    workers = [fork(*command) for _ in range(2)]
+    assert [wait(worker) for worker in workers] == [0, 0]
+    assert helpers.tree(out) == helpers.tree(distilled)
+
+
+def test_a_cut_part_is_named_and_done_again(distilled, tiny, teacher, tmp_path):
+    out = tmp_path / "out"
+    worker = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out))
+    for line in worker.stdout:
+        if "3 of 8 parts done" in line:
+            break
+    worker.kill()
+    worker.communicate()
+    part = sorted((out / "parts").glob("*.part"))[1]
+    os.truncate(part, 100)
+    printed = helpers.decode(tiny, teacher, out).stdout
+    assert f"{part} is damaged: it is removed, and decoded again" in printed
+    assert helpers.tree(out) == helpers.tree(distilled)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of two megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk):
+    """Writes until nothing more fits; returns the file."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return filler
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_emptied_it_goes_on(distilled, tiny, teacher, tmp_path, small_disk):
+    out = small_disk / "out"
+    worker = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out))
+    printed = ""
+    for line in worker.stdout:
+        printed += line
+        if "2 of 8 parts done" in line:
+            filler = fill(small_disk)
+            break
+    printed += worker.communicate(timeout=240)[0]
+    sentence = helpers.refusal(subprocess.CompletedProcess([], worker.returncode, printed))
+    assert "cannot be" in sentence and "No space left" in sentence
+    again = helpers.decode(tiny, teacher, out, check=False)
+    assert "MB free" in helpers.refusal(again) or "No space left" in helpers.refusal(again)
+    filler.unlink()
+    helpers.decode(tiny, teacher, out)
+    assert helpers.tree(out) == helpers.tree(distilled)
