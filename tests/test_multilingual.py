@@ -341,3 +341,20 @@ def test_options_that_do_not_go_with_the_teacher_are_refused(request, both, whic
 def test_it_is_no_teacher_for_word_kd(both, multi):
     with pytest.raises(Refusal, match="is multilingual.*teacher_decoding.*seqkd text"):
         helpers.build(both, criterion="word_kd", teacher_path=multi)
+
+
+# The other engine.
+
+
+def test_ctranslate2_begins_with_the_token_too(decoded, both, multi, tmp_path):
+    pytest.importorskip("ctranslate2")
+    helpers.decode(both, multi, tmp_path / "out", **DECODE, engine="ctranslate2")
+    ours, theirs = Hypotheses(tmp_path / "out"), Hypotheses(decoded)
+    assert sum(ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(VALID)) >= VALID - 1
+    for i in range(VALID):
+        known = {tuple(h.tokens.tolist()): h for h in theirs[i]}
+        for h in ours[i]:
+            twin = known.get(tuple(h.tokens.tolist()))
+            if twin:
+                assert (h.log_prob, h.score) == pytest.approx((twin.log_prob, twin.score), abs=1e-4)
+        assert max(max(h.tokens, default=0) for h in ours[i]) < SYMBOLS
