@@ -10,6 +10,8 @@ from typing import Optional
 
 import numpy as np
 
+DEFAULT_MAX_TOKENS = 4000  # where neither the user nor an engine says better
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,7 +59,7 @@ def part_size(sentences, wanted=0):
     return wanted if wanted > 0 else min(max(-(-sentences // 64), 1024), 4096)
 
 
-def make_plan(sentences, max_tokens=None, max_sentences=None, wanted_part_size=0, default_tokens=4000):
+def make_plan(sentences, max_tokens=None, max_sentences=None, wanted_part_size=0, default_tokens=DEFAULT_MAX_TOKENS):
     """The plan for a split, from fairseq's --max-tokens and --batch-size; the engine's default where neither is given."""
     if max_tokens is None and max_sentences is None:
         max_tokens = default_tokens

@@ -54,6 +54,7 @@ class Recorder(EpochBatchIterating):
         self.distilled.begin()
         rank, size = self.rank
         self.distilled.note(f"began as rank {rank} of {size}, {len(self.remaining)} parts to do")
+        logger.info("decoding begins: %d parts to do, as rank %d of %d", len(self.remaining), rank, size)
 
     def _order(self):
         """Every part, beginning where this worker's share would begin: the rank is a hint and nothing more."""
