@@ -122,6 +122,16 @@ def decode(data, teacher, out, check=True, **more):
     return command("fairseq-generate", *decode_command(data, teacher, out, **more), check=check)
 
 
+def decode_until(line, data, teacher, out, **more):
+    """Starts a decode and returns it, and what it printed, as soon as that contains `line`."""
+    worker, printed = start("fairseq-generate", *decode_command(data, teacher, out, **more)), ""
+    for text in worker.stdout:
+        printed += text
+        if line in text:
+            return worker, printed
+    raise AssertionError(f"it ended with {worker.wait()} and never said {line!r}:\n{printed[-4000:]}")
+
+
 def refusal(done):
     """The one sentence with which a command ended, which must have failed."""
     assert done.returncode != 0, done.stdout[-2000:]

@@ -128,10 +128,7 @@ def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards)
 def test_what_a_dead_worker_left_half_written_is_never_read(distilled, tiny, teacher, tmp_path):
     """Killed after its first part and continued; test_faults.py kills at random moments."""
     out = tmp_path / "out"
-    worker = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out))
-    for line in worker.stdout:
-        if "1 of 8 parts done" in line:
-            break
+    worker, _ = helpers.decode_until("1 of 8 parts done", tiny, teacher, out)
     worker.kill()
     worker.communicate()
     (out / "parts" / ".000007.part.dead.partial").write_bytes(b"half a part of a dead worker")
@@ -144,12 +141,7 @@ def test_what_a_dead_worker_left_half_written_is_never_read(distilled, tiny, tea
 
 def test_ctrl_c_is_one_sentence_and_nothing_is_lost(distilled, tiny, teacher, tmp_path):
     out = tmp_path / "out"
-    worker = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out))
-    seen = ""
-    for line in worker.stdout:
-        seen += line
-        if "1 of 8 parts done" in line:
-            break
+    worker, seen = helpers.decode_until("1 of 8 parts done", tiny, teacher, out)
     worker.send_signal(signal.SIGINT)
     seen += worker.communicate()[0]
     assert worker.returncode == 130 and "interrupted" in seen and "Traceback" not in seen

@@ -246,20 +246,11 @@ def test_it_decodes_the_split_as_fairseq_does(by_ctranslate2, distilled):
 
 
 def test_two_workers_and_int8(by_ctranslate2, tiny, teacher, tmp_path):
-    for rank in range(2):
-        done = helpers.start(
-            "fairseq-generate",
-            *helpers.decode_command(
-                tiny, teacher, tmp_path / "out", engine="ctranslate2", distributed_world_size=2, distributed_rank=1 - rank
-            ),
-        )
-        if rank == 0:
-            for line in done.stdout:
-                if "parts done" in line:
-                    break
-            done.kill()
-        printed = done.communicate(timeout=240)[0]
-    assert done.returncode == 0, printed
+    more = {"engine": "ctranslate2", "distributed_world_size": 2}
+    worker, _ = helpers.decode_until("parts done", tiny, teacher, tmp_path / "out", distributed_rank=1, **more)
+    worker.kill()
+    worker.communicate()
+    helpers.decode(tiny, teacher, tmp_path / "out", distributed_rank=0, **more)
     assert helpers.tree(tmp_path / "out") == helpers.tree(by_ctranslate2[0])
     helpers.decode(tiny, teacher, tmp_path / "int8", gen_subset="valid", engine="ctranslate2", compute_type="int8")
     assert manifest.read(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"

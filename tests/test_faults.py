@@ -70,10 +70,7 @@ def test_twenty_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, te
 
 def test_a_cut_part_is_named_and_done_again(distilled, tiny, teacher, tmp_path):
     out = tmp_path / "out"
-    worker = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out))
-    for line in worker.stdout:
-        if "3 of 8 parts done" in line:
-            break
+    worker, _ = helpers.decode_until("3 of 8 parts done", tiny, teacher, out)
     worker.kill()
     worker.communicate()
     part = sorted((out / "parts").glob("*.part"))[1]
@@ -108,13 +105,8 @@ def fill(disk):
 
 def test_a_disk_that_fills_up_stops_the_run_and_emptied_it_goes_on(distilled, tiny, teacher, tmp_path, small_disk):
     out = small_disk / "out"
-    worker = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out))
-    printed = ""
-    for line in worker.stdout:
-        printed += line
-        if "2 of 8 parts done" in line:
-            filler = fill(small_disk)
-            break
+    worker, printed = helpers.decode_until("2 of 8 parts done", tiny, teacher, out)
+    filler = fill(small_disk)
     printed += worker.communicate(timeout=240)[0]
     sentence = helpers.refusal(subprocess.CompletedProcess([], worker.returncode, printed))
     assert "cannot be" in sentence and "No space left" in sentence
