@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SEARCH = {"beam": 5, "nbest": 5, "max-len-a": 1.2, "max-len-b": 10}
 SIZES = (512, 1024, 2048, 3000, 6000, 12000)  # --max-tokens
-PROBE = 768  # sentences on which a batch size is tried
+PROBE = 384  # sentences on which a batch size is tried
 PART = 256  # sentences of a part where two workers share the work
 
 PLUGIN = {"user-dir": ROOT / "fairseq_seqkd", "task": "teacher_decoding"}
