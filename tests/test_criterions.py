@@ -99,11 +99,12 @@ def lstm_teacher(tiny, tmp_path_factory):
 
 
 def test_the_teacher_is_no_part_of_the_criterion(tiny, teacher):
-    _, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
+    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
     assert list(criterion.parameters()) == [] and criterion.state_dict() == {} and list(criterion.children()) == []
     criterion.train()
     assert not any(module.training for member in criterion.teacher.models for module in member.modules())
-    assert not any(p.requires_grad for member in criterion.teacher.models for p in member.parameters())
+    criterion(model, helpers.batch(task))[0].backward()
+    assert all(p.grad is None for member in criterion.teacher.models for p in member.parameters())
 
 
 def test_the_teacher_does_not_replace_the_students_generator(tiny, teacher):
