@@ -286,3 +286,14 @@ def test_without_its_wastes_fairseq_finds_the_very_same(tiny, architecture):
     for row, theirs in zip(rows, stock):
         assert [h.tokens.tolist() for h in row] == [h["tokens"].tolist()[:-1] for h in theirs]
         assert [h.score for h in row] == pytest.approx([float(h["score"]) for h in theirs], abs=1e-6)
+
+
+def test_after_a_search_the_model_is_as_it_was(loaded):
+    """In an ordinary forward pass a row is a sentence again, and no beam of one."""
+    models, task = loaded
+    model, batch = copy.deepcopy(models[0]), sample(task, range(8))
+    how = search_options()
+    with torch.no_grad():
+        before = model(**batch["net_input"])[0]
+        FairseqEngine(task.build_generator([model], how), [model], 1, task.target_dictionary.eos()).search(batch)
+        assert torch.equal(model(**batch["net_input"])[0], before)

@@ -8,6 +8,8 @@ that fairseq pays for at every step, and that change no bit of the result, are l
   * attention is recorded for alignments that nobody reads.
 """
 
+import contextlib
+
 import torch
 from fairseq.sequence_generator import EnsembleModel
 
@@ -19,8 +21,14 @@ class FairseqEngine:
 
     def __init__(self, generator, models, nbest, eos):
         self.generator, self.models, self.nbest, self.eos = generator, models, nbest, eos
+        self.shared = []  # attention modules that can keep one copy of keys and values for all beams of a sentence
         if type(getattr(generator, "model", None)) is EnsembleModel:
-            generator.model = Ensemble(list(generator.model.models), generator.beam_size)
+            generator.model = Ensemble(list(generator.model.models))
+            self.shared = [
+                module
+                for module in generator.model.modules()
+                if getattr(module, "encoder_decoder_attention", False) and hasattr(module, "set_beam_size")
+            ]
 
     def begin_part(self, seed):
         if seed is not None:
@@ -28,21 +36,30 @@ class FairseqEngine:
 
     def search(self, sample, **constraints):
         """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first."""
-        with torch.no_grad():
+        with torch.no_grad(), self._sharing(self.generator.beam_size):
             found = self.generator.generate(self.models, sample, **constraints)
         limit = length_limit(self.generator, sample)
         return [[hypothesis(h, self.eos, limit) for h in row[: self.nbest]] for row in found]
 
 
-class Ensemble(EnsembleModel):
-    """fairseq's ensemble without the three wastes named above."""
+    @contextlib.contextmanager
+    def _sharing(self, beam):
+        """For the time of a search: in an ordinary forward pass a row is a sentence, and no beam."""
+        for module in self.shared:
+            module.set_beam_size(beam)
+        try:
+            yield
+        finally:
+            for module in self.shared:
+                module.set_beam_size(1)
 
-    def __init__(self, models, beam):
+
+class Ensemble(EnsembleModel):
+    """fairseq's ensemble without copies of the encoder's output and records of attention."""
+
+    def __init__(self, models):
         super().__init__(models)
         self.eval()
-        for module in self.modules():
-            if beam > 1 and getattr(module, "encoder_decoder_attention", False) and hasattr(module, "set_beam_size"):
-                module.set_beam_size(beam)
 
     def forward_decoder(self, *args, **kwargs):
         lprobs, _ = super().forward_decoder(*args, **kwargs)

@@ -14,7 +14,7 @@ import torch
 
 from fairseq_seqkd.corpus.plan import make_plan
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
-from fairseq_seqkd.engines import fairseq_engine
+from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems
 from fairseq_seqkd.losses import negative_log_likelihood
@@ -128,16 +128,16 @@ def search(task, model, dataset, batches, device, beam, settings):
     options = Namespace(
         beam=beam, max_len_a=settings["max_len_a"], max_len_b=settings["max_len_b"], lenpen=settings["lenpen"]
     )  # fmt: skip
-    generator = task.build_generator([model], options)
-    outputs, seconds, eos = [None] * len(dataset), 0.0, dataset.tgt_dict.eos()
+    engine = FairseqEngine(task.build_generator([model], options), [model], 1, dataset.tgt_dict.eos())
+    outputs, seconds = [None] * len(dataset), 0.0
     # The first search of a process is slower than the others, and is not measured. The last batch is the shortest.
     for sample in collated(dataset, batches[-1:], device):
-        fairseq_engine.search(generator, [model], sample, 1, eos)
+        engine.search(sample)
     for sample in collated(dataset, batches, device):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         begun = time.perf_counter()
-        nbests = fairseq_engine.search(generator, [model], sample, 1, eos)  # it brings the tokens back to the CPU
+        nbests = engine.search(sample)  # it brings the tokens back to the CPU
         seconds += time.perf_counter() - begun
         for sentence, nbest in zip(sample["id"].tolist(), nbests):
             outputs[sentence] = nbest[0]
