@@ -164,7 +164,7 @@ class CTranslate2Engine:
         )
 
     def _hypotheses(self, result, limit):
-        """A result of CTranslate2 as a list of Hypothesis; those that were cut, or are to be scored again, have no score yet."""
+        """A result of CTranslate2 as a list of Hypothesis. Where scores are shifted, `_score_again` replaces them."""
         ids, row, seen = self.ids, [], set()
         for symbols, score in zip(result.hypotheses, result.scores):
             closed = bool(symbols) and symbols[-1] == END

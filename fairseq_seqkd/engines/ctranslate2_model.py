@@ -80,8 +80,8 @@ class as_float32:
     """A model on the CPU in float32 for the time of a block; where it is there already, nothing is moved."""
 
     def __init__(self, model):
-        self.model, self.parameter = model, next(model.parameters())
-        self.before = (self.parameter.device, self.parameter.dtype)
+        self.model, parameter = model, next(model.parameters())
+        self.before = (parameter.device, parameter.dtype)
 
     def __enter__(self):
         self.model.to(device="cpu", dtype=torch.float32)

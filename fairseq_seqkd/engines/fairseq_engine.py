@@ -1,7 +1,7 @@
 """fairseq's own search: any model, any ensemble, every option of fairseq-generate.
 
 It runs the generator that fairseq-generate built, and takes ids and scores from it without making text. Three things
-that fairseq pays for at every step, and that change no bit of the result, are left out:
+that fairseq pays for at every step, and that change no hypothesis, are left out:
   * the encoder's output is copied in the order of the beams, although all beams of a sentence share one output;
   * the keys and values of the encoder's output are kept once a beam instead of once a sentence (fairseq can do the
     latter, but asks for it by a method that no model has);
@@ -40,7 +40,6 @@ class FairseqEngine:
             found = self.generator.generate(self.models, sample, **constraints)
         limit = length_limit(self.generator, sample)
         return [[hypothesis(h, self.eos, limit) for h in row[: self.nbest]] for row in found]
-
 
     @contextlib.contextmanager
     def _sharing(self, beam):

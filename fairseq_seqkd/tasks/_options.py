@@ -135,8 +135,6 @@ def check_engine(cfg):
     check_installed(precision(cfg), uses_gpu(cfg))
 
 
-
-
 def check_filters(cfg):
     """Refuses limits that would leave out everything or nothing, or that are no numbers."""
     sound = {
