@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,10 @@ PLUGIN_CONTENDERS = {
 }
 RAW_CONTENDERS = {"raw_ctranslate2_float32": "float32", "raw_ctranslate2_int8": "int8"}
 CONTENDERS = ("fairseq_generate", *PLUGIN_CONTENDERS, *RAW_CONTENDERS)
+
+BEGINS = "decoding begins"
+# What is said when all is written: by the plugin, and by fairseq-generate.
+ENDS = re.compile(r" is complete \||\bTranslated [\d,]+ sentences \(")
 
 # The stock task, which says when fairseq-generate has everything and is about to ask for its first batch.
 STOCK = '''
@@ -85,7 +90,7 @@ class Bench:
         return [str(BIN / "fairseq-generate"), str(self.subset(sentences)), *flags]
 
     def run(self, name, sentences, tokens, **more):
-        """(seconds of start-up, seconds from the first batch to the end, where its result is)."""
+        """(seconds of start-up, seconds from the first batch to the finished files, where its result is)."""
         out = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{name}."))
         if name in RAW_CONTENDERS:
             words = [RAW_CONTENDERS[name], tokens, self.subset(sentences), self.teacher, self.split, self.source, self.target]
@@ -98,7 +103,7 @@ class Bench:
         return started, seconds, out / ("distilled" if name in PLUGIN_CONTENDERS else "0.out")
 
     def workers(self, count, sentences, tokens):
-        """Seconds that so many workers need together, from the first one's first batch to the last one's end."""
+        """Seconds that so many workers need together, from the first one's first batch to the finished files."""
         out = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"workers{count}."))
         more = {"part-size": PART, "distributed-world-size": count}
         commands = [
@@ -109,27 +114,41 @@ class Bench:
 
 
 def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def timed(commands, folder):
-    """Runs commands side by side: (seconds until the first says "decoding begins", from there to the end of the last)."""
-    begun, first = time.monotonic(), None
-    running = []
-    for i, command in enumerate(commands):
-        with (folder / f"{i}.out").open("w") as out:
-            running.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment()))
+    """Runs commands side by side: (seconds until the first says BEGINS, from there until one says that all is written)."""
+    begun, begins, ends = time.monotonic(), None, None
+    outputs = [folder / f"{i}.out" for i in range(len(commands))]
+    running = [
+        subprocess.Popen(command, stdout=out.open("w"), stderr=subprocess.STDOUT, env=environment())
+        for command, out in zip(commands, outputs)
+    ]
+    tails = [Tail(out) for out in outputs]
     while any(process.poll() is None for process in running):
-        if first is None:
-            if any("decoding begins" in (folder / f"{i}.out").read_text(errors="replace") for i in range(len(commands))):
-                first = time.monotonic()
-            time.sleep(0.02)
-        else:
-            time.sleep(0.005)
-    end = time.monotonic()
-    if any(process.returncode for process in running) or first is None:
-        raise SystemExit(f"bench_decoding: {' '.join(commands[0])} failed:\n{(folder / '0.out').read_text()[-2000:]}")
-    return first - begun, end - first
+        time.sleep(0.005)
+        news, now = [line for tail in tails for line in tail.lines()], time.monotonic()
+        if begins is None and any(BEGINS in line for line in news):
+            begins = now
+        if any(map(ENDS.search, news)):
+            ends = now
+    failed = [out for out, process in zip(outputs, running) if process.returncode]
+    if failed or begins is None or ends is None:
+        out = (failed or outputs)[0]
+        raise SystemExit(f"bench_decoding: {' '.join(commands[0])} failed:\n{out.read_text(errors='replace')[-2000:]}")
+    return begins - begun, ends - begins
+
+
+class Tail:
+    """The lines that a growing file has gained since the last look."""
+
+    def __init__(self, path):
+        self.file, self.rest = path.open(errors="replace"), ""
+
+    def lines(self):
+        *lines, self.rest = (self.rest + self.file.read()).split("\n")
+        return lines
 
 
 def raw(compute_type, tokens, data, teacher, split, source, target, out):

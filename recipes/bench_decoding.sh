@@ -10,7 +10,7 @@
 #   --help
 #
 # One thread each, beam 5, 5-best. Every contender first looks for its best batch size. Timed from the first batch to the
-# end of the process; start-up is reported apart. Leave the machine alone meanwhile: it takes about half an hour on two cores.
+# finished files; start-up is reported apart. Leave the machine alone meanwhile: it takes about half an hour on two cores.
 # Medians go to ./bench_decoding.json and, as a table, to the terminal.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
