@@ -1,14 +1,45 @@
-"""The mathematics of word-level distillation: pure torch, no fairseq.
+"""The objective of word-level distillation in one pass over the vocabulary: pure torch, no fairseq.
 
-Everything works on log-probabilities of shape (rows, vocabulary), a row for each target token, and returns sums over
-rows; the criterions normalise them as fairseq does. Kim & Rush 2016, section 3.1:
+Kim & Rush 2016, section 3.1, with fairseq's label smoothing eps over a vocabulary of V and Hinton's temperature T:
 
-    loss = (1 - alpha) * NLL(target) + alpha * T^2 * CE(teacher_T, student_T)
+    loss = (1 - alpha) * [(1 - eps - e) * NLL(y) - e * sum_k log p_k] + alpha * T^2 * D(q_T, p_T),   e = eps / (V - 1)
+
+for every target token y, where p is the student, q the teacher (divergences.py says what q may be), and D the cross
+entropy of the paper unless another divergence is asked for. NLL, smoothing and D share one log-softmax, and backward is
+one subtraction from the student's softmax, in chunks of rows. So besides the logits and their gradient little memory is
+needed. Half-precision logits are computed with in float32.
 """
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
+from fairseq_seqkd import divergences
+
 DEFAULT_ALPHA = 0.5  # target and teacher count alike
+
+# Numbers of a chunk: few enough to stay in a processor's caches, enough to make the cost of a call small.
+CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
+IMPOSSIBLE = -1e30  # stands for log 0, because 0 times minus infinity is no number
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The weights of the terms, and how teacher and student are compared."""
+
+    alpha: float = DEFAULT_ALPHA
+    label_smoothing: float = 0.0
+    temperature: float = 1.0
+    divergence: str = divergences.FORWARD_KL
+
+
+class Rows(NamedTuple):
+    """(rows,) each, 0 for padding, in nats. Only `loss` carries a gradient."""
+
+    loss: torch.Tensor
+    nll: torch.Tensor
+    kd: torch.Tensor
 
 
 def weight_of_teacher(alpha, has_teacher):
@@ -18,42 +49,84 @@ def weight_of_teacher(alpha, has_teacher):
     return DEFAULT_ALPHA if has_teacher else 0.0
 
 
-def soften(lprobs, temperature):
-    """log of normalise(p^(1/T)), which equals log-softmax(logits / T); at T = 1 the input itself.
-
-    Args: lprobs (..., vocabulary), log-probabilities; temperature, positive.
-    """
-    if temperature == 1.0:
-        return lprobs
-    return torch.log_softmax(lprobs / temperature, dim=-1)
-
-
-def teacher_cross_entropy(student_lprobs, teacher_lprobs, keep, temperature=1.0, reduce=True):
-    """T^2 * -sum_k q_T(k) log p_T(k), the word-level term of Kim & Rush (eq. 5) with Hinton's temperature.
-
-    T^2 keeps the size of the gradient when T changes (Hinton et al. 2015, section 2). Where q is 0 the term is 0, even
-    where log p is minus infinity.
+def word_level(logits, target, keep, teacher, objective):
+    """The loss of every row.
 
     Args:
-        student_lprobs, teacher_lprobs: (rows, vocabulary) log-probabilities at T = 1; no gradient flows to the teacher.
-        keep: (rows,) bool, False for padding.
-        reduce: return the sum over rows; else one value a row, 0 for padding.
+        logits: (rows, vocabulary), the student's, of any constant too much a row: log-probabilities will do.
+        target: (rows,) ids; keep: (rows,) bool, False for padding.
+        teacher: divergences.Dense or divergences.TopK of as many rows, softened by objective.temperature.
+
+    Returns: Rows.
     """
-    q = soften(teacher_lprobs.detach().float(), temperature).exp()
-    log_p = soften(student_lprobs.float(), temperature)
-    rows = -(q * log_p.masked_fill(q == 0, 0.0)).sum(dim=-1)
-    rows = rows.masked_fill(~keep, 0.0) * temperature**2
-    return rows.sum() if reduce else rows
+    return Rows(*WordLevel.apply(logits, target, keep, teacher, objective))
 
 
-def negative_log_likelihood(lprobs, target, keep):
-    """-sum over kept rows of log p(target): (rows, vocabulary), (rows,), (rows,) bool -> scalar, in nats."""
-    rows = -lprobs.gather(dim=-1, index=target.unsqueeze(-1)).squeeze(-1)
-    return rows.masked_fill(~keep, 0.0).sum()
+class WordLevel(torch.autograd.Function):
+    """forward(logits, ...) -> (loss, nll, kd), see word_level. backward needs the logits alone."""
+
+    @staticmethod
+    def forward(ctx, logits, target, keep, teacher, objective):
+        ctx.save_for_backward(logits, target, keep)
+        ctx.teacher, ctx.objective = teacher, objective
+        smoothing, temperature = objective.label_smoothing, objective.temperature
+        spread = smoothing / (logits.size(-1) - 1)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        loss, nll, kd = (logits.new_zeros(len(logits), dtype=dtype) for _ in range(3))
+        for rows in chunks(logits):
+            lprobs = log_softmax(logits[rows], dtype)
+            nll[rows] = -lprobs.gather(-1, target[rows].unsqueeze(-1)).squeeze(-1)
+            own = nll[rows]
+            if smoothing:
+                own = (1 - smoothing - spread) * own - spread * lprobs.sum(-1)
+            if temperature != 1:
+                lprobs = log_softmax(logits[rows], dtype, temperature)
+            kd[rows] = temperature**2 * teacher.divergence(objective.divergence, lprobs, rows)
+            loss[rows] = (1 - objective.alpha) * own + objective.alpha * kd[rows]
+        found = [values.masked_fill_(~keep, 0.0) for values in (loss, nll, kd)]
+        ctx.mark_non_differentiable(*found[1:])
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx, of_loss, *_):
+        logits, target, keep = ctx.saved_tensors
+        teacher, objective = ctx.teacher, ctx.objective
+        alpha, smoothing, temperature = objective.alpha, objective.label_smoothing, objective.temperature
+        spread = smoothing / (logits.size(-1) - 1)
+        of_loss = of_loss.masked_fill(~keep, 0.0).unsqueeze(-1)
+        gradient = torch.empty_like(logits)
+        for rows in chunks(logits):
+            p = softmax(logits[rows], of_loss.dtype)
+            softened = p if temperature == 1 else softmax(logits[rows], of_loss.dtype, temperature)
+            # Of the likelihood: 1 - alpha times p - (1 - eps - e at the target, e everywhere). Of the divergence: T times
+            # what it is for p_T, since p_T is a function of logits / T.
+            if objective.divergence == divergences.FORWARD_KL:
+                found = p if temperature == 1 else p.mul_(1 - alpha).add_(softened, alpha=alpha * temperature)
+                teacher.subtract_from(found, alpha * temperature, rows)
+            else:
+                slope = teacher.slope(objective.divergence, softened, rows)
+                slope -= (slope * softened).sum(-1, keepdim=True)
+                slope *= softened
+                found = p.mul_(1 - alpha).add_(slope, alpha=alpha * temperature)
+            if smoothing:
+                found.sub_((1 - alpha) * spread)
+            at_target = found.new_full((len(found), 1), -(1 - alpha) * (1 - smoothing - spread))
+            found.scatter_add_(-1, target[rows].unsqueeze(-1), at_target)
+            gradient[rows] = found.mul_(of_loss[rows])
+        return gradient, None, None, None, None
 
 
-def average_probabilities(lprobs):
-    """log of the mean of the members' probabilities: an ensemble, from a list of (rows, vocabulary)."""
-    if len(lprobs) == 1:
-        return lprobs[0]
-    return torch.logsumexp(torch.stack(lprobs), dim=0) - torch.log(torch.tensor(float(len(lprobs))))
+def chunks(logits):
+    """Slices of rows that together are all of them."""
+    size = max(1, CHUNK.get(logits.device.type, CHUNK["cuda"]) // max(logits.size(-1), 1))
+    return [slice(start, start + size) for start in range(0, len(logits), size)]
+
+
+def log_softmax(logits, dtype, temperature=1.0):
+    scaled = logits if temperature == 1 else logits.to(dtype) / temperature
+    return torch.log_softmax(scaled, dim=-1, dtype=dtype).clamp_(min=IMPOSSIBLE)
+
+
+def softmax(logits, dtype, temperature=1.0):
+    scaled = logits if temperature == 1 else logits.to(dtype) / temperature
+    return torch.softmax(scaled, dim=-1, dtype=dtype)

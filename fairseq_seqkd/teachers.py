@@ -7,11 +7,15 @@ DDP, and calls train() on them at every step, which would switch dropout back on
 import logging
 import math
 
+import numpy as np
 import torch
+from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqEncoderDecoderModel
+from fairseq.models.transformer import TransformerModelBase
 
 from fairseq_seqkd import checkpoints
+from fairseq_seqkd.divergences import Dense, average_probabilities, soften
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.losses import average_probabilities, negative_log_likelihood
+from fairseq_seqkd.losses import chunks
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +51,36 @@ class Teacher:
 
         Returns: (batch, length, vocabulary), float32.
         """
-        members = []
+        return average_probabilities([torch.log_softmax(logits, dim=-1) for logits in self._logits(sample, like)])
+
+    @torch.no_grad()
+    def soft_targets(self, sample, target, like, temperature=1.0):
+        """What the criterions learn from.
+
+        Args:
+            sample, like: as of log_probs; target: (batch, length) ids, whose log-probabilities are wanted.
+
+        Returns: (Dense of batch * length rows, softened by the temperature, and (batch * length,) log-probabilities).
+        """
+        members = [logits.reshape(-1, logits.size(-1)) for logits in self._logits(sample, like)]
+        probabilities, target = members[0], target.reshape(-1, 1)  # written over the logits, which nobody needs again
+        target_lprobs = probabilities.new_empty(len(target))
+        for rows in chunks(probabilities):
+            if len(members) == 1 and temperature == 1:
+                found = torch.softmax(members[0][rows], dim=-1)
+                target_lprobs[rows] = found.gather(-1, target[rows]).squeeze(-1).log()
+            else:
+                lprobs = average_probabilities([torch.log_softmax(logits[rows], dim=-1) for logits in members])
+                target_lprobs[rows] = lprobs.gather(-1, target[rows]).squeeze(-1)
+                found = soften(lprobs, temperature).exp()
+            probabilities[rows] = found
+        return Dense(probabilities), target_lprobs
+
+    def _logits(self, sample, like):
+        """Yields each member's (batch, length, vocabulary) float32 logits, which nobody else has."""
         for model in self.models:
             self._follow(model, like)
-            net_output = model(**sample["net_input"])
-            members.append(model.get_normalized_probs(net_output, log_probs=True, sample=sample).float())
-        return average_probabilities(members)
+            yield logits_of(model, model(**sample["net_input"]), sample).float()
 
     @staticmethod
     def _follow(model, like):
@@ -61,6 +89,28 @@ class Teacher:
         mine = next(model.parameters())
         if mine.device != like.device or mine.dtype != dtype:
             model.to(device=like.device, dtype=dtype)
+
+
+def logits_of(model, net_output, sample):
+    """(batch, length, vocabulary): a model's output before the softmax, or log-probabilities where it has no such thing.
+
+    For whoever takes a softmax of it, the two are the same, gradients included.
+    """
+    inner = model
+    while hasattr(inner, "module"):  # as DDP wraps it
+        inner = inner.module
+    decoder = getattr(inner, "decoder", None)
+    usual = (
+        isinstance(inner, FairseqEncoderDecoderModel)
+        and type(inner).get_normalized_probs in (BaseFairseqModel.get_normalized_probs, TransformerModelBase.get_normalized_probs)
+        and type(inner).get_normalized_probs_scriptable is BaseFairseqModel.get_normalized_probs_scriptable
+        and type(decoder).get_normalized_probs is FairseqDecoder.get_normalized_probs
+        and type(decoder).get_normalized_probs_scriptable is FairseqDecoder.get_normalized_probs_scriptable
+        and getattr(decoder, "adaptive_softmax", None) is None
+    )
+    if usual:
+        return net_output[0]
+    return model.get_normalized_probs(net_output, log_probs=True, sample=sample)
 
 
 def load_teacher(paths, data, source_dictionary, target_dictionary, languages, overrides=None):
@@ -144,9 +194,9 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
             return None
         sample["net_input"] = {k: v.to(like.device) if torch.is_tensor(v) else v for k, v in sample["net_input"].items()}
         target = sample["target"].to(like.device).view(-1)
-        lprobs = teacher.log_probs(sample, like)
+        _, lprobs = teacher.soft_targets(sample, target, like)
         keep = target.ne(dictionary.pad())
-        total += negative_log_likelihood(lprobs.view(-1, lprobs.size(-1)), target, keep).item()
+        total -= lprobs[keep].sum().item()
         tokens += int(keep.sum())
     if not tokens:
         return None
@@ -160,6 +210,12 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
         )
     logger.info("teacher %s: %.2f nats a token on the first %d sentences (a guess costs %.2f)", name, nll, len(ids), guess)
     return nll
+
+
+def fits(dataset, limits, first, last):
+    """(last - first,) bool: which sentences have at most so many tokens. Args: limits: of (source, target)."""
+    sides = (dataset.src_sizes[first:last], dataset.tgt_sizes[first:last])
+    return np.logical_and(*(np.asarray(sizes) <= limit for sizes, limit in zip(sides, limits)))
 
 
 def readable(teacher, dataset, count):

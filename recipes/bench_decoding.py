@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -11,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
+from benchmarks import BIN, ROOT, check_paths, environment, failed, flags, machine, say, watched
+
 SEARCH = {"beam": 5, "nbest": 5, "max-len-a": 1.2, "max-len-b": 10}
 SIZES = (512, 1024, 2048, 3000, 6000, 12000)  # --max-tokens
 PROBE = 384  # sentences on which a batch size is tried
@@ -86,8 +85,7 @@ class Bench:
             **(plugin or stock), "path": self.teacher, "gen-subset": self.split, "source-lang": self.source,
             "target-lang": self.target, "max-tokens": tokens, "cpu": True, **SEARCH, **more,
         }  # fmt: skip
-        flags = [part for key, value in options.items() for part in ([f"--{key}"] if value is True else [f"--{key}", str(value)])]
-        return [str(BIN / "fairseq-generate"), str(self.subset(sentences)), *flags]
+        return [str(BIN / "fairseq-generate"), str(self.subset(sentences)), *flags(options)]
 
     def run(self, name, sentences, tokens, **more):
         """(seconds of start-up, seconds from the first batch to the finished files, where its result is)."""
@@ -97,7 +95,7 @@ class Bench:
             command = [sys.executable, __file__, "--raw", *map(str, words), str(out / "found.json")]
             done = subprocess.run(command, env=environment(), capture_output=True, text=True)
             if done.returncode:
-                raise SystemExit(f"bench_decoding: {name} failed:\n{done.stderr[-2000:]}")
+                failed(command, done.stderr)
             return (*map(float, done.stdout.split()[-2:]), out / "found.json")
         started, seconds = timed([self.command(name, sentences, tokens, out / "distilled", **more)], out)
         return started, seconds, out / ("distilled" if name in PLUGIN_CONTENDERS else "0.out")
@@ -113,42 +111,20 @@ class Bench:
         return timed(commands, out)[1]
 
 
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
 def timed(commands, folder):
     """Runs commands side by side: (seconds until the first says BEGINS, from there until one says that all is written)."""
-    begun, begins, ends = time.monotonic(), None, None
-    outputs = [folder / f"{i}.out" for i in range(len(commands))]
-    running = [
-        subprocess.Popen(command, stdout=out.open("w"), stderr=subprocess.STDOUT, env=environment())
-        for command, out in zip(commands, outputs)
-    ]
-    tails = [Tail(out) for out in outputs]
-    while any(process.poll() is None for process in running):
-        time.sleep(0.005)
-        news, now = [line for tail in tails for line in tail.lines()], time.monotonic()
-        if begins is None and any(BEGINS in line for line in news):
-            begins = now
-        if any(map(ENDS.search, news)):
-            ends = now
-    failed = [out for out, process in zip(outputs, running) if process.returncode]
-    if failed or begins is None or ends is None:
-        out = (failed or outputs)[0]
-        raise SystemExit(f"bench_decoding: {' '.join(commands[0])} failed:\n{out.read_text(errors='replace')[-2000:]}")
-    return begins - begun, ends - begins
+    begun, times = time.monotonic(), {}
 
+    def seen(now, line):
+        if BEGINS in line:
+            times.setdefault("begins", now)
+        if ENDS.search(line):
+            times["ends"] = now
 
-class Tail:
-    """The lines that a growing file has gained since the last look."""
-
-    def __init__(self, path):
-        self.file, self.rest = path.open(errors="replace"), ""
-
-    def lines(self):
-        *lines, self.rest = (self.rest + self.file.read()).split("\n")
-        return lines
+    watched(commands, folder, seen)
+    if len(times) < 2:
+        failed(commands[0], (folder / "0.out").read_text(errors="replace"))
+    return times["begins"] - begun, times["ends"] - times["begins"]
 
 
 def raw(compute_type, tokens, data, teacher, split, source, target, out):
@@ -281,9 +257,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=30)
     arguments = parser.parse_args()
-    for path in (arguments.data, arguments.teacher):
-        if not Path(path).exists():
-            raise SystemExit(f"bench_decoding: {path} does not exist; run recipes/quickstart.sh first, or name DATA_BIN TEACHER")
+    check_paths(arguments.data, arguments.teacher)
     with tempfile.TemporaryDirectory(prefix="bench_decoding.") as folder:
         result = measure(Bench(Path(arguments.data).resolve(), arguments.teacher, arguments.split, Path(folder)), arguments)
     Path("bench_decoding.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -291,7 +265,6 @@ def main():
 
 
 def measure(bench, arguments):
-    say = lambda *words: print(*words, file=sys.stderr, flush=True)  # noqa: E731
     probe = min(PROBE, bench.total)
     best, sentences = {}, {}
     for name in CONTENDERS:
@@ -338,24 +311,8 @@ def measure(bench, arguments):
         "startup_seconds": {name: round(statistics.median(values), 1) for name, values in starts.items()},
         "rounds": {**{name: [round(v, 1) for v in values] for name, values in rates.items()}, "two_workers": speedups},
         "roofline": roofline(bench, found[fast]),
-        "machine": machine(),
+        "machine": machine("ctranslate2"),
         "search": SEARCH,
-    }
-
-
-def machine():
-    import ctranslate2
-
-    from fairseq_seqkd import compat
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    return {
-        "processor": processor,
-        "cores": os.cpu_count(),
-        **compat.versions(),
-        "ctranslate2": ctranslate2.__version__,
-        "date": time.strftime("%Y-%m-%d"),
     }
 
 

@@ -122,6 +122,13 @@ def decode(data, teacher, out, check=True, **more):
     return command("fairseq-generate", *decode_command(data, teacher, out, **more), check=check)
 
 
+def score(data, teacher, out, check=True, **more):
+    """Stores the teacher's distributions on the targets of a split."""
+    search = dict.fromkeys(("beam", "nbest", "max-len-b"))
+    options = {**search, "score-reference": True, **{key.replace("_", "-"): value for key, value in more.items()}}
+    return command("fairseq-generate", *decode_command(data, teacher, out, **options), check=check)
+
+
 def decode_until(line, data, teacher, out, **more):
     """Starts a decode and returns it, and what it printed, as soon as that contains `line`."""
     worker, printed = start("fairseq-generate", *decode_command(data, teacher, out, **more)), ""

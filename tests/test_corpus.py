@@ -96,7 +96,8 @@ def test_every_sentence_is_in_one_batch_of_its_part(lengths, size, max_tokens, m
     seen = []
     for part in range(plan.parts):
         first, last = plan.bounds(part)
-        for batch in plan.batches(part, lengths, longest):
+        mine = lengths[first:last]
+        for batch in plan.batches(part, mine, mine <= longest):
             assert 1 <= len(batch) <= max_sentences and first <= batch.min() and batch.max() < last
             assert len(batch) == 1 or len(batch) * lengths[batch].max() <= max_tokens
             seen += batch.tolist()

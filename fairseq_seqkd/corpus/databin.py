@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -75,6 +76,16 @@ class Split:
             if known == code:
                 return dtype
         raise Refusal(f"{index} holds tokens of an unknown type ({code}); run fairseq-preprocess again")
+
+
+def split_hashes(split):
+    """What a split's content is recognised by; the target's is None where there is none."""
+    target = split.files(split.target_lang)
+    return {
+        "source_sha256": sha256(*split.files(split.source_lang)),
+        "target_sha256": sha256(*target) if target else None,
+        "dictionaries_sha256": [sha256(split.folder / f"dict.{lang}.txt") for lang in (split.source_lang, split.target_lang)],
+    }
 
 
 class Writer:

@@ -1,10 +1,15 @@
-"""A distilled directory: begun with one set of settings, filled part by part by any number of workers, then finished.
+"""A directory of a teacher's work: begun with one set of settings, filled part by part by any number of workers, finished.
 
 manifest.json            settings; `complete` is false until everything is there
 parts/000012.part        committed work; parts/000012.lock is held while somebody works on it
-hypotheses.safetensors   every n-best list, once all parts are there (the parts are then removed)
-seq_kd/ seq_inter/       the views
 decoding.log             who worked when: the only file that differs between two runs
+
+and, once all parts are there (they are then removed), after a search
+hypotheses.safetensors   every n-best list
+seq_kd/ seq_inter/       the views
+
+or, after scoring given targets (--score-reference)
+distributions.safetensors
 """
 
 import contextlib
@@ -15,7 +20,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from fairseq_seqkd.corpus import hypotheses, manifest
+from fairseq_seqkd.corpus import array_files, distributions, hypotheses, manifest
 from fairseq_seqkd.corpus.files import lock, remove_partials
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
@@ -23,11 +28,16 @@ from fairseq_seqkd.version import __version__
 logger = logging.getLogger(__name__)
 
 
-class Distilled:
-    """Claims, commits and completes the parts of one directory."""
+DISTILLED, DISTRIBUTIONS = "distilled", "distributions"
+STORES = {DISTILLED: hypotheses, DISTRIBUTIONS: distributions}  # kind of a directory: what it holds
 
-    def __init__(self, folder, settings, parts):
-        self.folder, self.settings, self.parts = Path(folder), settings, parts
+
+class Distilled:
+    """Claims, commits and completes the parts of one directory. Args: kind: DISTILLED or DISTRIBUTIONS."""
+
+    def __init__(self, folder, settings, parts, kind=DISTILLED):
+        self.folder, self.settings, self.parts, self.kind = Path(folder), settings, parts, kind
+        self.store = STORES[kind]
         self.parts_folder = self.folder / "parts"
         self.complete = False
 
@@ -44,11 +54,11 @@ class Distilled:
             self.complete = bool(found.get("complete"))
             self._compare(found)
         if self.complete:
-            missing = [name for name in (hypotheses.NAME, *found.get("views", [])) if not (self.folder / name).exists()]
+            missing = [name for name in (self.store.NAME, *found.get("views", [])) if not (self.folder / name).exists()]
             if missing:
                 raise Refusal(
                     f"{self.folder} says that it is complete, but {', '.join(missing)} is missing; restore it, or remove "
-                    "the directory and decode again"
+                    "the directory and run the command again"
                 )
 
     def begin(self):
@@ -70,7 +80,7 @@ class Distilled:
 
     def _manifest(self, **more):
         return {
-            "kind": "distilled",
+            "kind": self.kind,
             "version": __version__,
             "signature": self.signature,
             "settings": self.settings,
@@ -94,7 +104,7 @@ class Distilled:
             logger.warning("%s/decoding.log cannot be written: %s", self.folder, error)
 
     def _compare(self, found):
-        if found.get("kind") != "distilled":
+        if found.get("kind") != self.kind:
             raise Refusal(f"--distill-dir {self.folder} holds something else ({found.get('kind')}); name another one")
         changes = manifest.differences(
             {"version": found.get("version"), **(found.get("settings") or {})}, {"version": __version__, **self.settings}
@@ -119,7 +129,7 @@ class Distilled:
         """The parts that are committed but cut short, as a failing disk leaves them: their work is to be done again."""
         if self.complete:
             return set()
-        return {part for part in self.done() if not hypotheses.is_whole(self.path(part))}
+        return {part for part in self.done() if not array_files.is_whole(self.path(part))}
 
     @contextlib.contextmanager
     def claim(self, part):
@@ -143,7 +153,7 @@ class Distilled:
     def commit(self, part, block):
         """Writes a part, whole or not at all."""
         try:
-            hypotheses.write_part(self.path(part), block)
+            self.store.write_part(self.path(part), block)
         except Refusal:
             if self._finished_by_another():
                 return
@@ -151,9 +161,9 @@ class Distilled:
         self.note(f"part {part} committed, {len(block)} sentences")
 
     def finish(self, build):
-        """Makes the store, the views and the manifest out of the parts, once all are there.
+        """Makes the store, and what is made of it, and the manifest out of the parts, once all are there.
 
-        Args: build: (store) -> what the manifest should say besides the settings; writes the views.
+        Args: build: (store) -> what the manifest should say besides the settings; it may write views.
         Returns whether the directory is complete now; False where parts are still missing.
         """
         with lock(self.folder / ".lock", wait=True):
@@ -177,10 +187,10 @@ class Distilled:
 
     def _assemble(self, build):
         remove_partials(self.folder)
-        hypotheses.merge([self.path(part) for part in range(self.parts)], self.folder / hypotheses.NAME)
-        store = hypotheses.Hypotheses(self.folder)
-        expected = self.settings["data"]["sentences"]
+        self.store.merge([self.path(part) for part in range(self.parts)], self.folder / self.store.NAME)
+        store = self.store.opened(self.folder)
+        expected = self.settings["data"]["sentences"] - self.settings.get("scoring", {}).get("too_long", 0)
         if len(store) != expected:
-            raise Refusal(f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; decode it anew")
+            raise Refusal(f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; remove it and begin anew")
         manifest.write(self.folder, self._manifest(**build(store), complete=True))
         self.note("finished")

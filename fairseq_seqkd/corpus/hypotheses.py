@@ -1,7 +1,7 @@
 """The n-best store: every hypothesis of every sentence as token ids, with its scores.
 
 While decoding, a part is one file under parts/; a finished directory has them all in one file, `hypotheses.safetensors`,
-in the order of the sentences. Both are safetensors files: memory-mapped, readable from any language, and no pickle.
+in the order of the sentences (array_files.py says in what format).
 
 Arrays (H hypotheses of n sentences, best first as the teacher ranks them, the sentences in order):
     counts      (n,) uint16    hypotheses of each sentence; 0 where the source was too long to decode
@@ -16,29 +16,18 @@ A whole store also has `blocks` (parts + 1, 3) int64: sentences, hypotheses and 
 sentence is found without reading the others.
 """
 
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
 
-from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.corpus import array_files
 from fairseq_seqkd.errors import Refusal
 
 NAME = "hypotheses.safetensors"
 PER_HYPOTHESIS = {"lengths": np.int32, "scores": np.float32, "log_probs": np.float32, "hit_limit": np.uint8}
 OPTIONAL = {"similarity": np.float32, "consensus": np.float32}
-DTYPE_NAMES = {  # as the safetensors format spells them
-    np.dtype(np.uint8): "U8",
-    np.dtype(np.uint16): "U16",
-    np.dtype(np.uint32): "U32",
-    np.dtype(np.int32): "I32",
-    np.dtype(np.float32): "F32",
-}
 
 
 @dataclass
@@ -113,61 +102,32 @@ class Block:
 
 def write_part(path, block):
     """Writes a part, whole or not at all."""
-    with whole_file(path) as file:
-        file.write(to_safetensors(block.arrays))
+    array_files.write(path, block.arrays)
 
 
 def read_part(path):
     """The Block in a part. Raises Refusal for a file that is damaged."""
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise Refusal(f"{path} is damaged ({error}); remove it and run the command again") from None
-    if not {"counts", "tokens", *PER_HYPOTHESIS} <= set(arrays) or any(a.ndim != 1 for a in arrays.values()):
+    found = array_files.read(path)
+    if not {"counts", "tokens", *PER_HYPOTHESIS} <= set(found) or any(a.ndim != 1 for a in found.values()):
         raise Refusal(f"{path} is not a part of an n-best store; remove it and run the command again")
-    block = Block(arrays)
+    block = Block(found)
     block.check(path)
     return block
 
 
-def is_whole(path):
-    """Whether a part has the size that its header says: a look at the header, not at the content."""
-    try:
-        with safe_open(str(path), framework="numpy"):
-            return True
-    except (SafetensorError, OSError, ValueError, OverflowError):
-        return False
-
-
 def merge(part_paths, out):
     """Writes one store from parts in order; memory is that of one part. Afterwards they may be removed."""
-    blocks, layout = np.zeros((len(part_paths) + 1, 3), np.int64), {}
+    blocks, shapes = np.zeros((len(part_paths) + 1, 3), np.int64), {}
     for i, path in enumerate(part_paths):
         block = read_part(path)
         mine = (len(block), int(block.counts.sum(dtype=np.int64)), len(block.arrays["tokens"]))
         blocks[i + 1] = blocks[i] + mine
-        layout = layout or {key: array.dtype for key, array in sorted(block.arrays.items())}
-        if layout != {key: array.dtype for key, array in sorted(block.arrays.items())}:
+        shapes = shapes or array_files.layout(block.arrays)
+        if shapes != array_files.layout(block.arrays):
             raise Refusal(f"{path} holds other arrays than the parts before it; remove it and run the command again")
     sentences, hypotheses, tokens = (int(total) for total in blocks[-1])
-    totals = {**{key: hypotheses for key in layout}, "counts": sentences, "tokens": tokens}
-    with whole_file(out) as file:
-        header, offset = {}, 0
-        # The widest types first, so that every array is aligned to its own type in the file.
-        order = sorted(layout, key=lambda key: (-layout[key].itemsize, key))
-        for key, dtype, shape, size in [("blocks", "I64", list(blocks.shape), blocks.nbytes)] + [
-            (key, DTYPE_NAMES[layout[key]], [totals[key]], totals[key] * layout[key].itemsize) for key in order
-        ]:
-            header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
-            offset += size
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        file.write(struct.pack("<Q", len(text)) + text + blocks.tobytes())
-        for key in order:
-            for path in part_paths:
-                with safe_open(str(path), framework="numpy") as part:
-                    file.write(part.get_tensor(key).tobytes())
+    lengths = {**{key: hypotheses for key in shapes}, "counts": sentences, "tokens": tokens}
+    array_files.join(part_paths, out, lengths, shapes, computed={"blocks": blocks})
 
 
 class Hypotheses:
@@ -175,15 +135,11 @@ class Hypotheses:
 
     def __init__(self, folder):
         self.path = Path(folder) / NAME
-        try:
-            self._file = safe_open(str(self.path), framework="numpy")
-            self._bounds = self._file.get_tensor("blocks")
-        except FileNotFoundError:
-            raise Refusal(f"there is no {self.path}; decode the split to its end first") from None
-        except (SafetensorError, OSError, ValueError, OverflowError) as error:
-            raise Refusal(f"{self.path} is damaged ({error}); decode the split again") from None
-        self._keys = set(self._file.keys()) - {"blocks"}
-        if not {"counts", "tokens", *PER_HYPOTHESIS} <= self._keys or self._bounds.ndim != 2 or not len(self._bounds):
+        if not self.path.is_file():
+            raise Refusal(f"there is no {self.path}; decode the split to its end first")
+        self._arrays = array_files.mapped(self.path, "decode the split again")
+        self._bounds = self._arrays.pop("blocks", np.zeros(0, np.int64))
+        if not {"counts", "tokens", *PER_HYPOTHESIS} <= set(self._arrays) or self._bounds.ndim != 2 or not len(self._bounds):
             raise Refusal(f"{self.path} is not an n-best store; decode the split again")
         self._recent = (None, None)
 
@@ -192,27 +148,21 @@ class Hypotheses:
 
     @property
     def has_similarity(self):
-        return "similarity" in self._keys
+        return "similarity" in self._arrays
 
     def block(self, b):
         """The Block of the b-th part."""
         if self._recent[0] != b:
             (s0, h0, t0), (s1, h1, t1) = self._bounds[b], self._bounds[b + 1]
             ranges = {"counts": (s0, s1), "tokens": (t0, t1)}
-            arrays = {}
-            for key in self._keys:
+            found = {}
+            for key, array in self._arrays.items():
                 first, last = ranges.get(key, (h0, h1))
-                arrays[key] = self._slice(key, int(first), int(last))
-            block = Block(arrays)
+                found[key] = np.array(array[first:last])  # read, so that the pages need not stay
+            block = Block(found)
             block.check(self.path)
             self._recent = (b, block)
         return self._recent[1]
-
-    def _slice(self, key, first, last):
-        array = self._file.get_slice(key)
-        if first == last:  # the library refuses a range that holds nothing
-            return np.zeros(0, next(dtype for dtype, name in DTYPE_NAMES.items() if name == array.get_dtype()))
-        return array[first:last]
 
     def blocks(self):
         """Yields (id of the first sentence, Block), in order."""
@@ -224,3 +174,8 @@ class Hypotheses:
             raise IndexError(sentence)
         b = int(np.searchsorted(self._bounds[:, 0], sentence, side="right")) - 1
         return self.block(b).nbest(sentence - int(self._bounds[b, 0]))
+
+
+def opened(folder):
+    """The finished store of a folder."""
+    return Hypotheses(folder)

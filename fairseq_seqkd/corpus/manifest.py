@@ -78,18 +78,30 @@ def signature(settings, version):
 
     Example: teacher:3f2a5c0b9d11|beam:5|nbest:5|lenpen:1.0|engine:fairseq-0.12.3/float32|data:9c1b...|similarity:bleu|...
     """
-    search, engine = settings["search"], settings["engine"]
+    engine = settings["engine"]
+    how, more = _of_scoring(settings) if "scoring" in settings else _of_search(settings)
     fields = {
         "teacher": "+".join(digest[:SHORT_HASH] for digest in settings["teacher"]["sha256"]),
-        "beam": search["beam"],
-        "nbest": search["nbest"],
-        "lenpen": search["lenpen"],
-        "sampling": "yes" if search["sampling"] else None,
+        **how,
         "engine": "{}-{}/{}".format(engine["name"], engine[engine["name"]].split()[-1], engine["precision"]),
         "data": settings["data"]["source_sha256"][:SHORT_HASH],
-        "similarity": settings["similarity"]["metric"] if settings["similarity"] else None,
-        "select": settings.get("select") if settings.get("select") != "mode" else None,
-        "filters": ",".join(f"{name}={value}" for name, value in sorted(settings.get("filters", {}).items())) or None,
+        **more,
         "version": version,
     }
     return "|".join(f"{key}:{value}" for key, value in fields.items() if value is not None)
+
+
+def _of_search(settings):
+    search = settings["search"]
+    how = {"beam": search["beam"], "nbest": search["nbest"], "lenpen": search["lenpen"]}
+    filters = ",".join(f"{name}={value}" for name, value in sorted(settings.get("filters", {}).items()))
+    return {**how, "sampling": "yes" if search["sampling"] else None}, {
+        "similarity": settings["similarity"]["metric"] if settings["similarity"] else None,
+        "select": settings.get("select") if settings.get("select") != "mode" else None,
+        "filters": filters or None,
+    }
+
+
+def _of_scoring(settings):
+    scoring = settings["scoring"]
+    return {"topk": scoring["topk"], "store": scoring["dtype"]}, {"targets": settings["data"]["target_sha256"][:SHORT_HASH]}

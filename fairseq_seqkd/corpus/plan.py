@@ -19,7 +19,7 @@ class Plan:
 
     sentences: int
     part_size: int
-    max_tokens: Optional[int]  # source tokens of a batch, padding included; None: no limit
+    max_tokens: Optional[int]  # tokens of a batch, padding included; None: no limit
     max_sentences: Optional[int]  # sentences of a batch; None: no limit
 
     @property
@@ -30,17 +30,16 @@ class Plan:
         """(first sentence, first sentence after) of a part."""
         return part * self.part_size, min((part + 1) * self.part_size, self.sentences)
 
-    def batches(self, part, sizes, longest):
+    def batches(self, part, lengths, fits):
         """The batches of a part: arrays of sentence ids, longest sentences first.
 
         Args:
-            sizes: (sentences,) source lengths of the whole split, memory-mapped.
-            longest: sentences with more source tokens than this are in no batch.
+            lengths: (sentences of the part,) tokens that a sentence counts for.
+            fits: (sentences of the part,) bool; the others are in no batch.
         """
-        first, last = self.bounds(part)
-        lengths = np.asarray(sizes[first:last])
+        first, _ = self.bounds(part)
         order = np.argsort(-lengths, kind="stable")  # longest first: memory problems show at once
-        order = order[lengths[order] <= longest]
+        order = order[fits[order]]
         batches, start = [], 0
         while start < len(order):
             widest = max(int(lengths[order[start]]), 1)

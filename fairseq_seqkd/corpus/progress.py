@@ -1,9 +1,9 @@
-"""How far a distilled directory is, seen from its files alone: for whoever waits for it without knowing its settings."""
+"""How far a directory of a teacher's work is, from its files alone: for whoever waits for it and knows no settings."""
 
 from dataclasses import dataclass
 
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.distilled import STORES, Distilled
 from fairseq_seqkd.corpus.plan import Plan
 
 
@@ -11,17 +11,17 @@ from fairseq_seqkd.corpus.plan import Plan
 class Progress:
     sentences: int  # of the split
     done: int  # of them, those whose part is committed
-    complete: bool  # the store and the views are there too
+    complete: bool  # everything that is made of the parts is there too
     signature: str
 
 
 def read(folder):
     """The Progress of a directory, or None where none was begun. Changes nothing, takes no lock."""
     found = manifest.read(folder)
-    if not found or found.get("kind") != "distilled":
+    if not found or found.get("kind") not in STORES:
         return None
     plan = Plan(found["sentences"], found["settings"]["plan"]["part_size"], max_tokens=None, max_sentences=None)
-    directory = Distilled(folder, found["settings"], plan.parts)
+    directory = Distilled(folder, found["settings"], plan.parts, found["kind"])
     directory.complete = bool(found.get("complete"))
     bounds = [plan.bounds(part) for part in directory.done() if part < plan.parts]
     return Progress(plan.sentences, sum(last - first for first, last in bounds), directory.complete, found["signature"])

@@ -15,12 +15,13 @@ from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
     LabelSmoothedCrossEntropyCriterionConfig,
-    label_smoothed_nll_loss,
 )
+from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 
-from fairseq_seqkd import losses, teachers
+from fairseq_seqkd import divergences, losses, teachers
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.stored import StoredTeacher
 
 
 @dataclass
@@ -39,6 +40,24 @@ class WordKDConfig(LabelSmoothedCrossEntropyCriterionConfig):
     temperature: float = field(
         default=1.0,
         metadata={"help": "both distributions are flattened by this temperature; the term is multiplied by its square"},
+    )
+    teacher_distributions: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "instead of --teacher-path: directory of the teacher's distributions on these targets, as fairseq-generate "
+            "--task teacher_decoding --score-reference leaves it; several, for train, train1 and so on, separated by colons"
+        },
+    )
+    tail: ChoiceEnum(divergences.TAILS) = field(
+        default=divergences.SPREAD,
+        metadata={
+            "help": "the mass of the symbols that --teacher-distributions does not hold: spread evenly over them, or ignore it "
+            "and make the others sum to 1"
+        },
+    )
+    divergence: ChoiceEnum(divergences.NAMES) = field(
+        default=divergences.FORWARD_KL,
+        metadata={"help": "what the student learns from a teacher's distribution by; others than forward_kl need --teacher-path"},
     )
 
 
@@ -62,16 +81,27 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         teacher_path=None,
         alpha=None,
         temperature=1.0,
+        teacher_distributions=None,
+        tail=divergences.SPREAD,
+        divergence=divergences.FORWARD_KL,
     ):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        alpha = losses.weight_of_teacher(alpha, has_teacher=bool(teacher_path) or self.needs_teacher)
-        check_options(alpha, temperature, label_smoothing, teacher_path)
+        has_teacher = bool(teacher_path or teacher_distributions)
+        alpha = losses.weight_of_teacher(alpha, has_teacher=has_teacher or self.needs_teacher)
+        self.objective = losses.Objective(alpha, label_smoothing, temperature, str(divergence))
+        check_options(self.objective, teacher_path, teacher_distributions)
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder)
-        self.alpha = alpha
-        self.temperature = temperature
         # Not a module, so it is neither trained nor saved, nor switched to training mode (see teachers.py).
-        self.teacher = prepare_teacher(task, teacher_path) if alpha > 0 else None
+        self.teacher = None
+        if alpha > 0 and teacher_distributions:
+            self.teacher = StoredTeacher(utils.split_paths(teacher_distributions), task, str(tail))
+        elif alpha > 0:
+            self.teacher = prepare_teacher(task, teacher_path)
+
+    @property
+    def alpha(self):
+        return self.objective.alpha
 
     def check_data(self, folder):
         """Any data will do; `seq_kd` and `seq_inter` ask for a finished view."""
@@ -80,20 +110,19 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         """Returns (loss, sample size, logging output) as every criterion of fairseq."""
         if self.teacher is None or not model.training:
             return super().forward(model, sample, reduce=reduce)
-        net_output = model(**sample["net_input"])
-        teacher_lprobs = self.teacher.log_probs(sample, like=next(model.parameters()))
-        lprobs, target = self.get_lprobs_and_target(model, net_output, sample)
-        teacher_lprobs = teacher_lprobs[:, self.ignore_prefix_size :].reshape(lprobs.shape)
+        target = sample["target"][:, self.ignore_prefix_size :]
         keep = target.ne(self.padding_idx)
-        smoothed, nll = label_smoothed_nll_loss(lprobs, target, self.eps, ignore_index=self.padding_idx, reduce=reduce)
-        kd = losses.teacher_cross_entropy(lprobs, teacher_lprobs, keep, self.temperature, reduce=reduce)
-        loss = (1 - self.alpha) * smoothed + self.alpha * kd.view_as(smoothed)
+        like = next(model.parameters())
+        soft, teacher_lprobs = self.teacher.soft_targets(sample, target, like, self.objective.temperature)
+        net_output = model(**sample["net_input"])
+        logits = teachers.logits_of(model, net_output, sample)[:, self.ignore_prefix_size :]
+        rows = losses.word_level(logits.flatten(0, 1), target.flatten(), keep.flatten(), soft, self.objective)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         logging_output = {
-            "loss": loss.data,
-            "nll_loss": nll.data,
-            "kd_loss": kd.data,
-            "teacher_nll_loss": losses.negative_log_likelihood(teacher_lprobs, target, keep),
+            "loss": rows.loss.data.sum(),
+            "nll_loss": rows.nll.sum(),
+            "kd_loss": rows.kd.sum(),
+            "teacher_nll_loss": -teacher_lprobs.masked_fill(~keep.flatten(), 0.0).sum(),
             "ntokens": sample["ntokens"],
             "nsentences": sample["target"].size(0),
             "sample_size": sample_size,
@@ -102,7 +131,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
             n_correct, total = self.compute_accuracy(model, net_output, sample)
             logging_output["n_correct"] = utils.item(n_correct.data)
             logging_output["total"] = utils.item(total.data)
-        return loss, sample_size, logging_output
+        return rows.loss.sum() if reduce else rows.loss, sample_size, logging_output
 
     @classmethod
     def reduce_metrics(cls, logging_outputs):
@@ -115,16 +144,27 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
                 metrics.log_scalar(key, total / ntokens / math.log(2), ntokens, round=3)
 
 
-def check_options(alpha, temperature, label_smoothing, teacher_path):
+def check_options(objective, teacher_path, teacher_distributions):
     """Refuses values that make no sense, before anything is loaded."""
+    alpha, temperature, smoothing = objective.alpha, objective.temperature, objective.label_smoothing
     if not 0 <= alpha <= 1:
         raise Refusal(f"--alpha is {alpha}, it must lie between 0 (the target alone) and 1 (the teacher alone)")
     if not (temperature > 0 and math.isfinite(temperature)):
         raise Refusal(f"--temperature is {temperature}, it must be positive")
-    if not 0 <= label_smoothing < 1:
-        raise Refusal(f"--label-smoothing is {label_smoothing}, it must be at least 0 and less than 1")
-    if alpha > 0 and not teacher_path:
-        raise Refusal(f"--alpha {alpha} asks for a teacher: name its checkpoint with --teacher-path, or set --alpha 0")
+    if not 0 <= smoothing < 1:
+        raise Refusal(f"--label-smoothing is {smoothing}, it must be at least 0 and less than 1")
+    if teacher_path and teacher_distributions:
+        raise Refusal("--teacher-path and --teacher-distributions are two ways to the same; name one of them")
+    if alpha > 0 and not (teacher_path or teacher_distributions):
+        raise Refusal(
+            f"--alpha {alpha} asks for a teacher: name its checkpoint with --teacher-path, or what is stored of it with "
+            "--teacher-distributions, or set --alpha 0"
+        )
+    if teacher_distributions and objective.divergence != divergences.FORWARD_KL:
+        raise Refusal(
+            f"--divergence {objective.divergence} needs the teacher's whole distributions: name its checkpoint with "
+            "--teacher-path instead of --teacher-distributions"
+        )
 
 
 def prepare_teacher(task, teacher_path):

@@ -12,9 +12,11 @@ import torch
 from fairseq_seqkd import checkpoints, compat, losses, selection
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
 from fairseq_seqkd.corpus.text import joined_by
+from fairseq_seqkd.divergences import FORWARD_KL
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
@@ -198,17 +200,30 @@ def taught_by_data(state, criterion):
 
 
 def word_level_term(criterion):
-    """The teacher's distributions that a criterion of ours used: hash, alpha, temperature; empty where it used none."""
-    if not criterion.get("teacher_path"):
-        return {}
+    """The teacher's distributions that a criterion of ours used: whose, alpha, temperature; empty where it used none."""
+    path, stored = criterion.get("teacher_path"), criterion.get("teacher_distributions")
     alpha = losses.weight_of_teacher(criterion.get("alpha"), has_teacher=True)
-    if not alpha:
+    if not alpha or not (path or stored):
         return {}
+    divergence = str(criterion.get("divergence") or FORWARD_KL)
     return {
-        "word_teacher": "+".join(short_hash(path) for path in criterion["teacher_path"].split(":")),
+        "word_teacher": "+".join(short_hash(p) for p in path.split(":")) if path else "+".join(map(stored_by, stored.split(":"))),
         "alpha": alpha,
         "temperature": criterion.get("temperature"),
+        "divergence": None if divergence == FORWARD_KL else divergence,
     }
+
+
+def stored_by(folder):
+    """Whose distributions a directory holds, and how many: "3f2a5c0b9d11/top8"; "unknown" where it is not there any more."""
+    try:
+        found = manifest.read(folder)
+    except Refusal:  # a damaged manifest is no reason not to measure the checkpoint
+        found = None
+    if not found or found.get("kind") != DISTRIBUTIONS:
+        return "unknown"
+    teacher = "+".join(digest[: manifest.SHORT_HASH] for digest in found["settings"]["teacher"]["sha256"])
+    return f"{teacher}/top{found['settings']['scoring']['topk']}"
 
 
 def short_hash(path):

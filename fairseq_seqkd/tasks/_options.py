@@ -1,7 +1,7 @@
 """The options of `teacher_decoding`, declared once, and what is refused of them before anything is loaded."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
 
@@ -17,11 +17,20 @@ from fairseq_seqkd.engines.options import check_for_ctranslate2
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.tasks._settings import precision, uses_gpu
 
+DEFAULT_TOPK = 8
+STORE_DTYPES = ("float16", "float32")
+# Options of this task that scoring has no use for; a search's own, such as --beam, have no effect on it.
+OF_SEARCH = {
+    "engine", "compute_type", "similarity", "similarity_tokenizer", "similarity_workers", "select", "filter_length_ratio",
+    "filter_copy", "filter_repeats", "filter_score", "filter_empty", "teacher_source_lang", "teacher_target_lang",
+}  # fmt: skip
+
 
 @dataclass
 class TeacherDecodingConfig(TranslationConfig):
     distill_dir: Optional[str] = field(
-        default=None, metadata={"help": "directory for the n-best lists and the data-bins seq_kd/ and seq_inter/"}
+        default=None,
+        metadata={"help": "directory for the n-best lists and the data-bins seq_kd/ and seq_inter/, or for stored distributions"},
     )
     engine: ChoiceEnum(engines.NAMES) = field(
         default=engines.FAIRSEQ,
@@ -69,6 +78,16 @@ class TeacherDecodingConfig(TranslationConfig):
         default=0,
         metadata={"help": "sentences that are committed at a time (default: 1/64 of the split, but 1024 to 4096)"},
     )
+    topk: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "with --score-reference, instead of searching: how many of the teacher's most probable symbols to store for "
+            f"every token of the given targets (default: {DEFAULT_TOPK})"
+        },
+    )
+    store_dtype: Optional[ChoiceEnum(STORE_DTYPES)] = field(
+        default=None, metadata={"help": f"with --score-reference: the type of the stored numbers (default: {STORE_DTYPES[0]})"}
+    )
     teacher_source_lang: Optional[str] = field(
         default=None, metadata={"help": "a multilingual teacher's name for the source language (default: --source-lang)"}
     )
@@ -87,38 +106,61 @@ class TeacherDecodingConfig(TranslationConfig):
 
 def check_options(cfg):
     """Refuses contradictions among options with a sentence each, before the teacher is loaded."""
-    search, data = cfg.generation, utils.split_paths(cfg.data or "")
+    data = utils.split_paths(cfg.data or "")
     if not cfg.distill_dir:
-        raise Refusal("--distill-dir is missing: it says where the teacher's translations go")
-    if search.nbest < 1 or search.beam < 1:
-        raise Refusal(f"--nbest {search.nbest} and --beam {search.beam} must be at least 1")
-    if search.nbest > search.beam:
-        raise Refusal(f"--nbest {search.nbest} asks for more hypotheses than --beam {search.beam} finds; raise --beam")
+        raise Refusal("--distill-dir is missing: it says where the teacher's work goes")
     if len(data) != 1:
         raise Refusal("name one data directory: fairseq-generate reads the first of several only; decode them in turn")
     if not Path(data[0]).is_dir():
         raise Refusal(f"the data directory {data[0]} does not exist")
-    if search.score_reference:
-        raise Refusal("--score-reference scores targets that are given; this task searches for new ones")
+    if cfg.truncate_source or cfg.num_batch_buckets:
+        raise Refusal("--truncate-source and --num-batch-buckets change the sources; a student is trained on them as they are")
+    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
+        raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
+    if cfg.part_size < 0:
+        raise Refusal(f"--part-size is {cfg.part_size}, it must be a number of sentences")
+    if cfg.generation.score_reference:
+        check_scoring(cfg)
+    else:
+        check_search(cfg)
+
+
+def check_search(cfg):
+    """Refuses contradictions among the options of a search."""
+    search = cfg.generation
+    for name in ("topk", "store_dtype"):
+        if getattr(cfg, name) is not None:
+            raise Refusal(f"--{name.replace('_', '-')} is for --score-reference, which stores distributions; a search has none")
+    if search.nbest < 1 or search.beam < 1:
+        raise Refusal(f"--nbest {search.nbest} and --beam {search.beam} must be at least 1")
+    if search.nbest > search.beam:
+        raise Refusal(f"--nbest {search.nbest} asks for more hypotheses than --beam {search.beam} finds; raise --beam")
     if search.replace_unk is not None:
         raise Refusal("--replace-unk makes words that are in no dictionary; pseudo-targets are made of the dictionary's ids")
     if search.constraints is not None:
         raise Refusal("--constraints needs constraints in the source text, which a binarised split has not")
-    if cfg.truncate_source or cfg.num_batch_buckets:
-        raise Refusal("--truncate-source and --num-batch-buckets change the sources; a student is trained on them as they are")
     check_engine(cfg)
-    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
-        raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
     check_tokenizer(str(cfg.similarity), cfg.similarity_tokenizer)
     if cfg.similarity_workers < 0:
         raise Refusal(f"--similarity-workers is {cfg.similarity_workers}, it must be a number of processes, or 0")
     if str(cfg.select) == "mbr" and search.nbest < 2:
         raise Refusal("--select mbr compares the hypotheses of a list with each other: --nbest must be at least 2")
     check_filters(cfg)
-    if cfg.part_size < 0:
-        raise Refusal(f"--part-size is {cfg.part_size}, it must be a number of sentences")
     if not (search.temperature > 0):
         raise Refusal(f"--temperature is {search.temperature}, it must be positive")
+
+
+def check_scoring(cfg):
+    """Refuses what scoring has no use for, and fills in what was not said."""
+    for option in fields(TeacherDecodingConfig):
+        if option.name in OF_SEARCH and getattr(cfg, option.name) != option.default:
+            raise Refusal(f"--{option.name.replace('_', '-')} is for a search; --score-reference scores the targets as they are")
+    if cfg.generation.prefix_size > 0 or cfg.generation.constraints is not None:
+        raise Refusal("--prefix-size and --constraints are for a search; --score-reference scores the targets as they are")
+    cfg.topk = DEFAULT_TOPK if cfg.topk is None else cfg.topk
+    if cfg.topk < 1:
+        raise Refusal(f"--topk is {cfg.topk}, it must be at least 1")
+    cfg.store_dtype = STORE_DTYPES[0] if cfg.store_dtype is None else cfg.store_dtype
 
 
 def check_engine(cfg):

@@ -4,29 +4,66 @@ import torch
 from omegaconf import OmegaConf
 
 from fairseq_seqkd import compat, engines, filters, selection
+from fairseq_seqkd.corpus.databin import split_hashes
 from fairseq_seqkd.corpus.files import sha256
-from fairseq_seqkd.corpus.plan import make_plan
+from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, make_plan
 from fairseq_seqkd.corpus.text import joined_by
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
+from fairseq_seqkd.teachers import fits
+
+SCORED_AT_A_TIME = 1 << 24  # tokens of a batch times the vocabulary: 64 MiB of float32
 
 
 def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positions):
-    """(settings for the manifest, Plan) for a split.
+    """(settings for the manifest, Plan) of a search over a split.
 
     Args:
         cfg: the task's configuration; gold: databin.Split; dataset: fairseq's dataset of that split.
         max_tokens, max_sentences: batch limits as fairseq-generate resolved them.
         max_positions: (source, target) tokens that task and teacher can hold.
     """
-    limits = cfg.dataset
-    # fairseq-generate fills in 12,000 tokens where no limit was given; that is slow on a CPU.
     default = engines.default_tokens(str(cfg.engine), precision(cfg), cfg.generation.beam, uses_gpu(cfg))
-    plan = make_plan(len(dataset), *batch_limits(limits, max_tokens, max_sentences), cfg.part_size, default)
+    plan = make_plan(len(dataset), *batch_limits(cfg.dataset, max_tokens, max_sentences), cfg.part_size, default)
     search = {k: v for k, v in OmegaConf.to_container(cfg.generation, resolve=True).items() if k not in WITHOUT_EFFECT}
     if not uses_random_numbers(search):
         search = {k: v for k, v in search.items() if not k.startswith("sampling_")}
     search["seed"] = cfg.common.seed if uses_random_numbers(search) else None
-    has_target = dataset.tgt is not None
+    return {
+        **what_is_decoded(cfg, gold, dataset),
+        "search": {
+            **search,
+            "lm_sha256": sha256(cfg.generation.lm_path) if cfg.generation.lm_path else None,
+            "longest_source": int(max_positions[0]),
+            "left_pad_source": bool(cfg.left_pad_source),
+        },
+        "plan": plan_settings(plan),
+        "similarity": similarity_settings(cfg, dataset) if dataset.tgt is not None or str(cfg.select) == "mbr" else None,
+        "select": str(cfg.select),
+        "filters": filter_settings(cfg),
+    }, plan
+
+
+def scoring_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positions):
+    """(settings for the manifest, Plan) of scoring a split's targets; arguments as of decoding_settings."""
+    vocabulary = len(dataset.tgt_dict)
+    default = min(DEFAULT_MAX_TOKENS, max(SCORED_AT_A_TIME // vocabulary, 128))
+    plan = make_plan(len(dataset), *batch_limits(cfg.dataset, max_tokens, max_sentences), cfg.part_size, default)
+    positions = [int(limit) for limit in max_positions]
+    return {
+        **what_is_decoded(cfg, gold, dataset),
+        "scoring": {
+            "topk": min(cfg.topk, vocabulary),
+            "dtype": str(cfg.store_dtype),
+            "positions": positions,
+            "too_long": int(len(dataset) - fits(dataset, positions, 0, len(dataset)).sum()),
+            "left_pad_source": bool(cfg.left_pad_source),
+        },
+        "plan": plan_settings(plan),
+    }, plan
+
+
+def what_is_decoded(cfg, gold, dataset):
+    """Teacher, data and what computes: the settings of both kinds of work."""
     return {
         "teacher": {
             "sha256": [sha256(path) for path in cfg.common_eval.path.split(":")],
@@ -37,17 +74,8 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
             "source_lang": gold.source_lang,
             "target_lang": gold.target_lang,
             "sentences": len(dataset),
-            "source_sha256": sha256(*gold.files(gold.source_lang)),
-            "target_sha256": sha256(*gold.files(gold.target_lang)) if has_target else None,
-            "dictionaries_sha256": [sha256(gold.folder / f"dict.{lang}.txt") for lang in (gold.source_lang, gold.target_lang)],
+            **split_hashes(gold),
         },
-        "search": {
-            **search,
-            "lm_sha256": sha256(cfg.generation.lm_path) if cfg.generation.lm_path else None,
-            "longest_source": int(max_positions[0]),
-            "left_pad_source": bool(cfg.left_pad_source),
-        },
-        "plan": {"part_size": plan.part_size, "max_tokens": plan.max_tokens, "max_sentences": plan.max_sentences},
         "engine": {
             "name": str(cfg.engine),
             **compat.versions(str(cfg.engine)),
@@ -55,10 +83,11 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
             "device": device(cfg),
             "threads": 1,
         },
-        "similarity": similarity_settings(cfg, dataset) if has_target or str(cfg.select) == "mbr" else None,
-        "select": str(cfg.select),
-        "filters": filter_settings(cfg),
-    }, plan
+    }
+
+
+def plan_settings(plan):
+    return {"part_size": plan.part_size, "max_tokens": plan.max_tokens, "max_sentences": plan.max_sentences}
 
 
 def filter_settings(cfg):
@@ -68,7 +97,7 @@ def filter_settings(cfg):
 
 
 def batch_limits(limits, max_tokens, max_sentences):
-    """The user's limits; (None, None) where fairseq-generate only filled in its own default of 12,000 tokens."""
+    """The user's limits; (None, None) where fairseq-generate only filled in its own 12,000 tokens, slow on a CPU."""
     return (None, None) if limits.batch_size is None and max_tokens == 12000 else (max_tokens, max_sentences)
 
 

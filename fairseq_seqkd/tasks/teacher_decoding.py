@@ -3,8 +3,10 @@
     fairseq-generate data-bin --user-dir fairseq_seqkd --task teacher_decoding --path teacher.pt \\
         --gen-subset train --beam 5 --nbest 5 --distill-dir distilled
 
+Or, with `--score-reference --topk 8`, its distributions at every token of the targets that are there.
+
 It is the stock translation task under fairseq-generate, with two differences: batches come from a plan of our own, part
-by part, and what the search finds is recorded as token ids instead of being printed.
+by part, and what is found is recorded as numbers instead of being printed.
 """
 
 import os
@@ -12,7 +14,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import numpy as np
 import torch
 from fairseq import utils
 from fairseq.tasks import register_task
@@ -25,7 +26,9 @@ from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.tasks._options import TeacherDecodingConfig, check_options
 from fairseq_seqkd.tasks._recorder import Recorder
-from fairseq_seqkd.tasks._settings import decoding_settings, precision, uses_gpu
+from fairseq_seqkd.tasks._scoring import DistributionRecorder
+from fairseq_seqkd.tasks._settings import decoding_settings, precision, scoring_settings, uses_gpu
+from fairseq_seqkd.tasks._work import Work
 
 
 @register_task("teacher_decoding", dataclass=TeacherDecodingConfig)
@@ -42,9 +45,11 @@ class TeacherDecodingTask(TranslationTask):
             torch.cuda.set_device(local_rank() % torch.cuda.device_count())
         task = super().setup_task(cfg, **kwargs)
         task.gold = Split(utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, cfg.source_lang, cfg.target_lang)
-        if cfg.generation.prefix_size > 0 and not task.gold.files(cfg.target_lang):
-            raise Refusal(f"--prefix-size takes the beginning of the targets, but split {task.gold.name!r} has none")
-        task.languages = multilingual(cfg)
+        task.scores = bool(cfg.generation.score_reference)
+        for option, used in (("--prefix-size", cfg.generation.prefix_size > 0), ("--score-reference", task.scores)):
+            if used and not task.gold.files(cfg.target_lang):
+                raise Refusal(f"{option} needs the targets, but split {task.gold.name!r} has none")
+        task.languages = None if task.scores else multilingual(cfg)
         if task.languages:
             task.src_dict, task.tgt_dict = task.languages.source_dictionary, task.languages.target_dictionary
         else:
@@ -59,25 +64,34 @@ class TeacherDecodingTask(TranslationTask):
 
     def get_batch_iterator(self, dataset, max_tokens=None, max_sentences=None, max_positions=None, **ignored):
         """fairseq-generate's batches, from the plan. What fairseq would shuffle, filter or drop stays."""
-        settings, plan = decoding_settings(self.cfg, self.gold, dataset, max_tokens, max_sentences, max_positions)
-        if self.languages:
-            settings["teacher"]["languages"] = self.languages.describe()
-        self.recorder = Recorder(self.cfg, self.gold, dataset, settings, plan, worker_rank(self.cfg.distributed_training))
-        return self.recorder
+        limits = (max_tokens, max_sentences, max_positions)
+        if self.scores:
+            settings, plan = scoring_settings(self.cfg, self.gold, dataset, *limits)
+            self.recorder = DistributionRecorder(self.cfg, dataset, settings, plan)
+        else:
+            settings, plan = decoding_settings(self.cfg, self.gold, dataset, *limits)
+            if self.languages:
+                settings["teacher"]["languages"] = self.languages.describe()
+            self.recorder = Recorder(self.cfg, self.gold, dataset, settings, plan)
+        self.work = Work(self.recorder, dataset, self.recorder.distilled, plan, worker_rank(self.cfg.distributed_training))
+        return self.work
 
     def build_generator(self, models, args, **kwargs):
         """fairseq's generator, after the last looks before the work: does this teacher know the data, is there room."""
-        if self.recorder.remaining:
-            dataset = self.dataset(self.cfg.dataset.gen_subset)
+        dataset = self.dataset(self.cfg.dataset.gen_subset)
+        if self.work.remaining:
             seen = self.languages.as_trained(dataset) if self.languages else dataset
             teachers.check_better_than_guessing(teachers.Teacher(models), seen, self.tgt_dict, self.cfg.common_eval.path)
-            check_disk_space(self.cfg.distill_dir, dataset, self.cfg.generation.nbest)
+            check_disk_space(self.cfg.distill_dir, 2 * self.recorder.expected_bytes())
         if self.languages:
             kwargs["extra_gen_cls_kwargs"] = {**(kwargs.get("extra_gen_cls_kwargs") or {}), **self.languages.generator_options()}
         generator = super().build_generator(models, args, **kwargs)
-        if self.recorder.remaining:
-            self.recorder.engine = self._engine(models, generator)
-            self.recorder.begin()
+        if self.work.remaining:
+            if self.scores:
+                self.recorder.use(models)
+            else:
+                self.recorder.engine = self._engine(models, generator)
+            self.work.begin()
         return generator
 
     def _engine(self, models, generator):
@@ -101,29 +115,30 @@ class TeacherDecodingTask(TranslationTask):
             self.languages.foreign if self.languages else (),
         )
         dataset = self.dataset(self.cfg.dataset.gen_subset)
-        sample = self.recorder.sample(teachers.readable(teachers.Teacher(models), dataset, teachers.PROBE_BATCH))
+        sample = self.work.sample(teachers.readable(teachers.Teacher(models), dataset, teachers.PROBE_BATCH))
         engine.verify(sample, **(self.languages.forced(sample) if self.languages else {}))
         return engine
 
     def build_bpe(self, args):
         bpe = super().build_bpe(args)
-        self.recorder.use_bpe(bpe)
+        self.recorder.bpe = bpe
         return bpe
 
     def build_tokenizer(self, args):
         tokenizer = super().build_tokenizer(args)
-        self.recorder.use_tokenizer(tokenizer)
+        self.recorder.tokenizer = tokenizer
         return tokenizer
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
-        """Searches and records a batch, then empties it, so that fairseq-generate makes no text of it."""
+        """Works on a batch and records it, then empties it, so that fairseq-generate makes no text of it."""
+        given = {"prefix_tokens": prefix_tokens, "constraints": constraints}
         try:
-            nbests = self.recorder.search(sample, prefix_tokens=prefix_tokens, constraints=constraints)
+            made = self.recorder.record(sample, **{key: value for key, value in given.items() if value is not None})
         except BaseException:
-            self.recorder.close()
+            self.work.close()
             raise
         sample["id"] = sample["id"][:0]
-        return [[{"tokens": nbest[0].tokens}] for nbest in nbests if nbest]  # fairseq-generate counts them
+        return [[{"tokens": range(tokens)}] for tokens in made]  # fairseq-generate counts them
 
 
 def multilingual(cfg):
@@ -144,20 +159,17 @@ def multilingual(cfg):
     return found
 
 
-def check_disk_space(folder, dataset, nbest):
-    """Refuses to begin when the disk cannot hold the result, by a careful estimate (parts and store exist side by side)."""
+def check_disk_space(folder, needed):
+    """Refuses to begin when the disk cannot hold the result: `needed` bytes, of which committed parts are there already."""
     existing = Path(folder).absolute()
     while not existing.exists():
         existing = existing.parent
-    source_tokens = int(np.asarray(dataset.src_sizes).sum(dtype=np.int64))
-    per_hypothesis = 4 * source_tokens / max(len(dataset), 1) + 21
-    needed = int(2 * nbest * len(dataset) * per_hypothesis + 2 * (4 * 2 * source_tokens + 24 * len(dataset)))
-    needed -= sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
+    needed = int(needed) - sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise Refusal(
-            f"the disk of --distill-dir {folder} has {free / 1e6:,.0f} MB free, decoding needs about {needed / 1e6:,.0f} MB; "
-            "free some space, lower --nbest, or name a directory elsewhere"
+            f"the disk of --distill-dir {folder} has {free / 1e6:,.0f} MB free, about {needed / 1e6:,.0f} MB are needed; "
+            "free some space, lower --nbest or --topk, or name a directory elsewhere"
         )
 
 

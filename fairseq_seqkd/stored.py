@@ -1,0 +1,158 @@
+"""A teacher that has said everything already: stored distributions behind the interface of teachers.Teacher.
+
+A sentence's distributions are found by a hash of its source and target ids, because a sample id counts anew in every
+data directory and through concatenated or repeated data. That the data are those that were scored is made sure of when
+the criterion is built, file by file.
+"""
+
+import itertools
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from fairseq import utils
+
+from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.databin import Split, split_hashes
+from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS
+from fairseq_seqkd.corpus.distributions import Distributions, keys_of
+from fairseq_seqkd.divergences import SPREAD, top_k
+from fairseq_seqkd.errors import Refusal
+
+logger = logging.getLogger(__name__)
+
+
+class StoredTeacher:
+    """Args:
+    folders: finished directories of distributions; every sentence of the data is found in one of them.
+    task: the student's, whose data they are for.
+    tail: what becomes of the mass of the other symbols, see divergences.top_k.
+    """
+
+    def __init__(self, folders, task, tail=SPREAD):
+        self.task, self.tail = task, tail
+        facts = [check_finished(folder) for folder in folders]
+        check_data(folders, facts, task)
+        self.stores = [Distributions(folder) for folder in folders]
+        if len({store.k for store in self.stores}) > 1:
+            counts = ", ".join(f"{folder}: {store.k}" for folder, store in zip(folders, self.stores))
+            raise Refusal(f"the stored distributions differ in the number of symbols ({counts}); score all with one --topk")
+        self.pad = (task.source_dictionary.pad(), task.target_dictionary.pad())
+        for folder, found in zip(folders, facts):
+            logger.info("teacher's distributions: %s | %s", folder, found["signature"])
+
+    def soft_targets(self, sample, target, like, temperature=1.0):
+        """As of teachers.Teacher: (TopK of batch * length rows, (batch * length,) log-probabilities of the target)."""
+        whole = sample["target"]
+        k, shape = self.stores[0].k, whole.shape
+        found = {
+            "ids": np.zeros((*shape, k), np.int64),
+            "probabilities": np.zeros((*shape, k), np.float32),
+            "rest": np.ones(shape, np.float32),  # of padding
+            "target_log_probs": np.zeros(shape, np.float32),
+        }
+        self._look_up(sample["net_input"]["src_tokens"].cpu().numpy(), whole.cpu().numpy(), found, sample)
+        first = shape[1] - target.size(1)  # the target may lack a prefix
+        ids, probabilities, rest, lprobs = (
+            torch.from_numpy(array[:, first:]).flatten(0, 1).to(like.device) for array in found.values()
+        )
+        return top_k(ids, probabilities, rest, len(self.task.target_dictionary), temperature, self.tail), lprobs
+
+    def _look_up(self, sources, targets, found, sample):
+        """Writes what is stored for the tokens of a batch into the arrays of `found`."""
+        real = targets != self.pad[1]
+        lengths, keys = real.sum(axis=1), keys_of(sources, targets, self.pad)
+        missing = np.ones(len(keys), bool)
+        for store in self.stores:
+            first = store.find(keys, lengths)
+            here = missing & (first >= 0)
+            for key, values in store.tokens(first[here], lengths[here]).items():
+                found[key][real & here[:, None]] = values
+            missing &= ~here
+        if missing.any() and not self._is_of_validation(sample):
+            raise Refusal(
+                f"{int(missing.sum())} sentences of a training batch are not among the stored distributions, although the "
+                "files are those that were scored; train on the data as they are, without options that change sentences"
+            )
+
+    def _is_of_validation(self, sample):
+        """Whether this is the batch that fairseq gives a worker that has none left: it counts for nothing (times 0).
+
+        It may come from the validation split, whose sentences are not stored.
+        """
+        training = self.task.cfg.train_subset.split(",")
+        for name, dataset in self.task.datasets.items():
+            ids = sample["id"].tolist()
+            if name in training or dataset is None or max(ids) >= len(dataset):
+                continue
+            if all(torch.equal(dataset[i]["target"], row[row != self.pad[1]].cpu()) for i, row in zip(ids, sample["target"])):
+                return True
+        return False
+
+
+def check_finished(folder):
+    """The manifest of a finished directory of distributions. Refuses anything else."""
+    found = manifest.read(folder)
+    if found is None or found.get("kind") != DISTRIBUTIONS:
+        raise Refusal(
+            f"--teacher-distributions {folder} holds no distributions; make them with fairseq-generate --task teacher_decoding "
+            "--score-reference --topk 8 --distill-dir DIR, and name that directory"
+        )
+    if not found.get("complete"):
+        raise Refusal(
+            f"--teacher-distributions {folder} is not finished; run the fairseq-generate command that makes it again: it "
+            "continues"
+        )
+    return found
+
+
+def check_data(folders, facts, task):
+    """Refuses distributions of other data than the student's, and data that are not wholly scored.
+
+    Args: folders, facts: the directories and their manifests; task: the student's.
+    """
+    cfg = task.cfg
+    if cfg.truncate_source:
+        raise Refusal("--truncate-source changes the sources, and stored distributions are of the whole ones; leave it out")
+    scored = [found["settings"]["data"] for found in facts]
+    for data in utils.split_paths(cfg.data):
+        for split in training_splits(data, cfg.train_subset.split(",")[0], cfg.source_lang, cfg.target_lang):
+            mine = split_hashes(split)
+            matching = [i for i, theirs in enumerate(scored) if all(theirs.get(key) == value for key, value in mine.items())]
+            if not matching:
+                raise Refusal(
+                    f"split {split.name!r} of {data} is not what the distributions in {':'.join(map(str, folders))} were made "
+                    f"of ({why_not(mine, scored)}); score it, and name its directory too, separated by a colon"
+                )
+            check_lengths(folders[matching[0]], facts[matching[0]]["settings"]["scoring"], split, task)
+
+
+def training_splits(folder, name, source_lang, target_lang):
+    """The splits that fairseq-train puts together: train, train1, train2, ... as far as they are there."""
+    pairs = (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}")
+    further = (f"{name}{k}" for k in itertools.count(1))
+    there = itertools.takewhile(lambda n: any((Path(folder) / f"{n}.{p}.{source_lang}.bin").is_file() for p in pairs), further)
+    return [Split(folder, n, source_lang, target_lang) for n in (name, *there)]
+
+
+def why_not(mine, scored):
+    """What the nearest of the scored splits differs in, in words."""
+    names = {"source_sha256": "sources", "target_sha256": "targets", "dictionaries_sha256": "dictionaries"}
+    others = [[word for key, word in names.items() if theirs.get(key) != mine[key]] for theirs in scored]
+    return f"other {' and '.join(min(others, key=len))}"
+
+
+def check_lengths(folder, scoring, split, task):
+    """Refuses sentences that the student's task admits and the teacher could not read."""
+    if not scoring["too_long"]:
+        return
+    sides = (("source", split.source_lang), ("target", split.target_lang))
+    for (side, lang), limit, allowed in zip(sides, scoring["positions"], task.max_positions()):
+        rows = split.read(lang)  # whose sizes are unmapped with it
+        sizes = rows.sizes
+        if limit < allowed and ((sizes > limit) & (sizes <= allowed)).any():
+            raise Refusal(
+                f"{folder} lacks training sentences of more than {limit:,} {side} tokens, which its teacher cannot read; pass "
+                f"--max-{side}-positions {limit} --skip-invalid-size-inputs-valid-test"
+            )

@@ -1,0 +1,104 @@
+"""What `teacher_decoding --score-reference` records: the teacher's distribution at every token of given targets."""
+
+import logging
+
+import numpy as np
+import torch
+
+from fairseq_seqkd.corpus import distributions
+from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS, Distilled
+from fairseq_seqkd.teachers import Teacher, fits
+
+logger = logging.getLogger(__name__)
+
+
+class DistributionRecorder:
+    """The recorder of distributions (see _work.py). The task gives it the models before the first batch."""
+
+    def __init__(self, cfg, dataset, settings, plan):
+        self.dataset, self.settings = dataset, settings
+        self.distilled = Distilled(cfg.distill_dir, settings, plan.parts, DISTRIBUTIONS)
+        self.teacher = None
+        self.k, self.dtype = settings["scoring"]["topk"], np.dtype(settings["scoring"]["dtype"])
+        self.limits = settings["scoring"]["positions"]
+        self.pad = (dataset.src_dict.pad(), dataset.tgt_dict.pad())
+        self.found = {}  # sentence id -> its arrays, of the part at hand
+
+    def use(self, models):
+        self.teacher = Teacher(models)
+
+    def lengths(self, first, last):
+        return np.maximum(self.dataset.src_sizes[first:last], self.dataset.tgt_sizes[first:last])
+
+    def fits(self, first, last):
+        return fits(self.dataset, self.limits, first, last)
+
+    def expected_bytes(self):
+        tokens = int(np.asarray(self.dataset.tgt_sizes).sum(dtype=np.int64))
+        id_size = distributions.id_dtype(len(self.dataset.tgt_dict)).itemsize
+        return tokens * (self.k * (id_size + self.dtype.itemsize) + 2 * self.dtype.itemsize) + 20 * len(self.dataset)
+
+    def begin_part(self, first):
+        self.found = {}
+
+    @torch.no_grad()
+    def record(self, sample):
+        """Scores one batch, and keeps the distributions until the part is complete."""
+        like = next(self.teacher.models[0].parameters())
+        lprobs, target = self.teacher.log_probs(sample, like), sample["target"]
+        top, ids = lprobs.topk(self.k, dim=-1)
+        probabilities = top.exp()
+        rest = (1 - probabilities.sum(-1)).clamp_(min=0.0) if self.k < lprobs.size(-1) else torch.zeros_like(top[..., 0])
+        arrays = {
+            "ids": ids.cpu().numpy().astype(distributions.id_dtype(lprobs.size(-1))),
+            "probabilities": probabilities.cpu().numpy().astype(self.dtype),
+            "rest": rest.cpu().numpy().astype(self.dtype),
+            "target_log_probs": lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1).cpu().numpy().astype(self.dtype),
+        }
+        real = target.ne(self.pad[1]).cpu().numpy()
+        keys = distributions.keys_of(sample["net_input"]["src_tokens"].cpu().numpy(), target.cpu().numpy(), self.pad)
+        for row, sentence in enumerate(sample["id"].tolist()):
+            mine = {key: array[row][real[row]] for key, array in arrays.items()}
+            self.found[sentence] = {"keys": keys[row], "lengths": real[row].sum(), **mine}
+        return real.sum(axis=1).tolist()
+
+    def block(self, first, last):
+        rows = [self.found[sentence] for sentence in range(first, last) if sentence in self.found]
+        arrays = {
+            "keys": np.array([row["keys"] for row in rows], np.uint64),
+            "lengths": np.array([row["lengths"] for row in rows], np.int32),
+        }
+        id_type = distributions.id_dtype(len(self.dataset.tgt_dict))
+        for key, dtype, shape in (
+            ("ids", id_type, (0, self.k)),
+            ("probabilities", self.dtype, (0, self.k)),
+            ("rest", self.dtype, (0,)),
+            ("target_log_probs", self.dtype, (0,)),
+        ):
+            arrays[key] = np.concatenate([np.zeros(shape, dtype), *(row[key] for row in rows)])
+        return distributions.Block(arrays)
+
+    def finish(self, store):
+        """The manifest's counts and lists; says in the log what the k symbols cover."""
+        sentences = self.settings["data"]["sentences"]
+        too_long = np.flatnonzero(~self.fits(0, sentences)).astype(np.uint32)
+        if len(too_long):
+            logger.warning("%d sentences have more tokens than the teacher has positions (listed in the manifest)", len(too_long))
+        tokens = len(store.per_token["rest"])
+        covered = 1 - float(np.sum(store.per_token["rest"], dtype=np.float64)) / max(tokens, 1)
+        bytes_a_token = store.path.stat().st_size / max(tokens, 1)
+        logger.info(
+            "%s: %d tokens, the %d most probable symbols hold %.1f%% of the mass, %.1f bytes a token",
+            self.distilled.folder, tokens, self.k, 100 * covered, bytes_a_token,
+        )  # fmt: skip
+        return {
+            "counts": {"too_long": len(too_long), "tokens": tokens},
+            "listed": {"too_long": too_long},
+            "mass": round(covered, 6),
+        }
+
+    def finished(self):
+        """Nothing more to say."""
+
+    def close(self):
+        """Nothing was opened."""
