@@ -58,11 +58,14 @@ class Teacher:
         """What the criterions learn from.
 
         Args:
-            sample, like: as of log_probs; target: (batch, length) ids, whose log-probabilities are wanted.
+            sample, like: as of log_probs.
+            target: (batch, length) ids, the sample's without the first ones where those do not count.
 
-        Returns: (Dense of batch * length rows, softened by the temperature, and (batch * length,) log-probabilities).
+        Returns: (Dense of batch * length rows, softened by the temperature, and their (batch * length,) log-probabilities
+        of the target).
         """
-        members = [logits.reshape(-1, logits.size(-1)) for logits in self._logits(sample, like)]
+        length = target.size(1)
+        members = [logits[:, logits.size(1) - length :].flatten(0, 1) for logits in self._logits(sample, like)]
         probabilities, target = members[0], target.reshape(-1, 1)  # written over the logits, which nobody needs again
         target_lprobs = probabilities.new_empty(len(target))
         for rows in chunks(probabilities):
@@ -193,9 +196,9 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
         if sample.get("target") is None:
             return None
         sample["net_input"] = {k: v.to(like.device) if torch.is_tensor(v) else v for k, v in sample["net_input"].items()}
-        target = sample["target"].to(like.device).view(-1)
+        target = sample["target"].to(like.device)
         _, lprobs = teacher.soft_targets(sample, target, like)
-        keep = target.ne(dictionary.pad())
+        keep = target.ne(dictionary.pad()).flatten()
         total -= lprobs[keep].sum().item()
         tokens += int(keep.sum())
     if not tokens:

@@ -37,3 +37,11 @@ def distilled(tiny, teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("decode") / "distilled"
     helpers.decode(tiny, teacher, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tiny, teacher, tmp_path_factory):
+    """The teacher's whole distributions on the toy training set, in full precision: what the live teacher says."""
+    folder = tmp_path_factory.mktemp("whole") / "D"
+    helpers.score(tiny, teacher, folder, topk=helpers.EVERYTHING, store_dtype="float32")
+    return folder

@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "fairseq_seqkd"
 BIN = Path(sys.executable).parent
 
+EVERYTHING = 1000  # more symbols than the toy dictionary has
+
 TINY = {
     "arch": "transformer",
     "encoder-layers": 1,

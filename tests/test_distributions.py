@@ -14,8 +14,6 @@ from fairseq_seqkd.corpus.databin import Split, Writer
 from fairseq_seqkd.corpus.distributions import Distributions, keys_of
 from fairseq_seqkd.errors import Refusal
 
-EVERYTHING = 1000  # more symbols than the toy dictionary has
-
 
 @pytest.fixture(scope="module")
 def scored(tiny, teacher, tmp_path_factory):
@@ -26,12 +24,11 @@ def scored(tiny, teacher, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(tiny, teacher, tmp_path_factory):
-    """{type of the numbers: the whole distributions}."""
-    folder = tmp_path_factory.mktemp("whole")
-    for dtype in ("float32", "float16"):
-        helpers.score(tiny, teacher, folder / dtype, topk=EVERYTHING, store_dtype=dtype)
-    return {dtype: folder / dtype for dtype in ("float32", "float16")}
+def halves(tiny, teacher, tmp_path_factory):
+    """The whole distributions in 16 bits."""
+    folder = tmp_path_factory.mktemp("halves") / "D"
+    helpers.score(tiny, teacher, folder, topk=helpers.EVERYTHING)
+    return folder
 
 
 def training_batch(task, ids):
@@ -127,7 +124,7 @@ def test_several_workers_through_the_command(tiny, teacher, scored, tmp_path):
 def test_an_ensemble_is_averaged_before_its_top_k_are_taken(tiny, teacher, tmp_path):
     helpers.train(tiny, tmp_path, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True)
     both = f"{teacher}:{tmp_path / 'checkpoint_last.pt'}"
-    helpers.score(tiny, both, tmp_path / "both", topk=EVERYTHING, store_dtype="float32")
+    helpers.score(tiny, both, tmp_path / "both", topk=helpers.EVERYTHING, store_dtype="float32")
     live = helpers.build(tiny, criterion="word_kd", teacher_path=both)
     stored = helpers.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "both")
     sample = training_batch(live[0], range(6))
@@ -192,9 +189,10 @@ def test_a_store_finds_what_is_there_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("dtype,tolerance", [("float32", 1e-5), ("float16", 1e-3)])
 @pytest.mark.parametrize("options", [{}, {"temperature": 2.0, "label_smoothing": 0.1, "alpha": 0.7}, {"sentence_avg": True}])
-def test_the_whole_distribution_teaches_what_the_live_teacher_does(tiny, teacher, whole, dtype, tolerance, options):
+def test_the_whole_distribution_teaches_what_the_live_teacher_does(tiny, teacher, whole, halves, dtype, tolerance, options):
+    folder = whole if dtype == "float32" else halves
     live = helpers.build(tiny, criterion="word_kd", teacher_path=teacher, **options)
-    stored = helpers.build(tiny, criterion="word_kd", teacher_distributions=whole[dtype], **options)
+    stored = helpers.build(tiny, criterion="word_kd", teacher_distributions=folder, **options)
     sample = training_batch(live[0], [3, 500, 17, 42, 8, 100, 101])
     found, expected = learn(stored, sample), learn(live, sample)
     assert_alike(found, expected, tolerance)
@@ -225,7 +223,7 @@ def test_eight_symbols_are_the_flat_tailed_distribution(tiny, teacher, scored, t
 
 @pytest.mark.parametrize("view", ["seq_kd", "seq_inter"])
 def test_pseudo_targets_are_scored_like_gold(teacher, distilled, view, tmp_path):
-    helpers.score(distilled / view, teacher, tmp_path / "D", topk=EVERYTHING, store_dtype="float32")
+    helpers.score(distilled / view, teacher, tmp_path / "D", topk=helpers.EVERYTHING, store_dtype="float32")
     live = helpers.build(distilled / view, criterion=view, teacher_path=teacher)
     stored = helpers.build(distilled / view, criterion=view, teacher_distributions=tmp_path / "D")
     assert stored[2].alpha == 0.5
@@ -243,9 +241,9 @@ def test_concatenated_and_repeated_data(tiny, teacher, whole, tmp_path):
             for i in range(len(valid)):
                 writer.add(valid[i].numpy(), [len(valid[i])])
     with pytest.raises(Refusal, match="split 'train1' .*other sources and targets"):
-        helpers.build(data, criterion="word_kd", teacher_distributions=whole["float32"])
-    helpers.score(data, teacher, tmp_path / "D1", topk=EVERYTHING, store_dtype="float32", gen_subset="train1")
-    both = f"{whole['float32']}:{tmp_path / 'D1'}"
+        helpers.build(data, criterion="word_kd", teacher_distributions=whole)
+    helpers.score(data, teacher, tmp_path / "D1", topk=helpers.EVERYTHING, store_dtype="float32", gen_subset="train1")
+    both = f"{whole}:{tmp_path / 'D1'}"
     live = helpers.build(data, criterion="word_kd", teacher_path=teacher, upsample_primary=2)
     stored = helpers.build(data, criterion="word_kd", teacher_distributions=both, upsample_primary=2)
     live[0].load_dataset("train", combine=True)

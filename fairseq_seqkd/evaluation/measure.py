@@ -17,7 +17,6 @@ from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, D
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems
-from fairseq_seqkd.losses import negative_log_likelihood
 
 
 def measure(system, device=None):
@@ -115,9 +114,8 @@ def perplexity(model, dataset, batches, device):
     total, tokens, pad = 0.0, 0, dataset.tgt_dict.pad()
     for sample in collated(dataset, batches, device):
         lprobs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True, sample=sample).float()
-        target = sample["target"].view(-1)
-        keep = target.ne(pad)
-        total += negative_log_likelihood(lprobs.view(-1, lprobs.size(-1)), target, keep).item()
+        keep = sample["target"].ne(pad)
+        total -= lprobs.gather(-1, sample["target"].unsqueeze(-1)).squeeze(-1)[keep].sum().item()
         tokens += int(keep.sum())
     mean = total / max(tokens, 1)
     return math.exp(mean) if mean < 700 else math.inf  # exp overflows beyond
