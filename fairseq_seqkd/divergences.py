@@ -43,8 +43,8 @@ class Dense:
     def __init__(self, probabilities):
         self.probabilities = probabilities
 
-    def divergence(self, name, lprobs, rows):
-        """(rows,) how far the student's log-probabilities are from these rows."""
+    def divergence(self, name, lprobs, total, rows):
+        """(rows,) how far the student's log-probabilities, with their sum `total`, are from these rows."""
         q = self.probabilities[rows]
         if name == FORWARD_KL:
             return -(q * lprobs).sum(-1)
@@ -80,11 +80,11 @@ class TopK:
     def __init__(self, ids, probabilities, other):
         self.ids, self.above, self.other = ids, probabilities - other.unsqueeze(-1), other
 
-    def divergence(self, name, lprobs, rows):
+    def divergence(self, name, lprobs, total, rows):
         """(rows,) cross entropy with the student's log-probabilities; no other divergence knows a tail."""
         assert name == FORWARD_KL, name
         top = (self.above[rows] * lprobs.gather(-1, self.ids[rows])).sum(-1)
-        return -top - self.other[rows] * lprobs.sum(-1)
+        return -top - self.other[rows] * total
 
     def subtract_from(self, values, weight, rows):
         """values -= weight * q, in place."""

@@ -20,7 +20,7 @@ from fairseq_seqkd import divergences
 DEFAULT_ALPHA = 0.5  # target and teacher count alike
 
 # Numbers of a chunk: few enough to stay in a processor's caches, enough to make the cost of a call small.
-CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
+CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}
 IMPOSSIBLE = -1e30  # stands for log 0, because 0 times minus infinity is no number
 
 
@@ -74,14 +74,14 @@ class WordLevel(torch.autograd.Function):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         loss, nll, kd = (logits.new_zeros(len(logits), dtype=dtype) for _ in range(3))
         for rows in chunks(logits):
-            lprobs = log_softmax(logits[rows], dtype)
+            lprobs, total = log_softmax(logits[rows], dtype)
             nll[rows] = -lprobs.gather(-1, target[rows].unsqueeze(-1)).squeeze(-1)
             own = nll[rows]
             if smoothing:
-                own = (1 - smoothing - spread) * own - spread * lprobs.sum(-1)
+                own = (1 - smoothing - spread) * own - spread * total
             if temperature != 1:
-                lprobs = log_softmax(logits[rows], dtype, temperature)
-            kd[rows] = temperature**2 * teacher.divergence(objective.divergence, lprobs, rows)
+                lprobs, total = log_softmax(logits[rows], dtype, temperature)
+            kd[rows] = temperature**2 * teacher.divergence(objective.divergence, lprobs, total, rows)
             loss[rows] = (1 - objective.alpha) * own + objective.alpha * kd[rows]
         found = [values.masked_fill_(~keep, 0.0) for values in (loss, nll, kd)]
         ctx.mark_non_differentiable(*found[1:])
@@ -96,7 +96,7 @@ class WordLevel(torch.autograd.Function):
         of_loss = of_loss.masked_fill(~keep, 0.0).unsqueeze(-1)
         gradient = torch.empty_like(logits)
         for rows in chunks(logits):
-            p = softmax(logits[rows], of_loss.dtype)
+            p = softmax(logits[rows], of_loss.dtype, out=gradient[rows])
             softened = p if temperature == 1 else softmax(logits[rows], of_loss.dtype, temperature)
             # Of the likelihood: 1 - alpha times p - (1 - eps - e at the target, e everywhere). Of the divergence: T times
             # what it is for p_T, since p_T is a function of logits / T.
@@ -112,7 +112,9 @@ class WordLevel(torch.autograd.Function):
                 found.sub_((1 - alpha) * spread)
             at_target = found.new_full((len(found), 1), -(1 - alpha) * (1 - smoothing - spread))
             found.scatter_add_(-1, target[rows].unsqueeze(-1), at_target)
-            gradient[rows] = found.mul_(of_loss[rows])
+            found.mul_(of_loss[rows])
+            if gradient.dtype != found.dtype:
+                gradient[rows] = found
         return gradient, None, None, None, None
 
 
@@ -123,10 +125,18 @@ def chunks(logits):
 
 
 def log_softmax(logits, dtype, temperature=1.0):
+    """(rows, vocabulary) log-probabilities, all of them finite, and (rows,) their sum."""
     scaled = logits if temperature == 1 else logits.to(dtype) / temperature
-    return torch.log_softmax(scaled, dim=-1, dtype=dtype).clamp_(min=IMPOSSIBLE)
+    lprobs = torch.log_softmax(scaled, dim=-1, dtype=dtype)
+    total = lprobs.sum(-1)
+    if lprobs.is_cuda or total.isinf().any():  # a look is cheap on a CPU, and makes a GPU wait
+        total = lprobs.clamp_(min=IMPOSSIBLE).sum(-1)
+    return lprobs, total
 
 
-def softmax(logits, dtype, temperature=1.0):
+def softmax(logits, dtype, temperature=1.0, out=None):
+    """(rows, vocabulary) probabilities, written to `out` where its type is that of the result."""
     scaled = logits if temperature == 1 else logits.to(dtype) / temperature
+    if out is not None and out.dtype == scaled.dtype == dtype:
+        return torch.softmax(scaled, dim=-1, out=out)
     return torch.softmax(scaled, dim=-1, dtype=dtype)

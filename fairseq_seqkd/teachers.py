@@ -70,13 +70,12 @@ class Teacher:
         target_lprobs = probabilities.new_empty(len(target))
         for rows in chunks(probabilities):
             if len(members) == 1 and temperature == 1:
-                found = torch.softmax(members[0][rows], dim=-1)
-                target_lprobs[rows] = found.gather(-1, target[rows]).squeeze(-1).log()
+                torch.softmax(probabilities[rows], dim=-1, out=probabilities[rows])
+                target_lprobs[rows] = probabilities[rows].gather(-1, target[rows]).squeeze(-1).log()
             else:
                 lprobs = average_probabilities([torch.log_softmax(logits[rows], dim=-1) for logits in members])
                 target_lprobs[rows] = lprobs.gather(-1, target[rows]).squeeze(-1)
-                found = soften(lprobs, temperature).exp()
-            probabilities[rows] = found
+                torch.exp(soften(lprobs, temperature), out=probabilities[rows])
         return Dense(probabilities), target_lprobs
 
     def _logits(self, sample, like):

@@ -92,7 +92,7 @@ def check_lengths(system, model, dataset):
 def plan_batches(dataset, max_tokens):
     """Arrays of sentence ids that hold every sentence once, longest sources first."""
     plan = make_plan(len(dataset), max_tokens, wanted_part_size=len(dataset))
-    return plan.batches(0, dataset.src_sizes, longest=np.iinfo(np.int64).max)
+    return plan.batches(0, np.asarray(dataset.src_sizes), np.ones(len(dataset), bool))
 
 
 def collated(dataset, batches, device):

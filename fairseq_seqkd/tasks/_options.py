@@ -115,14 +115,14 @@ def check_options(cfg):
         raise Refusal(f"the data directory {data[0]} does not exist")
     if cfg.truncate_source or cfg.num_batch_buckets:
         raise Refusal("--truncate-source and --num-batch-buckets change the sources; a student is trained on them as they are")
-    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
-        raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
     if cfg.part_size < 0:
         raise Refusal(f"--part-size is {cfg.part_size}, it must be a number of sentences")
     if cfg.generation.score_reference:
         check_scoring(cfg)
     else:
         check_search(cfg)
+    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
+        raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
 
 
 def check_search(cfg):
