@@ -18,6 +18,16 @@ def read(path):
     return state
 
 
+def write(path, state):
+    """Writes a checkpoint, whole or not at all."""
+    import torch
+
+    from fairseq_seqkd.corpus.files import whole_file
+
+    with whole_file(path) as file:
+        torch.save(state, file)
+
+
 def settings(state, group):
     """The settings of a group ("task", "criterion", "checkpoint") as a dictionary, from either of fairseq's formats.
 

@@ -6,6 +6,7 @@ Kim & Rush 2016, section 3.1. It is fairseq's label-smoothed cross entropy plus 
     fairseq-train data-bin --user-dir fairseq_seqkd --criterion word_kd --teacher-path teacher.pt ...
 """
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Optional
@@ -21,7 +22,10 @@ from fairseq.logging import metrics
 
 from fairseq_seqkd import divergences, losses, teachers
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.pruning import FrozenZeros
 from fairseq_seqkd.stored import StoredTeacher
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -59,6 +63,10 @@ class WordKDConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default=divergences.FORWARD_KL,
         metadata={"help": "what the student learns from a teacher's distribution by; others than forward_kl need --teacher-path"},
     )
+    freeze_zeros: bool = field(
+        default=False,
+        metadata={"help": "weights that are zero in the restored checkpoint stay zero: for retraining what `seqkd prune` made"},
+    )
 
 
 @register_criterion("word_kd", dataclass=WordKDConfig)
@@ -84,6 +92,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         teacher_distributions=None,
         tail=divergences.SPREAD,
         divergence=divergences.FORWARD_KL,
+        freeze_zeros=False,
     ):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         has_teacher = bool(teacher_path or teacher_distributions)
@@ -92,6 +101,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         check_options(self.objective, teacher_path, teacher_distributions)
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder)
+        self.freeze_zeros, self.frozen, self.was_training = freeze_zeros, None, False
         # Not a module, so it is neither trained nor saved, nor switched to training mode (see teachers.py).
         self.teacher = None
         if alpha > 0 and teacher_distributions:
@@ -108,6 +118,8 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def forward(self, model, sample, reduce=True):
         """Returns (loss, sample size, logging output) as every criterion of fairseq."""
+        if self.freeze_zeros:
+            self._keep_zeros(model)
         if self.teacher is None or not model.training:
             return super().forward(model, sample, reduce=reduce)
         target = sample["target"][:, self.ignore_prefix_size :]
@@ -132,6 +144,15 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
             logging_output["n_correct"] = utils.item(n_correct.data)
             logging_output["total"] = utils.item(total.data)
         return rows.loss.sum() if reduce else rows.loss, sample_size, logging_output
+
+    def _keep_zeros(self, model):
+        """Freezes the zeros at the first training step, when the checkpoint is restored; counts them in every validation."""
+        if self.frozen is None and model.training:
+            self.frozen = FrozenZeros(model)
+            logger.info("--freeze-zeros: %d weights are zero and stay so", self.frozen.check())
+        elif self.frozen is not None and not model.training and self.was_training:
+            logger.info("--freeze-zeros: all %d zeros are there", self.frozen.check())
+        self.was_training = model.training
 
     @classmethod
     def reduce_metrics(cls, logging_outputs):
