@@ -1,0 +1,54 @@
+"""`seqkd compress` and `seqkd restore`: a pruned checkpoint as a compact file, and back.
+
+    seqkd compress pruned.pt -o pruned.sparse
+    seqkd restore pruned.sparse -o pruned.pt
+"""
+
+from pathlib import Path
+
+from fairseq_seqkd.commands.shared import check_output, quieten
+
+
+def add(commands):
+    parser = commands.add_parser(
+        "compress",
+        help="a pruned checkpoint as a compact file",
+        description="Writes a checkpoint without its zeros, as a bitmap and the other values, and without its optimizer's "
+        "state. `seqkd restore` brings it back, bit by bit.",
+    )
+    parser.set_defaults(run=compress)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE")
+    parser.add_argument("--fp16", action="store_true", help="store values in 16 bits: half the size, and rounded")
+    parser = commands.add_parser(
+        "restore",
+        help="the checkpoint that a compact file holds",
+        description="Writes the stock checkpoint of which `seqkd compress` made a compact file.",
+    )
+    parser.set_defaults(run=restore)
+    parser.add_argument("sparse", metavar="FILE")
+    parser.add_argument("-o", "--output", required=True, metavar="CHECKPOINT")
+
+
+def compress(arguments):
+    check_output(arguments.output)
+    quieten()
+    from fairseq_seqkd import checkpoints, pruning, sparse
+
+    state = checkpoints.read(arguments.checkpoint)
+    sparse.compress(state, arguments.output, arguments.fp16)
+    nonzero, total = pruning.count(state["model"])
+    before, after = Path(arguments.checkpoint).stat().st_size, Path(arguments.output).stat().st_size
+    print(
+        f"{arguments.output}: {after:,} bytes, {after / before:.1%} of {arguments.checkpoint}; of {total:,} parameters "
+        f"{nonzero:,} are not zero"
+    )
+
+
+def restore(arguments):
+    check_output(arguments.output)
+    quieten()
+    from fairseq_seqkd import checkpoints, sparse
+
+    checkpoints.write(arguments.output, sparse.restore(arguments.sparse))
+    print(f"{arguments.output} is written")
