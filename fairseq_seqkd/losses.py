@@ -63,7 +63,7 @@ def word_level(logits, target, keep, teacher, objective):
 
 
 class WordLevel(torch.autograd.Function):
-    """forward(logits, ...) -> (loss, nll, kd), see word_level. backward needs the logits alone."""
+    """forward(logits, ...) -> (loss, nll, kd), see word_level. Kept for backward are the logits and what the teacher said."""
 
     @staticmethod
     def forward(ctx, logits, target, keep, teacher, objective):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fairseq import utils
+from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split, split_hashes
@@ -33,11 +34,10 @@ class StoredTeacher:
     def __init__(self, folders, task, tail=SPREAD):
         self.task, self.tail = task, tail
         facts = [check_finished(folder) for folder in folders]
+        check_task(task)
+        check_alike(folders, facts)
         check_data(folders, facts, task)
-        self.stores = [Distributions(folder) for folder in folders]
-        if len({store.k for store in self.stores}) > 1:
-            counts = ", ".join(f"{folder}: {store.k}" for folder, store in zip(folders, self.stores))
-            raise Refusal(f"the stored distributions differ in the number of symbols ({counts}); score all with one --topk")
+        self.stores = [open_store(folder, found) for folder, found in zip(folders, facts)]
         self.pad = (task.source_dictionary.pad(), task.target_dictionary.pad())
         for folder, found in zip(folders, facts):
             logger.info("teacher's distributions: %s | %s", folder, found["signature"])
@@ -99,7 +99,7 @@ def check_finished(folder):
             f"--teacher-distributions {folder} holds no distributions; make them with fairseq-generate --task teacher_decoding "
             "--score-reference --topk 8 --distill-dir DIR, and name that directory"
         )
-    if not found.get("complete"):
+    if not found.get("complete") or not {"scoring", "teacher", "data"} <= set(found.get("settings") or {}):
         raise Refusal(
             f"--teacher-distributions {folder} is not finished; run the fairseq-generate command that makes it again: it "
             "continues"
@@ -107,14 +107,52 @@ def check_finished(folder):
     return found
 
 
+def open_store(folder, found):
+    """The store of a directory, which must be the one that its manifest speaks of."""
+    store, scoring = Distributions(folder), found["settings"]["scoring"]
+    said = (scoring["topk"], found["settings"]["data"]["sentences"] - scoring["too_long"], found["counts"]["tokens"])
+    if (store.k, len(store), store.tokens_stored) != said:
+        raise Refusal(f"{store.path} is not the file that its manifest speaks of; copy the whole directory again")
+    return store
+
+
+def check_task(task):
+    """Refuses tasks and options that change sentences between the disk and the batch."""
+    if type(task) is not TranslationTask:
+        raise Refusal(
+            f"--teacher-distributions is for the task translation, which leaves sentences as they are on disk; with "
+            f"{type(task).__name__} use --teacher-path"
+        )
+    if task.cfg.truncate_source:
+        raise Refusal("--truncate-source changes the sources, and stored distributions are of the whole ones; leave it out")
+
+
+def check_alike(folders, facts):
+    """Refuses several directories that are not of one teacher and of one kind."""
+    names = ":".join(map(str, folders))
+    for what, of in (
+        ("teacher", lambda found: found["settings"]["teacher"]),
+        ("number of symbols", lambda found: found["settings"]["scoring"]["topk"]),
+    ):
+        if any(of(found) != of(facts[0]) for found in facts):
+            raise Refusal(
+                f"the distributions in {names} differ in their {what}; several directories are several splits (train, train1) "
+                "scored alike, and an ensemble is scored as one: --path a.pt:b.pt"
+            )
+
+
 def check_data(folders, facts, task):
     """Refuses distributions of other data than the student's, and data that are not wholly scored.
 
     Args: folders, facts: the directories and their manifests; task: the student's.
     """
-    cfg = task.cfg
-    if cfg.truncate_source:
-        raise Refusal("--truncate-source changes the sources, and stored distributions are of the whole ones; leave it out")
+    cfg, used = task.cfg, set()
+    for folder, found in zip(folders, facts):
+        if found["settings"]["scoring"]["vocabulary"] != len(task.target_dictionary):
+            raise Refusal(
+                f"{folder} is of a vocabulary of {found['settings']['scoring']['vocabulary']:,} symbols, the student's has "
+                f"{len(task.target_dictionary):,}; score with the student's dictionaries"
+            )
     scored = [found["settings"]["data"] for found in facts]
     for data in utils.split_paths(cfg.data):
         for split in training_splits(data, cfg.train_subset.split(",")[0], cfg.source_lang, cfg.target_lang):
@@ -125,7 +163,13 @@ def check_data(folders, facts, task):
                     f"split {split.name!r} of {data} is not what the distributions in {':'.join(map(str, folders))} were made "
                     f"of ({why_not(mine, scored)}); score it, and name its directory too, separated by a colon"
                 )
+            if len(matching) > 1:
+                names = " and ".join(str(folders[i]) for i in matching)
+                raise Refusal(f"{names} are both of split {split.name!r} of {data}; name one of them")
+            used.update(matching)
             check_lengths(folders[matching[0]], facts[matching[0]]["settings"]["scoring"], split, task)
+    for i in set(range(len(folders))) - used:
+        raise Refusal(f"{folders[i]} is of no split that the student is trained on; leave it out")
 
 
 def training_splits(folder, name, source_lang, target_lang):

@@ -71,7 +71,8 @@ class Teacher:
         for rows in chunks(probabilities):
             if len(members) == 1 and temperature == 1:
                 torch.softmax(probabilities[rows], dim=-1, out=probabilities[rows])
-                target_lprobs[rows] = probabilities[rows].gather(-1, target[rows]).squeeze(-1).log()
+                found = probabilities[rows].gather(-1, target[rows]).squeeze(-1)
+                target_lprobs[rows] = found.clamp_min(torch.finfo(found.dtype).tiny).log()
             else:
                 lprobs = average_probabilities([torch.log_softmax(logits[rows], dim=-1) for logits in members])
                 target_lprobs[rows] = lprobs.gather(-1, target[rows]).squeeze(-1)
@@ -82,7 +83,7 @@ class Teacher:
         """Yields each member's (batch, length, vocabulary) float32 logits, which nobody else has."""
         for model in self.models:
             self._follow(model, like)
-            yield logits_of(model, model(**sample["net_input"]), sample).float()
+            yield logits_of(model, model(**sample["net_input"])).float()
 
     @staticmethod
     def _follow(model, like):
@@ -93,14 +94,12 @@ class Teacher:
             model.to(device=like.device, dtype=dtype)
 
 
-def logits_of(model, net_output, sample):
+def logits_of(model, net_output):
     """(batch, length, vocabulary): a model's output before the softmax, or log-probabilities where it has no such thing.
 
     For whoever takes a softmax of it, the two are the same, gradients included.
     """
-    inner = model
-    while hasattr(inner, "module"):  # as DDP wraps it
-        inner = inner.module
+    inner = unwrapped(model)
     decoder = getattr(inner, "decoder", None)
     usual = (
         isinstance(inner, FairseqEncoderDecoderModel)
@@ -112,7 +111,15 @@ def logits_of(model, net_output, sample):
     )
     if usual:
         return net_output[0]
-    return model.get_normalized_probs(net_output, log_probs=True, sample=sample)
+    # Without the sample: given one, an adaptive softmax leaves out the clusters in which the target is not.
+    return model.get_normalized_probs(net_output, log_probs=True)
+
+
+def unwrapped(model):
+    """The model itself, where DDP has wrapped it."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
 
 
 def load_teacher(paths, data, source_dictionary, target_dictionary, languages, overrides=None):

@@ -40,7 +40,7 @@ def measure(arguments, ks):
         keep = target.ne(task.target_dictionary.pad())
         soft, _ = teacher.soft_targets(sample, sample["target"], next(student.parameters()))
         with torch.no_grad():
-            logits = teachers.logits_of(student, student(**sample["net_input"]), sample).flatten(0, 1)
+            logits = teachers.logits_of(student, student(**sample["net_input"])).flatten(0, 1)
             tokens += int(keep.sum())
             whole += losses.word_level(logits, target, keep, soft, objective).kd.sum().item()
             for k in totals:

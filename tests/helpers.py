@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "fairseq_seqkd"
 BIN = Path(sys.executable).parent
 
+# Of decode_command, for storing distributions instead.
+SCORING = {"score_reference": True, "beam": None, "nbest": None, "max_len_b": None}
 EVERYTHING = 1000  # more symbols than the toy dictionary has
 
 TINY = {
@@ -126,9 +128,7 @@ def decode(data, teacher, out, check=True, **more):
 
 def score(data, teacher, out, check=True, **more):
     """Stores the teacher's distributions on the targets of a split."""
-    search = dict.fromkeys(("beam", "nbest", "max-len-b"))
-    options = {**search, "score-reference": True, **{key.replace("_", "-"): value for key, value in more.items()}}
-    return command("fairseq-generate", *decode_command(data, teacher, out, **options), check=check)
+    return command("fairseq-generate", *decode_command(data, teacher, out, **{**SCORING, **more}), check=check)
 
 
 def decode_until(line, data, teacher, out, **more):

@@ -1,7 +1,11 @@
 """What is on disk: files that are whole or absent, fairseq's index format, the plan, the store, manifests and text."""
 
+import contextlib
+import errno
 import json
+import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +106,28 @@ def test_every_sentence_is_in_one_batch_of_its_part(lengths, size, max_tokens, m
             assert len(batch) == 1 or len(batch) * lengths[batch].max() <= max_tokens
             seen += batch.tolist()
     assert sorted(seen) == np.flatnonzero(lengths <= longest).tolist()
+
+
+def test_a_disk_that_fills_while_parts_are_joined_is_no_damaged_part(tmp_path, monkeypatch):
+    """Whoever reads the sentence must not remove good parts."""
+
+    class Full:
+        def write(self, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        flush = fileno = None
+
+    part, nbest = tmp_path / "0.part", [Hypothesis(np.arange(4, 9), -1.0, -2.0, False)]
+    hypotheses.write_part(part, Block.from_lists([nbest], np.dtype(np.uint16), False))
+    monkeypatch.setattr(Path, "open", lambda self, *mode: contextlib.nullcontext(Full()))
+    with pytest.raises(Refusal, match="cannot be written: No space left"):
+        hypotheses.merge([part], tmp_path / hypotheses.NAME)
+
+
+def test_a_part_that_another_worker_has_removed_is_a_refusal(tmp_path):
+    """Where locks do not work it may have finished in between; `finish` then looks again."""
+    with pytest.raises(Refusal, match="is missing"):
+        hypotheses.merge([tmp_path / "absent.part"], tmp_path / hypotheses.NAME)
 
 
 def test_sizes_of_parts():

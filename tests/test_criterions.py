@@ -174,3 +174,26 @@ def test_sequence_criterions_know_their_data(tiny, teacher, distilled, view, oth
     for folder in (tiny, distilled / other):
         with pytest.raises(Refusal, match=view):
             helpers.build(folder, criterion=view)
+
+
+ADAPTIVE = {"adaptive-softmax-cutoff": "8,16", "adaptive-softmax-dropout": 0.0}
+
+
+def test_a_teacher_may_have_an_adaptive_softmax(tiny, tmp_path):
+    """fairseq's own, given the target, leaves out the clusters in which it is not. For students it is not differentiable."""
+    options = {**ADAPTIVE, "criterion": "adaptive_loss", "ddp-backend": "legacy_ddp"}
+    helpers.train(tiny, tmp_path, options, max_epoch=5, disable_validation=True)
+    path = tmp_path / "checkpoint_last.pt"
+    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=path)
+    sample = helpers.batch(task)
+    loss, _, _, log = gradients(task, model, criterion, sample)
+    soft, lprobs = criterion.teacher.soft_targets(sample, sample["target"], next(model.parameters()))
+    assert torch.allclose(soft.probabilities.sum(-1), torch.ones(len(lprobs)), atol=1e-4)
+    keep = sample["target"].flatten().ne(task.target_dictionary.pad())
+    with torch.no_grad():
+        mine = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True).flatten(0, 1)
+    assert log["kd_loss"].item() == pytest.approx(-(soft.probabilities * mine).sum(-1)[keep].sum().item(), rel=1e-4)
+    _, student, criterion = helpers.build(tiny, ADAPTIVE, criterion="word_kd", teacher_path=path)
+    student.train()
+    with pytest.raises(Refusal, match="--adaptive-softmax-cutoff"):
+        criterion(student, sample)

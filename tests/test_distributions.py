@@ -99,12 +99,12 @@ def test_the_store_is_small_and_says_what_it_covers(tiny, scored):
 
 def test_the_same_bytes_whoever_scores(tiny, teacher, scored, tmp_path):
     """Killed and continued; two workers of one directory; and a third that finds nothing to do."""
-    worker, _ = helpers.decode_until("2 of 8 parts", tiny, teacher, tmp_path / "killed", score_reference=True, topk=8)
+    worker, _ = helpers.decode_until("2 of 8 parts", tiny, teacher, tmp_path / "killed", **helpers.SCORING, topk=8)
     worker.kill()
     worker.wait()
     assert manifest.read(tmp_path / "killed")["complete"] is False
     helpers.score(tiny, teacher, tmp_path / "killed", topk=8)
-    options = {"score_reference": True, "topk": 8, "distributed_world_size": 2}
+    options = {**helpers.SCORING, "topk": 8, "distributed_world_size": 2}
     commands = [helpers.decode_command(tiny, teacher, tmp_path / "two", distributed_rank=rank, **options) for rank in range(2)]
     workers = [helpers.start("fairseq-generate", *command) for command in commands]
     assert [worker.wait() for worker in workers if worker.communicate()] == [0, 0]
@@ -116,7 +116,8 @@ def test_the_same_bytes_whoever_scores(tiny, teacher, scored, tmp_path):
 
 
 def test_several_workers_through_the_command(tiny, teacher, scored, tmp_path):
-    rest = helpers.decode_command(tiny, teacher, tmp_path / "out", score_reference=True, topk=8, user_dir=None, task=None)
+    options = {**helpers.SCORING, "topk": 8, "user_dir": None, "task": None}
+    rest = helpers.decode_command(tiny, teacher, tmp_path / "out", **options)
     helpers.command("seqkd", "decode", "--workers", 2, *rest)
     assert helpers.tree(tmp_path / "out") == helpers.tree(scored)
 
@@ -263,6 +264,17 @@ def test_a_batch_that_does_not_count_may_come_from_the_validation_split(tiny, sc
     assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
+def test_a_sentence_of_the_validation_split_among_those_of_training_is_refused(tiny, scored):
+    """Only a whole batch of validation is the one that does not count."""
+    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_distributions=scored)
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    mixed = dataset.collater([dataset[0], task.dataset("valid")[0]])
+    model.train()
+    with pytest.raises(Refusal, match="1 sentences of a training batch are not among"):
+        criterion(model, mixed)
+
+
 def test_sentences_that_nobody_scored_are_no_guess(tiny, scored):
     task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_distributions=scored)
     sample = training_batch(task, [1, 2, 3])
@@ -300,11 +312,56 @@ def test_gold_is_not_a_view_of_it(scored, distilled):
         ({"divergence": "js"}, "whole distributions"),
         ({"truncate_source": True}, "--truncate-source"),
         ({"teacher_path": "teacher.pt"}, "two ways"),
+        ({"task": "translation_lev"}, "TranslationLevenshteinTask use --teacher-path"),
     ],
 )
 def test_options_that_stored_distributions_cannot_serve_are_refused(tiny, scored, options, sentence):
     with pytest.raises(Refusal, match=sentence):
         helpers.build(tiny, criterion="word_kd", teacher_distributions=scored, **options)
+
+
+def test_an_option_without_what_it_is_for_is_refused(tiny, teacher, distilled):
+    with pytest.raises(Refusal, match="--tail ignore is for --teacher-distributions"):
+        helpers.build(tiny, criterion="word_kd", teacher_path=teacher, tail="ignore")
+    with pytest.raises(Refusal, match="--divergence js compares with a teacher"):
+        helpers.build(distilled / "seq_kd", criterion="seq_kd", divergence="js")
+
+
+def test_directories_that_do_not_belong_together_are_refused(tiny, teacher, scored, whole, tmp_path):
+    """Separated by colons they look like an ensemble, and are none."""
+    shutil.copytree(scored, tmp_path / "again")
+    with pytest.raises(Refusal, match="are both of split 'train'"):
+        helpers.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'again'}")
+    with pytest.raises(Refusal, match="differ in their number of symbols"):
+        helpers.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{whole}")
+    helpers.score(tiny, teacher, tmp_path / "valid", topk=8, gen_subset="valid")
+    with pytest.raises(Refusal, match="valid is of no split that the student is trained on"):
+        helpers.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'valid'}")
+    text = (tmp_path / "valid" / "manifest.json").read_text()
+    digest = manifest.read(scored)["settings"]["teacher"]["sha256"][0]
+    (tmp_path / "valid" / "manifest.json").write_text(text.replace(digest, "0" * 64))
+    with pytest.raises(Refusal, match="differ in their teacher"):
+        helpers.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'valid'}")
+
+
+def another_store(folder):
+    """As a copy that was interrupted leaves it: the manifest of one, the numbers of another."""
+    store = Distributions(folder)
+    arrays = {key: np.array(array) for key, array in store.per_token.items()}
+    arrays = {**arrays, "keys": np.array(store.keys), "lengths": np.array(store.lengths)}
+    arrays["ids"], arrays["probabilities"] = arrays["ids"][:, :7], arrays["probabilities"][:, :7]
+    distributions.write_part(folder / "part", distributions.Block(arrays))
+    distributions.merge([folder / "part"], folder / distributions.NAME)
+
+
+def index_out_of_range(folder):
+    path = folder / distributions.NAME
+    store = Distributions(folder)
+    content, first = bytearray(path.read_bytes()), np.array(store.first)
+    at = bytes(content).index(first.tobytes())
+    first[3] = -1
+    content[at : at + first.nbytes] = first.tobytes()
+    path.write_bytes(content)
 
 
 def unfinished(folder):
@@ -315,6 +372,8 @@ def unfinished(folder):
     "damage,sentence",
     [
         (unfinished, "is not finished"),
+        (another_store, "is not the file that its manifest speaks of"),
+        (index_out_of_range, "do not fit together"),
         (lambda folder: (folder / "manifest.json").unlink(), "holds no distributions"),
         (lambda folder: (folder / distributions.NAME).unlink(), "there is no .*distributions.safetensors"),
         (lambda folder: (folder / distributions.NAME).write_bytes(b"short"), "is damaged"),
@@ -343,12 +402,34 @@ def test_a_decode_is_no_store_of_distributions(tiny, distilled):
         ({"engine": "ctranslate2"}, "--engine is for a search"),
         ({"select": "mbr"}, "--select is for a search"),
         ({"filter_empty": True}, "--filter-empty is for a search"),
-        ({"prefix_size": 1}, "--prefix-size and --constraints"),
+        ({"prefix_size": 1}, "--prefix-size is for a search"),
+        ({"retain_dropout": True}, "--retain-dropout is for a search"),
+        ({"beam": 7}, "--beam is for a search"),
     ],
 )
 def test_what_scoring_has_no_use_for_is_refused(tiny, teacher, tmp_path, options, sentence):
     assert sentence in helpers.refusal(helpers.score(tiny, teacher, tmp_path / "D", check=False, **options))
     assert not (tmp_path / "D").exists()
+
+
+def test_a_teacher_whose_distributions_are_no_numbers_stops(tiny, teacher, tmp_path):
+    """The first sentences are fine; the source symbol of a later one makes it overflow."""
+    from fairseq_seqkd import compat
+
+    rows = Split(tiny, "train", "de", "en").read("de")
+    seen = {int(token) for i in range(64) for token in rows[i]}
+    late = {int(token): i for i in reversed(range(64, len(rows))) for token in rows[i]}
+    symbol = min(set(late) - seen, default=None)
+    if symbol is None:
+        pytest.skip("every symbol is among the first sentences")
+    state = compat.read_checkpoint(teacher)
+    weight = state["model"]["encoder.embed_tokens.weight"].clone()
+    weight[symbol] = float("nan")
+    state["model"]["encoder.embed_tokens.weight"] = weight
+    torch.save(state, tmp_path / "nan.pt")
+    done = helpers.score(tiny, tmp_path / "nan.pt", tmp_path / "D", topk=8, check=False)
+    assert "are no numbers" in helpers.refusal(done)
+    assert manifest.read(tmp_path / "D")["complete"] is False
 
 
 def test_a_search_has_no_use_for_topk(tiny, teacher, tmp_path):

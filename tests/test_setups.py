@@ -59,6 +59,7 @@ def test_two_processes_are_one_that_waits_for_two_batches(tiny, teaching, tmp_pa
     assert [float(v) for v in also_validated] == pytest.approx([float(v) for v in validated], abs=2e-3)
 
 
+@pytest.mark.parametrize("teaching", ["stored"], indirect=True)
 def test_torchrun(tiny, teaching, tmp_path):
     """As the README has it: torchrun gives each process its rank, fairseq is told to use it."""
     ddp = {
@@ -75,13 +76,16 @@ def test_torchrun(tiny, teaching, tmp_path):
         assert mine == pytest.approx(theirs, abs=2e-3)
 
 
+# fmt: off
 OTHERS = {
-    "clipped, in turns, averaged by sentence": {"update-freq": 3, "clip-norm": 0.1, "sentence-avg": True},
-    "softened and smoothed": {"temperature": 2.0, "label-smoothing": 0.1, "alpha": 0.7},
-    "fp16": {"fp16": True, "fp16-no-flatten-grads": True},
-    "fp16, memory-efficient": {"memory-efficient-fp16": True, "fp16-no-flatten-grads": True},
-    "accuracy, a prefix left out": {"report-accuracy": True, "ignore-prefix-size": 1},
+    "clipped, in turns, averaged by sentence, softened": {
+        "update-freq": 3, "clip-norm": 0.1, "sentence-avg": True, "temperature": 2.0, "label-smoothing": 0.1, "alpha": 0.7,
+    },
+    "fp16, accuracy, a prefix left out": {
+        "fp16": True, "fp16-no-flatten-grads": True, "report-accuracy": True, "ignore-prefix-size": 1,
+    },
 }
+# fmt: on
 
 
 @pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS)
@@ -96,6 +100,7 @@ def test_live_and_stored_train_alike(tiny, teacher, whole, options, tmp_path):
         assert stored == pytest.approx(live, rel=2e-3, abs=3e-3)
 
 
+@pytest.mark.parametrize("teaching", ["live"], indirect=True)
 def test_half_precision_on_the_cpu_is_near_full(tiny, teaching, tmp_path):
     full, half = (
         training_losses(helpers.train(tiny, tmp_path / name, teaching, options, max_update=8, disable_validation=True).stdout)[0]
@@ -122,6 +127,7 @@ def test_bfloat16(tiny, teaching):
     assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[0] != losses[1]
 
 
+@pytest.mark.parametrize("teaching", ["stored"], indirect=True)  # test_students.py does it with a live teacher
 def test_a_run_that_stopped_in_an_epoch_goes_on_as_if_nothing_had_happened(tiny, teaching, tmp_path):
     undisturbed = helpers.train(tiny, tmp_path / "whole", teaching, max_update=12, disable_validation=True).stdout
     helpers.train(tiny, tmp_path / "parts", teaching, max_update=5, disable_validation=True)

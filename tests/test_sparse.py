@@ -54,7 +54,7 @@ def test_every_bit_comes_back(tmp_path_factory, extra, seed, share, dtype):
     weights[0, :3] = torch.tensor([-0.0, float("inf"), float("nan")])
     state = {
         "model": {"a": weights, "tied": weights, "bias": torch.zeros(5), "none": torch.zeros(0, 3), "version": torch.ones(1)},
-        "extra_state": {"extra": extra, "best": np.float64(1.25), "counts": np.array([1, 2]), "mask": torch.tensor([True, False])},
+        "extra_state": {"extra": extra, "best": np.float64(1.25), "counts": np.array([1, 2]), "mask": torch.tensor([True])},
         "last_optimizer_state": {"exp_avg": torch.ones(3)},
     }
     path = tmp_path_factory.mktemp("sparse") / "x.sparse"

@@ -36,7 +36,7 @@ def opened(path, otherwise="remove it and run the command again"):
         with safe_open(str(path), framework="numpy") as file:
             yield file
     except FileNotFoundError:
-        raise
+        raise Refusal(f"{path} is missing; run the command again") from None
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
         raise Refusal(f"{path} is damaged ({error}); {otherwise}") from None
 
@@ -46,7 +46,7 @@ def is_whole(path):
     try:
         with opened(path):
             return True
-    except (Refusal, FileNotFoundError):
+    except Refusal:
         return False
 
 
@@ -94,7 +94,8 @@ def join(paths, out, lengths, shapes, computed):
                 continue
             for path in paths:
                 with opened(path) as part:
-                    file.write(part.get_tensor(key).tobytes())
+                    content = part.get_tensor(key).tobytes()
+                file.write(content)  # outside: a full disk is no damaged part
 
 
 def mapped(path, otherwise):

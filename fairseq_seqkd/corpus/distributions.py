@@ -26,6 +26,8 @@ NAME = "distributions.safetensors"
 PER_TOKEN = ("ids", "probabilities", "rest", "target_log_probs")
 KEYS = {"keys", "lengths", *PER_TOKEN}
 
+AT_A_TIME = 1 << 20  # sentences of the index that are looked at together
+
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 TARGET_SIDE = np.uint64(1) << np.uint64(32)  # positions of the target, as seen by the hash
 
@@ -97,7 +99,7 @@ def read_part(path):
 
 
 def merge(part_paths, out):
-    """Writes one store from parts in order. Memory is that of one part, and 20 bytes a sentence for its index."""
+    """Writes one store from parts in order. Memory is that of one part, and 40 bytes a sentence to sort its index."""
     keys, lengths, shapes = [], [], {}
     for path in part_paths:
         block = read_part(path)
@@ -108,10 +110,15 @@ def merge(part_paths, out):
         if shapes != mine:
             raise Refusal(f"{path} holds other arrays than the parts before it; remove it and run the command again")
     keys, lengths = np.concatenate(keys), np.concatenate(lengths)
-    first = np.cumsum(lengths, dtype=np.int64) - lengths
     tokens = int(lengths.sum(dtype=np.int64))
     order = np.argsort(keys, kind="stable")
-    index = {"keys": keys[order], "lengths": lengths[order], "first": first[order]}
+    index = {"keys": keys[order]}
+    del keys  # each is as large as the corpus has sentences
+    first = np.cumsum(lengths, dtype=np.int64) - lengths
+    index["first"] = first[order]
+    del first
+    index["lengths"] = lengths[order]
+    del lengths, order
     array_files.join(part_paths, out, dict.fromkeys(PER_TOKEN, tokens), shapes, computed=index)
 
 
@@ -129,11 +136,23 @@ class Distributions:
         self.per_token = {key: arrays[key] for key in PER_TOKEN}
         index, tokens = (self.keys, self.lengths, self.first), self.per_token.values()
         sound = len(set(map(len, index))) == 1 and len(set(map(len, tokens))) == 1
-        if not sound or self.per_token["ids"].shape != self.per_token["probabilities"].shape:
+        if not sound or self.per_token["ids"].shape != self.per_token["probabilities"].shape or not self._is_in_range():
             raise Refusal(f"{self.path} is damaged: its arrays do not fit together; score the split again")
+
+    def _is_in_range(self):
+        """Whether the index points to tokens that are there, looked at block by block."""
+        for start in range(0, len(self), AT_A_TIME):
+            first, lengths = self.first[start : start + AT_A_TIME], self.lengths[start : start + AT_A_TIME]
+            if first.min() < 0 or lengths.min() < 0 or int((first + lengths).max()) > self.tokens_stored:
+                return False
+        return True
 
     def __len__(self):
         return len(self.keys)
+
+    @property
+    def tokens_stored(self):
+        return len(self.per_token["ids"])
 
     @property
     def k(self):
@@ -156,10 +175,7 @@ class Distributions:
         """
         ends = np.cumsum(lengths)
         where = np.repeat(first - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
-        try:
-            return {key: array[where] for key, array in self.per_token.items()}
-        except IndexError:
-            raise Refusal(f"{self.path} is damaged: its index points outside it; score the split again") from None
+        return {key: array[where] for key, array in self.per_token.items()}
 
 
 def opened(folder):

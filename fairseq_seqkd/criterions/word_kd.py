@@ -98,7 +98,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         has_teacher = bool(teacher_path or teacher_distributions)
         alpha = losses.weight_of_teacher(alpha, has_teacher=has_teacher or self.needs_teacher)
         self.objective = losses.Objective(alpha, label_smoothing, temperature, str(divergence))
-        check_options(self.objective, teacher_path, teacher_distributions)
+        check_options(self.objective, teacher_path, teacher_distributions, str(tail))
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder)
         self.freeze_zeros, self.frozen, self.was_training = freeze_zeros, None, False
@@ -122,12 +122,17 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
             self._keep_zeros(model)
         if self.teacher is None or not model.training:
             return super().forward(model, sample, reduce=reduce)
+        if getattr(getattr(teachers.unwrapped(model), "decoder", None), "adaptive_softmax", None) is not None:
+            raise Refusal(
+                "a student with an adaptive softmax has no gradient for whole distributions in fairseq; leave out "
+                "--adaptive-softmax-cutoff (a teacher may have one)"
+            )
         target = sample["target"][:, self.ignore_prefix_size :]
         keep = target.ne(self.padding_idx)
         like = next(model.parameters())
         soft, teacher_lprobs = self.teacher.soft_targets(sample, target, like, self.objective.temperature)
         net_output = model(**sample["net_input"])
-        logits = teachers.logits_of(model, net_output, sample)[:, self.ignore_prefix_size :]
+        logits = teachers.logits_of(model, net_output)[:, self.ignore_prefix_size :]
         rows = losses.word_level(logits.flatten(0, 1), target.flatten(), keep.flatten(), soft, self.objective)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         logging_output = {
@@ -165,7 +170,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
                 metrics.log_scalar(key, total / ntokens / math.log(2), ntokens, round=3)
 
 
-def check_options(objective, teacher_path, teacher_distributions):
+def check_options(objective, teacher_path, teacher_distributions, tail):
     """Refuses values that make no sense, before anything is loaded."""
     alpha, temperature, smoothing = objective.alpha, objective.temperature, objective.label_smoothing
     if not 0 <= alpha <= 1:
@@ -181,6 +186,10 @@ def check_options(objective, teacher_path, teacher_distributions):
             f"--alpha {alpha} asks for a teacher: name its checkpoint with --teacher-path, or what is stored of it with "
             "--teacher-distributions, or set --alpha 0"
         )
+    if tail != divergences.SPREAD and not teacher_distributions:
+        raise Refusal(f"--tail {tail} is for --teacher-distributions; a live teacher's distributions have no tail")
+    if objective.divergence != divergences.FORWARD_KL and not alpha:
+        raise Refusal(f"--divergence {objective.divergence} compares with a teacher; name one with --teacher-path")
     if teacher_distributions and objective.divergence != divergences.FORWARD_KL:
         raise Refusal(
             f"--divergence {objective.divergence} needs the teacher's whole distributions: name its checkpoint with "

@@ -16,7 +16,7 @@ from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
 from fairseq_seqkd.corpus.text import joined_by
-from fairseq_seqkd.divergences import FORWARD_KL
+from fairseq_seqkd.divergences import FORWARD_KL, SPREAD
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
@@ -211,6 +211,7 @@ def word_level_term(criterion):
         "alpha": alpha,
         "temperature": criterion.get("temperature"),
         "divergence": None if divergence == FORWARD_KL else divergence,
+        "tail": None if not stored or str(criterion.get("tail")) == SPREAD else str(criterion.get("tail")),
     }
 
 

@@ -8,18 +8,19 @@ from typing import Any, Optional
 import torch
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum
+from fairseq.dataclass.configs import GenerationConfig
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
 from fairseq_seqkd import engines, selection
 from fairseq_seqkd.engines.ctranslate2_engine import check_installed
-from fairseq_seqkd.engines.options import check_for_ctranslate2
+from fairseq_seqkd.engines.options import WITHOUT_EFFECT, check_for_ctranslate2
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.tasks._settings import precision, uses_gpu
 
 DEFAULT_TOPK = 8
 STORE_DTYPES = ("float16", "float32")
-# Options of this task that scoring has no use for; a search's own, such as --beam, have no effect on it.
+# Options of this task that scoring has no use for.
 OF_SEARCH = {
     "engine", "compute_type", "similarity", "similarity_tokenizer", "similarity_workers", "select", "filter_length_ratio",
     "filter_copy", "filter_repeats", "filter_score", "filter_empty", "teacher_source_lang", "teacher_target_lang",
@@ -155,8 +156,10 @@ def check_scoring(cfg):
     for option in fields(TeacherDecodingConfig):
         if option.name in OF_SEARCH and getattr(cfg, option.name) != option.default:
             raise Refusal(f"--{option.name.replace('_', '-')} is for a search; --score-reference scores the targets as they are")
-    if cfg.generation.prefix_size > 0 or cfg.generation.constraints is not None:
-        raise Refusal("--prefix-size and --constraints are for a search; --score-reference scores the targets as they are")
+    for option in fields(GenerationConfig):
+        name = option.name
+        if name not in WITHOUT_EFFECT and name in cfg.generation and cfg.generation[name] != option.default:
+            raise Refusal(f"--{name.replace('_', '-')} is for a search; --score-reference scores the targets as they are")
     cfg.topk = DEFAULT_TOPK if cfg.topk is None else cfg.topk
     if cfg.topk < 1:
         raise Refusal(f"--topk is {cfg.topk}, it must be at least 1")

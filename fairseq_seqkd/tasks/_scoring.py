@@ -7,6 +7,7 @@ import torch
 
 from fairseq_seqkd.corpus import distributions
 from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS, Distilled
+from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.teachers import Teacher, fits
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,12 @@ class DistributionRecorder:
         like = next(self.teacher.models[0].parameters())
         lprobs, target = self.teacher.log_probs(sample, like), sample["target"]
         top, ids = lprobs.topk(self.k, dim=-1)
+        broken = sample["id"][(target.ne(self.pad[1]) & ~top.sum(-1).isfinite()).any(dim=1)]
+        if len(broken):
+            raise Refusal(
+                f"the teacher's distributions on sentence {int(broken[0])} are no numbers; score in float32, without --fp16, or "
+                "with another checkpoint"
+            )
         probabilities = top.exp()
         rest = (1 - probabilities.sum(-1)).clamp_(min=0.0) if self.k < lprobs.size(-1) else torch.zeros_like(top[..., 0])
         arrays = {
@@ -84,7 +91,7 @@ class DistributionRecorder:
         too_long = np.flatnonzero(~self.fits(0, sentences)).astype(np.uint32)
         if len(too_long):
             logger.warning("%d sentences have more tokens than the teacher has positions (listed in the manifest)", len(too_long))
-        tokens = len(store.per_token["rest"])
+        tokens = store.tokens_stored
         covered = 1 - float(np.sum(store.per_token["rest"], dtype=np.float64)) / max(tokens, 1)
         bytes_a_token = store.path.stat().st_size / max(tokens, 1)
         logger.info(

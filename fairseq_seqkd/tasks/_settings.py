@@ -53,6 +53,7 @@ def scoring_settings(cfg, gold, dataset, max_tokens, max_sentences, max_position
         **what_is_decoded(cfg, gold, dataset),
         "scoring": {
             "topk": min(cfg.topk, vocabulary),
+            "vocabulary": vocabulary,
             "dtype": str(cfg.store_dtype),
             "positions": positions,
             "too_long": int(len(dataset) - fits(dataset, positions, 0, len(dataset)).sum()),

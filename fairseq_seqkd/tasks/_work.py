@@ -19,7 +19,7 @@ class Work(EpochBatchIterating):
     because fairseq-generate would go on to score nothing, and divide by zero if there was nothing to decode.
 
     A recorder has
-        kind                            of the directory, see corpus/distilled.py
+        distilled                       the directory, see corpus/distilled.py
         lengths(first, last)            (sentences,) tokens that each counts for in a batch
         fits(first, last)               (sentences,) bool, whether the teacher can read it
         begin_part(first)
