@@ -107,7 +107,7 @@ def encode(value, keep):
     if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic):
         return value
     if isinstance(value, torch.Tensor):
-        dtype = str(value.dtype).removeprefix("torch.")
+        dtype = str(value.dtype).split(".")[-1]
         return {"$": "tensor", "n": keep(value), "shape": list(value.shape), "dtype": dtype}
     if isinstance(value, (np.ndarray, np.generic)):  # what --eval-bleu leaves
         return {"$": "numpy", "dtype": str(value.dtype), "v": value.tolist(), "scalar": isinstance(value, np.generic)}
