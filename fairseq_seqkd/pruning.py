@@ -87,11 +87,11 @@ def apply(state, pruned):
     if isinstance(extra.get("ema"), dict):
         state["extra_state"] = extra = {**extra, "ema": dict(extra["ema"])}
     for c in pruned:
-        weights = c.weights * c.kept
+        weights = c.weights.masked_fill(~c.kept, 0)  # not a product, which would make -0.0 of some
         for name in c.names:
             state["model"][name] = weights  # tied, they stay one tensor
             if name in extra.get("ema", {}):
-                extra["ema"][name] = extra["ema"][name] * c.kept
+                extra["ema"][name] = extra["ema"][name].masked_fill(~c.kept, 0)
     return state
 
 

@@ -86,6 +86,10 @@ def test_the_commands_bring_a_student_back(tiny, tmp_path):
     helpers.command("seqkd", "prune", student, "--sparsity", 0.8, "-o", pruned)
     done = helpers.command("seqkd", "compress", pruned, "-o", small)
     assert "are not zero" in done.stdout and small.stat().st_size < pruned.stat().st_size
+    with safe_open(str(small), framework="pt") as file:
+        values = sum(file.get_tensor(key).numel() for key in file.keys() if key.endswith(".values"))  # noqa: SIM118
+    matrices = [t for name, t in compat.read_checkpoint(pruned)["model"].items() if t.dim() > 1]
+    assert values == sum(int(torch.count_nonzero(t)) for t in matrices)  # zeros are 0.0, none is -0.0
     helpers.command("seqkd", "restore", small, "-o", back)
     assert same(compat.read_checkpoint(pruned), compat.read_checkpoint(back))
     options = helpers.flags({"gen-subset": "test", "cpu": True, "user-dir": helpers.PLUGIN, "beam": 1})
