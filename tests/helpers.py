@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,26 @@ def train_command(data, save_dir, *options, **more):
 
 def train(data, save_dir, *options, **more):
     return command("fairseq-train", *train_command(data, save_dir, *options, **more))
+
+
+DDP = {  # on CPUs; pytorch_ddp wants a GPU
+    "distributed-world-size": 2,
+    "distributed-backend": "gloo",
+    "ddp-backend": "legacy_ddp",
+    "distributed-no-spawn": True,
+}
+
+
+def train_in_two(data, save_dir, *options, **more):
+    """fairseq-train as two processes that share the work. Returns what the first one printed."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        meet = {**DDP, "distributed-init-method": f"tcp://127.0.0.1:{one.getsockname()[1]}"}
+    commands = [train_command(data, save_dir, *options, meet, **more, distributed_rank=rank) for rank in range(2)]
+    workers = [start("fairseq-train", *words) for words in commands]
+    printed = [worker.communicate(timeout=240)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(printed)[-4000:]
+    return printed[0]
 
 
 def decode_command(data, teacher, out, **more):

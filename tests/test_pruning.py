@@ -154,6 +154,14 @@ def test_zeros_stay_zero(pruned, tiny, teacher, options, tmp_path):
     assert len(re.findall(r"all [\d,]+ zeros are there", done.stdout)) == 2  # one for each validation
 
 
+def test_zeros_stay_zero_in_two_processes(pruned, tiny, tmp_path):
+    common = {**TIED, "criterion": "word_kd", "alpha": 0, "freeze-zeros": True, "finetune-from-model": pruned[0]}
+    printed = helpers.train_in_two(tiny, tmp_path, common, max_epoch=1)
+    after = zeros(tmp_path / "checkpoint_last.pt")
+    assert all(after[name][mask].all() for name, mask in zeros(pruned[0]).items())
+    assert len(re.findall(r"all [\d,]+ zeros are there", printed)) == 1
+
+
 def test_without_the_option_they_come_back(pruned, tiny, teacher, tmp_path):
     common = {**TIED, "criterion": "word_kd", "teacher-path": teacher, "finetune-from-model": pruned[0]}
     helpers.train(tiny, tmp_path, common, max_epoch=1, disable_validation=True)

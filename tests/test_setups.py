@@ -1,7 +1,6 @@
 """fairseq's ways of training, with the live teacher and the stored one: several processes, half precision, resuming."""
 
 import re
-import socket
 
 import helpers
 import pytest
@@ -26,12 +25,6 @@ def training_losses(printed):
     return found, re.findall(r"valid on 'valid' subset \| loss ([\d.]+)", printed)
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def test_two_processes_are_one_that_waits_for_two_batches(tiny, teaching, tmp_path):
     """DDP against --update-freq 2, over two epochs. The batches are odd in number: at an epoch's end the second process
     gets one that does not count, and after the first validation that is a batch of the validation split."""
@@ -42,16 +35,8 @@ def test_two_processes_are_one_that_waits_for_two_batches(tiny, teaching, tmp_pa
     assert len(batches.next_epoch_itr()) % 2 == 1
     alone = helpers.train(tiny, tmp_path / "one", teaching, update_freq=2, max_epoch=2, batch_size=ODD)
     expected, validated = training_losses(alone.stdout)
-    ddp = {
-        "distributed-world-size": 2, "distributed-backend": "gloo", "ddp-backend": "legacy_ddp", "distributed-no-spawn": True,
-        "distributed-init-method": f"tcp://127.0.0.1:{free_port()}",
-    }  # fmt: skip
-    ddp = {**ddp, "max-epoch": 2, "batch-size": ODD}
-    commands = [helpers.train_command(tiny, tmp_path / "two", teaching, ddp, distributed_rank=rank) for rank in range(2)]
-    workers = [helpers.start("fairseq-train", *command) for command in commands]
-    printed = [worker.communicate(timeout=240)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], printed
-    found, also_validated = training_losses(printed[0])
+    printed = helpers.train_in_two(tiny, tmp_path / "two", teaching, max_epoch=2, batch_size=ODD)
+    found, also_validated = training_losses(printed)
     assert len(found) == len(expected) > 4
     for mine, theirs in zip(found, expected):
         assert mine == pytest.approx(theirs, abs=2e-3)
@@ -62,10 +47,7 @@ def test_two_processes_are_one_that_waits_for_two_batches(tiny, teaching, tmp_pa
 @pytest.mark.parametrize("teaching", ["stored"], indirect=True)
 def test_torchrun(tiny, teaching, tmp_path):
     """As the README has it: torchrun gives each process its rank, fairseq is told to use it."""
-    ddp = {
-        "distributed-world-size": 2, "distributed-backend": "gloo", "ddp-backend": "legacy_ddp", "distributed-no-spawn": True,
-        "distributed-init-method": "env://",
-    }  # fmt: skip
+    ddp = {**helpers.DDP, "distributed-init-method": "env://"}
     command = helpers.train_command(tiny, tmp_path / "two", teaching, ddp, max_epoch=1)
     words = " ".join(f"'{word}'" for word in [helpers.BIN / "fairseq-train", *command])
     done = helpers.command("torchrun", "--nproc_per_node=2", "--no-python", "bash", "-c", f"{words} --distributed-rank $RANK")
