@@ -112,6 +112,8 @@ DDP = {  # on CPUs; pytorch_ddp wants a GPU
     "distributed-backend": "gloo",
     "ddp-backend": "legacy_ddp",
     "distributed-no-spawn": True,
+    # Else the first process sends the checkpoint to the others as a pickle that torch 2.6 and later refuse.
+    "load-checkpoint-on-all-dp-ranks": True,
 }
 
 
