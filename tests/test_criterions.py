@@ -165,12 +165,12 @@ def test_options_that_make_no_sense_are_refused(tiny, options, sentence):
 @pytest.mark.parametrize("view,other", [("seq_kd", "seq_inter"), ("seq_inter", "seq_kd")])
 def test_sequence_criterions_know_their_data(tiny, teacher, distilled, view, other):
     task, model, criterion = helpers.build(distilled / view, criterion=view)
-    assert criterion.teacher is None and criterion.alpha == 0
+    assert criterion.teacher is None and criterion.objective.alpha == 0
     _, _, stock = helpers.build(distilled / view, criterion="cross_entropy")
     sample = helpers.batch(task)
     assert gradients(task, model, criterion, sample)[0] == pytest.approx(gradients(task, model, stock, sample)[0], rel=1e-6)
     with_teacher = helpers.build(distilled / view, criterion=view, teacher_path=teacher)[2]
-    assert with_teacher.alpha == 0.5
+    assert with_teacher.objective.alpha == 0.5
     for folder in (tiny, distilled / other):
         with pytest.raises(Refusal, match=view):
             helpers.build(folder, criterion=view)

@@ -227,7 +227,7 @@ def test_pseudo_targets_are_scored_like_gold(teacher, distilled, view, tmp_path)
     helpers.score(distilled / view, teacher, tmp_path / "D", topk=helpers.EVERYTHING, store_dtype="float32")
     live = helpers.build(distilled / view, criterion=view, teacher_path=teacher)
     stored = helpers.build(distilled / view, criterion=view, teacher_distributions=tmp_path / "D")
-    assert stored[2].alpha == 0.5
+    assert stored[2].objective.alpha == 0.5
     sample = training_batch(live[0], range(9))
     assert_alike(learn(stored, sample), learn(live, sample), 1e-5)
 
@@ -259,9 +259,9 @@ def test_a_batch_that_does_not_count_may_come_from_the_validation_split(tiny, sc
     task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_distributions=scored)
     model.train()
     loss, _, log = criterion(model, helpers.batch(task))
-    (loss * 0).backward()
+    loss.backward()
     assert torch.isfinite(loss) and set(log) >= {"kd_loss", "teacher_nll_loss"}
-    assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)  # times 0 it is 0, and no NaN
 
 
 def test_a_sentence_of_the_validation_split_among_those_of_training_is_refused(tiny, scored):
@@ -413,21 +413,27 @@ def test_what_scoring_has_no_use_for_is_refused(tiny, teacher, tmp_path, options
 
 
 def test_a_teacher_whose_distributions_are_no_numbers_stops(tiny, teacher, tmp_path):
-    """The first sentences are fine; the source symbol of a later one makes it overflow."""
+    """The first sentences, which are looked at before the work, are fine: a source symbol that only later ones have is not."""
     from fairseq_seqkd import compat
 
-    rows = Split(tiny, "train", "de", "en").read("de")
-    seen = {int(token) for i in range(64) for token in rows[i]}
-    late = {int(token): i for i in reversed(range(64, len(rows))) for token in rows[i]}
-    symbol = min(set(late) - seen, default=None)
-    if symbol is None:
-        pytest.skip("every symbol is among the first sentences")
+    data, gold = tmp_path / "bin", Split(tiny, "train", "de", "en")
+    shutil.copytree(tiny, data)
+    rows = {lang: gold.read(lang) for lang in ("de", "en")}
+    sources = [rows["de"][i].tolist() for i in range(len(rows["de"]))]
+    symbols = sorted({token for source in sources for token in source})
+    symbol = min(symbols, key=lambda token: sum(token in source for source in sources))
+    order = sorted(range(len(sources)), key=lambda i: symbol in sources[i])
+    assert not any(symbol in sources[i] for i in order[:64])
+    for lang in rows:
+        with Writer(data / f"train.de-en.{lang}", np.uint16) as writer:
+            for i in order:
+                writer.add(rows[lang][i].numpy(), [len(rows[lang][i])])
     state = compat.read_checkpoint(teacher)
     weight = state["model"]["encoder.embed_tokens.weight"].clone()
     weight[symbol] = float("nan")
     state["model"]["encoder.embed_tokens.weight"] = weight
     torch.save(state, tmp_path / "nan.pt")
-    done = helpers.score(tiny, tmp_path / "nan.pt", tmp_path / "D", topk=8, check=False)
+    done = helpers.score(data, tmp_path / "nan.pt", tmp_path / "D", topk=8, check=False)
     assert "are no numbers" in helpers.refusal(done)
     assert manifest.read(tmp_path / "D")["complete"] is False
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_seqkd import compat, pruning
+from fairseq_seqkd.commands import prune
 from fairseq_seqkd.errors import Refusal
 
 
@@ -51,6 +52,11 @@ def test_the_smallest_go_first(seed, sparsity, scheme):
     assert after["model"]["decoder.embed_tokens.weight"] is after["model"]["encoder.embed_tokens.weight"]
     nonzero, total = pruning.count(after["model"])
     assert total == 28 + 20 + 5 and nonzero == total - sum(c.zeros for c in pruned)
+
+
+def test_the_command_knows_the_schemes():
+    """It lists them itself, because it must answer --help without loading torch."""
+    assert prune.SCHEMES == pruning.SCHEMES
 
 
 def test_what_is_excluded_is_left_alone():

@@ -47,9 +47,10 @@ def run(arguments):
     state = checkpoints.read(arguments.checkpoint)
     pruned, spared = pruning.classes(state["model"], arguments.exclude)
     pruning.choose(pruned, arguments.sparsity, arguments.scheme)
-    print(table(pruned, spared, *pruning.count(pruning.apply(state, pruned)["model"])))
+    result = pruning.apply(state, pruned)
+    print(table(pruned, spared, *pruning.count(result["model"])))
     if not arguments.dry_run:
-        checkpoints.write(arguments.output, pruning.apply(state, pruned))
+        checkpoints.write(arguments.output, result)
         print(f"{arguments.output} is written; retrain it with --finetune-from-model {arguments.output} --freeze-zeros")
 
 

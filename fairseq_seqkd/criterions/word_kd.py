@@ -109,10 +109,6 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         elif alpha > 0:
             self.teacher = prepare_teacher(task, teacher_path)
 
-    @property
-    def alpha(self):
-        return self.objective.alpha
-
     def check_data(self, folder):
         """Any data will do; `seq_kd` and `seq_inter` ask for a finished view."""
 

@@ -153,13 +153,12 @@ def check_search(cfg):
 
 def check_scoring(cfg):
     """Refuses what scoring has no use for, and fills in what was not said."""
-    for option in fields(TeacherDecodingConfig):
-        if option.name in OF_SEARCH and getattr(cfg, option.name) != option.default:
+    search = cfg.generation
+    options = [(cfg, option) for option in fields(TeacherDecodingConfig) if option.name in OF_SEARCH]
+    options += [(search, o) for o in fields(GenerationConfig) if o.name in search and o.name not in WITHOUT_EFFECT]
+    for group, option in options:
+        if getattr(group, option.name) != option.default:
             raise Refusal(f"--{option.name.replace('_', '-')} is for a search; --score-reference scores the targets as they are")
-    for option in fields(GenerationConfig):
-        name = option.name
-        if name not in WITHOUT_EFFECT and name in cfg.generation and cfg.generation[name] != option.default:
-            raise Refusal(f"--{name.replace('_', '-')} is for a search; --score-reference scores the targets as they are")
     cfg.topk = DEFAULT_TOPK if cfg.topk is None else cfg.topk
     if cfg.topk < 1:
         raise Refusal(f"--topk is {cfg.topk}, it must be at least 1")

@@ -29,9 +29,9 @@ class Work(EpochBatchIterating):
         finished(), close()             last words, whether it ended well or not
     """
 
-    def __init__(self, recorder, dataset, distilled, plan, rank=(0, 1)):
-        self.recorder, self.dataset, self.distilled, self.plan = recorder, dataset, distilled, plan
-        self.rank = rank
+    def __init__(self, recorder, dataset, plan, rank=(0, 1)):
+        self.recorder, self.dataset, self.plan, self.rank = recorder, dataset, plan, rank
+        self.distilled = recorder.distilled
         self.distilled.look()
         self.n = 0
         done = self.distilled.done() - self.distilled.damaged()

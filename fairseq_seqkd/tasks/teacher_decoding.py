@@ -73,7 +73,7 @@ class TeacherDecodingTask(TranslationTask):
             if self.languages:
                 settings["teacher"]["languages"] = self.languages.describe()
             self.recorder = Recorder(self.cfg, self.gold, dataset, settings, plan)
-        self.work = Work(self.recorder, dataset, self.recorder.distilled, plan, worker_rank(self.cfg.distributed_training))
+        self.work = Work(self.recorder, dataset, plan, worker_rank(self.cfg.distributed_training))
         return self.work
 
     def build_generator(self, models, args, **kwargs):
