@@ -20,6 +20,7 @@ STUDENT = {
     "required-batch-size-multiple": 1, "num-workers": 0, "seed": 1, "no-save": True, "disable-validation": True, "cpu": True,
     "log-format": "json",
 }  # fmt: skip
+RESULT = "target words a second:"  # how the forward pass says what it has measured
 LINES = 6  # log lines of a run after the one at which the clock starts
 
 
@@ -57,11 +58,9 @@ class Bench:
         out.mkdir()
         if name == FORWARD:
             words = [self.data, self.teacher, self.arguments.max_tokens, LINES * self.interval]
-            command = [sys.executable, __file__, "--forward", *map(str, words)]
-            done = subprocess.run(command, env=environment(), capture_output=True, text=True)
-            if done.returncode:
-                failed(command, done.stdout + done.stderr)
-            return float(done.stdout.split()[-1]), 0
+            command, printed = [sys.executable, __file__, "--forward", *map(str, words)], []
+            memory = watched([command], out, lambda now, line: printed.append(line))
+            return next(float(line.split()[-1]) for line in printed if line.startswith(RESULT)), memory
         lines = []  # (when, words since the line before)
 
         def seen(now, line):
@@ -95,7 +94,7 @@ def forward(data, teacher, max_tokens, updates):
                 begun = time.monotonic()
             model(**sample["net_input"])
             words += sample["ntokens"] if i else 0
-    print(words / (time.monotonic() - begun))
+    print(RESULT, words / (time.monotonic() - begun))
 
 
 def measure(bench, arguments):
@@ -108,7 +107,7 @@ def measure(bench, arguments):
             memory[name].append(peak)
         say(f"round {turn + 1}:", {name: round(values[-1]) for name, values in rates.items()})
     median = {name: statistics.median(values) for name, values in rates.items()}
-    peaks = {name: statistics.median(memory[name]) for name in TRAINED}
+    peaks = {name: statistics.median(memory[name]) for name in names}
     ideal = [1 / (1 / plain + 1 / teacher) for plain, teacher in zip(rates[PLAIN], rates[FORWARD])]
     content = json.loads((bench.store / "manifest.json").read_text())
     return {
@@ -137,8 +136,7 @@ def table(result):
     print("| | target words/s | against plain training | peak memory, MB |")
     print("|---|---:|---:|---:|")
     for name in (*TRAINED, FORWARD):
-        memory = result["peak_memory_mb"].get(name, "")
-        print(f"| {name} | {result[name]:,} | {result[name] / result[PLAIN]:.2f} | {memory} |")
+        print(f"| {name} | {result[name]:,} | {result[name] / result[PLAIN]:.2f} | {result['peak_memory_mb'][name]:,} |")
     print()
     for key in ("stored_over_plain", "live_over_ideal", "memory_stored_over_plain", "bytes_per_token", "mass", "machine"):
         print(f"{key}: {result[key]}")

@@ -46,7 +46,7 @@ def test_the_benchmark_of_word_level_distillation_writes_what_it_says(tiny, teac
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((tmp_path / "bench_word_kd.json").read_text())
     names = ("label_smoothed_cross_entropy", "word_kd_live", "word_kd_stored", "teacher_forward_only")
-    assert all(found[name] > 0 and f"| {name} |" in done.stdout for name in names)
+    assert all(found[name] > 0 and found["peak_memory_mb"][name] > 50 and f"| {name} |" in done.stdout for name in names)
     assert found["stored_over_plain"] == pytest.approx(found["word_kd_stored"] / found["label_smoothed_cross_entropy"], rel=0.01)
     ideal = 1 / (1 / found["label_smoothed_cross_entropy"] + 1 / found["teacher_forward_only"])
     assert found["live_over_ideal"] == pytest.approx(found["word_kd_live"] / ideal, rel=0.01)
