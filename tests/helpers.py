@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import warm
+
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "fairseq_seqkd"
 BIN = Path(sys.executable).parent
@@ -61,16 +63,10 @@ def environment(**more):
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **more}
 
 
-def command(name, *args, check=True, timeout=240, env=None):
-    """Runs fairseq-train and the like as a user does. Returns the finished process, output and errors in .stdout."""
-    done = subprocess.run(
-        [str(BIN / name), *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        env=env or environment(),
-    )
+def command(name, *args, check=True, timeout=240):
+    """Runs fairseq-train and the like, started warm. Returns the finished process, output and errors in .stdout."""
+    args = [*map(str, args)]
+    done = subprocess.CompletedProcess([name, *args], *warm.run(BIN / name, args, environment(), timeout))
     if check and done.returncode:
         raise AssertionError(f"{name} ended with {done.returncode}:\n{done.stdout[-4000:]}")
     return done
