@@ -43,7 +43,8 @@ setup(
         "fastbpe": ["fastBPE==0.1.0"],
         # The fast engine of teacher_decoding, and of exported students.
         "ctranslate2": ["ctranslate2>=4.6,<5"],
-        "test": ["ctranslate2>=4.6,<5", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"],
+        "report": ["matplotlib>=3.7,<4"],  # the pictures of `seqkd report`
+        "test": ["ctranslate2>=4.6,<5", "matplotlib>=3.7,<4", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["seqkd=fairseq_seqkd.cli:main"]},
     classifiers=["License :: OSI Approved :: MIT License", "Programming Language :: Python :: 3"],

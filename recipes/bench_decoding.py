@@ -31,7 +31,7 @@ BEGINS = "decoding begins"
 ENDS = re.compile(r" is complete \||\bTranslated [\d,]+ sentences \(")
 
 # The stock task, which says when fairseq-generate has everything and is about to ask for its first batch.
-STOCK = '''
+STOCK = """
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 import fairseq_seqkd.compat
@@ -41,7 +41,7 @@ class TimedTranslationTask(TranslationTask):
     def build_bpe(self, args):
         print("decoding begins", flush=True)
         return super().build_bpe(args)
-'''
+"""
 
 
 class Bench:
@@ -141,7 +141,8 @@ def raw(compute_type, tokens, data, teacher, split, source, target, out):
 
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([teacher], arg_overrides={"data": data, "eval_bleu": False})
     models[0].eval()
-    files = ctranslate2_model.convert(models[0], task.source_dictionary, task.target_dictionary)
+    vocabularies = [ctranslate2_model.names(dictionary) for dictionary in (task.source_dictionary, task.target_dictionary)]
+    files = ctranslate2_model.convert(models[0], *vocabularies)
     translator = ctranslate2.Translator("raw", files=files, compute_type=compute_type, inter_threads=1, intra_threads=1)
     names = ctranslate2_model.names(task.source_dictionary)
     rows = data_utils.load_indexed_dataset(f"{data}/{split}.{source}-{target}.{source}", None, "mmap")

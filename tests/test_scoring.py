@@ -83,10 +83,7 @@ def wait_until(condition, seconds=20):
 
 
 def test_workers_load_neither_fairseq_nor_torch():
-    program = (
-        "import fairseq_seqkd.scoring, sys\n"
-        "assert not {'torch', 'fairseq'} & set(sys.modules), sorted(sys.modules)"
-    )
+    program = "import fairseq_seqkd.scoring, sys\nassert not {'torch', 'fairseq'} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=helpers.ROOT)
 
 

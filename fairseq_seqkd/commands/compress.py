@@ -1,7 +1,7 @@
 """`seqkd compress` and `seqkd restore`: a pruned checkpoint as a compact file, and back.
 
-    seqkd compress pruned.pt -o pruned.sparse
-    seqkd restore pruned.sparse -o pruned.pt
+seqkd compress pruned.pt -o pruned.sparse
+seqkd restore pruned.sparse -o pruned.pt
 """
 
 from pathlib import Path

@@ -1,14 +1,13 @@
 """`seqkd evaluate`: measures checkpoints on a split, and keeps the results in a file that can be continued.
 
-    seqkd evaluate Teacher=teacher.pt Student@1=work/student-1/checkpoint_last.pt --data data-bin -o results.json
+seqkd evaluate Teacher=teacher.pt Student@1=work/student-1/checkpoint_last.pt --data data-bin -o results.json
 """
 
 import datetime
 import sys
 import time
-from pathlib import Path
 
-from fairseq_seqkd.commands.shared import check_output, quieten
+from fairseq_seqkd.commands.shared import check_output, parse_checkpoint, quieten
 from fairseq_seqkd.errors import Refusal
 
 
@@ -71,7 +70,7 @@ def run(arguments):
             raise
         known.add(result)
     if arguments.json:
-        print(table.to_json({"results": known.all()}), end="")
+        print(results.to_json(known.all()), end="")
     else:
         print(table.markdown_table(table.make_rows(known.all())))
 
@@ -112,19 +111,3 @@ def parse_requests(arguments):
             )
         requests.append((name, seed, path))
     return requests
-
-
-def parse_checkpoint(text):
-    """(name, seed or None, path) of one CHECKPOINT: PATH, NAME=PATH or NAME@SEED=PATH. A file's own name may hold "="."""
-    if "=" not in text or Path(text).exists():
-        return Path(text).absolute().parent.name, None, text
-    label, path = text.split("=", 1)
-    name, _, seed = label.rpartition("@") if "@" in label else (label, "", None)
-    if seed is not None:
-        try:
-            seed = int(seed)
-        except ValueError:
-            raise Refusal(f"the seed in {text!r} is {seed!r}, it must be a whole number: NAME@SEED=PATH") from None
-    if not name or not path:
-        raise Refusal(f"{text!r} is no checkpoint; write PATH, NAME=PATH or NAME@SEED=PATH")
-    return name, seed, path

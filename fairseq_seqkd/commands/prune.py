@@ -1,6 +1,6 @@
 """`seqkd prune`: sets the smallest weights of a checkpoint to zero.
 
-    seqkd prune student.pt --sparsity 0.8 -o pruned.pt
+seqkd prune student.pt --sparsity 0.8 -o pruned.pt
 """
 
 from fairseq_seqkd.commands.shared import check_output, quieten

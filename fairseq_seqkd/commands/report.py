@@ -1,37 +1,51 @@
-"""`seqkd report`: Table 1 of the paper from results of `seqkd evaluate`.
+"""`seqkd report`: the paper's tables from results of `seqkd evaluate` and `seqkd bench`.
 
-    seqkd report results.json -o report.md
+seqkd report results.json speed.json -o report.md
 """
 
 from fairseq_seqkd.commands.shared import check_output
+from fairseq_seqkd.errors import Refusal
 
 
 def add(commands):
     parser = commands.add_parser(
         "report",
-        help="Table 1 of the paper from results of `seqkd evaluate`",
-        description="Makes Table 1 from results of `seqkd evaluate`. Results of one name and several seeds are one row. The "
-        "row named Student is the one that gains are over; with a row named Seq-KD, the paper's claims are checked.",
+        help="the paper's tables from results of `seqkd evaluate` and `seqkd bench`",
+        description="Makes Table 1 from results of `seqkd evaluate`, Table 2 from those of `seqkd bench`, and Table 3 where "
+        "evaluated models are pruned. Results of one name and several seeds are one row. The row named Student is the one that "
+        "gains are over; with a row named Seq-KD, the paper's claims are checked.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="JSON files of `seqkd evaluate -o`")
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="JSON files of `seqkd evaluate -o` and `seqkd bench -o`")
     parser.add_argument("-o", "--output", metavar="FILE", help="the report as Markdown (default: printed)")
     parser.add_argument("--json", metavar="FILE", help="the same numbers as JSON, not rounded")
+    parser.add_argument("--plot", metavar="FILE", help="BLEU against remaining weights of pruned models, as SVG, PNG or PDF")
     parser.add_argument("--title", help="title of the report")
 
 
 def run(arguments):
     """Writes the report, or prints it where no file is named."""
-    from fairseq_seqkd.evaluation import results, table
+    from fairseq_seqkd.evaluation import pruning_table, report, results
 
-    check_output(arguments.output, arguments.json)
-    made = table.make_report([result for path in arguments.results for result in results.read(path)], arguments.title)
+    check_output(arguments.output, arguments.json, arguments.plot)
+    found, speeds = [], []
+    for path in arguments.results:
+        content = results.read_json(path)
+        if "speeds" in content:
+            speeds.append(content)
+        else:
+            found += results.of(content, path)
+    made = report.make(found, speeds, arguments.title)
+    if arguments.plot:
+        if not made.get("table3"):
+            raise Refusal("--plot draws what pruning costs, and none of these results is of a pruned model")
+        pruning_table.plot(made["table3"], arguments.plot)
     if arguments.json:
-        write_text(arguments.json, table.to_json(made))
+        write_text(arguments.json, report.to_json(made))
     if arguments.output:
-        write_text(arguments.output, table.to_markdown(made))
+        write_text(arguments.output, report.to_markdown(made))
     else:
-        print(table.to_markdown(made), end="")
+        print(report.to_markdown(made), end="")
 
 
 def write_text(path, text):

@@ -1,6 +1,6 @@
 """`seqkd text`: a view's sources and pseudo-targets as aligned text, for a student with a vocabulary of its own.
 
-    seqkd text distilled --view seq_kd -o work/train        writes work/train.de and work/train.en
+seqkd text distilled --view seq_kd -o work/train        writes work/train.de and work/train.en
 """
 
 import argparse

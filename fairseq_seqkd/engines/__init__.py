@@ -26,3 +26,15 @@ def default_tokens(engine, compute_type, beam, on_gpu):
     else:
         tokens = BEST_TOKENS[engine]
     return max(tokens * BEAM_OF_BEST // max(beam, BEAM_OF_BEST), 128)
+
+
+def by_length(lengths, tokens):
+    """Lists of indices of like lengths, longest first, each of at most `tokens` when padded; length 0 is left out."""
+    batch = []
+    for i in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -65,7 +65,7 @@ class CTranslate2Engine:
         self.suppressed = [[self.target_names[target_dictionary.index(symbol)]] for symbol in suppressed]
         # Where a constraint shifts CTranslate2's scores.
         self.rescore = bool(search.min_len > 1 or search.unkpen == math.inf or search.sampling or suppressed)
-        self.files = ctranslate2_model.convert(self.model, source_dictionary, target_dictionary)
+        self.files = ctranslate2_model.convert(self.model, self.names, self.target_names)
         self.translator = None
 
     def open(self, compute_type=None, seed=None):

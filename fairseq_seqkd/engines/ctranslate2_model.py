@@ -1,8 +1,10 @@
 """A Transformer of fairseq as CTranslate2's, made from the model in memory, and compared with it before it is used.
 
-Its vocabulary is the dictionary's ids, written as digits: ids go in and come out, and no symbol is ambiguous.
+For decoding, its vocabulary is the dictionary's ids, written as digits: ids go in and come out, and no symbol is
+ambiguous. A deployed student has the symbols themselves.
 """
 
+import copy
 import tempfile
 from pathlib import Path
 
@@ -18,28 +20,51 @@ INSTEAD = "use --engine fairseq"
 
 def names(dictionary):
     """The vocabulary for CTranslate2: name of every id of a fairseq dictionary."""
+    check_special(dictionary)
+    return [*SPECIAL, *map(str, range(len(SPECIAL), len(dictionary)))]
+
+
+def symbols(dictionary):
+    """The vocabulary of a deployed model: the dictionary's symbols, which must differ."""
+    check_special(dictionary)
+    found = [*SPECIAL, *dictionary.symbols[len(SPECIAL) :]]
+    if len(set(found)) != len(found):
+        twice = next(symbol for i, symbol in enumerate(found) if symbol in found[:i])
+        raise Refusal(f"the dictionary has {twice!r} twice, which a CTranslate2 vocabulary cannot; binarise without it")
+    return found
+
+
+def check_special(dictionary):
     if (dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()) != (0, 1, 2, 3):
         raise Refusal(f"a dictionary whose special symbols are not the first four cannot go to engine ctranslate2; {INSTEAD}")
-    return [*SPECIAL, *map(str, range(len(SPECIAL), len(dictionary)))]
 
 
 def check_models(models):
     """Refuses what CTranslate2 cannot hold."""
-    from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
-
     if len(models) != 1:
         raise Refusal(f"engine ctranslate2 searches with one model, not with an ensemble of {len(models)}; {INSTEAD}")
-    model = models[0]
-    transformer = isinstance(getattr(model, "encoder", None), TransformerEncoderBase)
-    if not transformer or not isinstance(getattr(model, "decoder", None), TransformerDecoderBase):
-        raise Refusal(f"engine ctranslate2 holds Transformers only, this teacher is a {type(model).__name__}; {INSTEAD}")
+    if not is_transformer(models[0]):
+        raise Refusal(f"engine ctranslate2 holds Transformers only, this teacher is a {type(models[0]).__name__}; {INSTEAD}")
 
 
-def convert(model, source_dictionary, target_dictionary):
-    """The files of CTranslate2's model, {name: bytes}, in float32. Raises Refusal for a Transformer that it cannot hold."""
+def is_transformer(model):
+    from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
+
+    encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
+    return isinstance(encoder, TransformerEncoderBase) and isinstance(decoder, TransformerDecoderBase)
+
+
+def convert(model, source_vocabulary, target_vocabulary, add_source_eos=False, quantization=None):
+    """The files of CTranslate2's model, {name: bytes}. Raises Refusal for a Transformer that it cannot hold.
+
+    Args: vocabularies: the name of every id; add_source_eos: whether CTranslate2 adds EOS to a source, or it holds one;
+    quantization: the type of the weights on disk (None: float32).
+    """
     from ctranslate2.converters import fairseq as converter
     from ctranslate2.specs import transformer_spec
 
+    if quantization is not None:
+        model = copy.deepcopy(model)  # CTranslate2 rounds in place, in memory that the arrays share with the model
     encoder, decoder = model.encoder, model.decoder
     try:
         with torch.no_grad(), as_float32(model):
@@ -52,11 +77,12 @@ def convert(model, source_dictionary, target_dictionary):
             )
             converter.set_transformer_encoder(spec.encoder, encoder)
             converter.set_transformer_decoder(spec.decoder, decoder)
-            spec.register_source_vocabulary(names(source_dictionary))
-            spec.register_target_vocabulary(names(target_dictionary))
+            spec.register_source_vocabulary(list(source_vocabulary))
+            spec.register_target_vocabulary(list(target_vocabulary))
             spec.config.decoder_start_token = END  # as fairseq begins
-            spec.config.add_source_eos = False  # the ids hold it already
+            spec.config.add_source_eos = add_source_eos
             spec.validate()
+            spec.optimize(quantization=quantization)  # tied matrices are written once, too
             with tempfile.TemporaryDirectory() as folder:
                 spec.save(folder)
                 return {file.name: file.read_bytes() for file in Path(folder).iterdir()}

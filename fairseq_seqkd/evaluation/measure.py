@@ -22,10 +22,11 @@ from fairseq_seqkd.evaluation import systems
 def measure(system, device=None):
     """All measurements of a systems.System, as a dictionary for a results file.
 
-    params: trainable parameters, tied weights once. bleu_*, length_ratio_*: sacrebleu on detokenised text. hit_limit_*:
-    outputs that the length limit ended. ppl: exp of the mean NLL in nats of a gold token, EOS counted. mode_probability:
-    p(t = y_hat) of the paper, the mean over sentences of the probability, not length-normalised, of the greedy output
-    with its EOS. sentences_per_second_*: search alone, one thread. greedy_equals_beam5: a share of the sentences.
+    params, nonzero_params: trainable parameters, and those that are not zero, tied weights once. bleu_*, length_ratio_*:
+    sacrebleu on detokenised text. hit_limit_*: outputs that the length limit ended. ppl: exp of the mean NLL in nats of a
+    gold token, EOS counted. mode_probability: p(t = y_hat) of the paper, the mean over sentences of the probability, not
+    length-normalised, of the greedy output with its EOS. sentences_per_second_*: search alone, one thread.
+    greedy_equals_beam5: a share of the sentences.
 
     Raises Refusal for data that the model cannot read, and for a model whose probabilities are no numbers.
     """
@@ -36,7 +37,7 @@ def measure(system, device=None):
         check_lengths(system, model, dataset)
         model.to(device)
         batches = plan_batches(dataset, system.settings["max_tokens"])
-        measured = {"sentences": len(dataset), "params": count_parameters(model)}
+        measured = {"sentences": len(dataset), "params": count_parameters(model), "nonzero_params": count_nonzero(model)}
         measured["ppl"] = perplexity(model, dataset, batches, device)
         if not math.isfinite(measured["ppl"]):
             raise Refusal(f"the perplexity of {system.path} is no finite number: its training diverged, or it is damaged")
@@ -106,6 +107,11 @@ def collated(dataset, batches, device):
 def count_parameters(model):
     """Trainable parameters; torch lists a tied weight once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def count_nonzero(model):
+    """Trainable parameters that pruning left."""
+    return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters() if parameter.requires_grad)
 
 
 @torch.no_grad()

@@ -15,6 +15,11 @@ COMPARABLE = ("data_sha256", "settings")  # different: the numbers may not stand
 
 def read(path):
     """The list of results in a file. Raises Refusal for a file that is absent, damaged, or something else."""
+    return of(read_json(path), path)
+
+
+def read_json(path):
+    """The content of a file of `seqkd evaluate` or `seqkd bench`, a dictionary."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -23,7 +28,14 @@ def read(path):
         raise Refusal(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise Refusal(f"{path} is no JSON ({error}); remove it, `seqkd evaluate ... -o {path}` makes it anew") from None
-    found = content.get("results") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise Refusal(f"{path} holds no results of `seqkd evaluate` or `seqkd bench`; name another file")
+    return content
+
+
+def of(content, path):
+    """The list of results in the content of a file."""
+    found = content.get("results")
     if not isinstance(found, list) or not all(isinstance(result, dict) and "name" in result for result in found):
         raise Refusal(f"{path} holds no results of `seqkd evaluate`; name another file")
     return found
@@ -31,9 +43,12 @@ def read(path):
 
 def write(path, results):
     """Writes a results file, whole or not at all."""
-    text = json.dumps({"results": results}, ensure_ascii=False, indent=1)
     with whole_file(path) as file:
-        file.write((text + "\n").encode())
+        file.write(to_json(results).encode())
+
+
+def to_json(results):
+    return json.dumps({"results": results}, ensure_ascii=False, indent=1) + "\n"
 
 
 class Results:

@@ -3,15 +3,15 @@
 JSON has the numbers as they were measured; Markdown has them rounded for reading.
 """
 
-import json
 import statistics
 
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation.results import COMPARABLE, identity
+from fairseq_seqkd.evaluation.text_table import flat, millions, number, percent, table, with_deviation
 
 BASELINE, SEQ_KD = "Student", "Seq-KD"  # the names of the rows that gains and claims are about
 NUMBERS = (
-    "params", "bleu_greedy", "bleu_beam5", "ppl", "mode_probability", "sentences_per_second_greedy",
+    "params", "nonzero_params", "bleu_greedy", "bleu_beam5", "ppl", "mode_probability", "sentences_per_second_greedy",
     "sentences_per_second_beam5", "length_ratio_greedy", "length_ratio_beam5", "hit_limit_greedy", "hit_limit_beam5",
     "greedy_equals_beam5", "sentences",
 )  # fmt: skip
@@ -149,10 +149,6 @@ def claim_mode(base, taught):
 # Text.
 
 
-def to_json(report):
-    return json.dumps(report, ensure_ascii=False, indent=1) + "\n"
-
-
 def to_markdown(report):
     """The report for reading: the table, what its columns are, the claims, and how it was made."""
     parts = [f"# {report['title']}", markdown_table(report["rows"]), "\n".join(explain(report)), claims_section(report["claims"])]
@@ -161,18 +157,7 @@ def to_markdown(report):
 
 def markdown_table(rows):
     """Table 1, its columns padded so that it can be read as text too."""
-    columns = make_columns(rows)
-    cells = [[title for title, _ in columns]] + [[cell(row) for _, cell in columns] for row in rows]
-    cells = [[text.replace("|", "\\|") for text in line] for line in cells]  # a name may hold anything
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    lines = [pad(line, widths) for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|")
-    return "\n".join(lines)
-
-
-def pad(line, widths):
-    texts = [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths))]
-    return "| " + " | ".join(texts) + " |"
+    return table(make_columns(rows), rows)
 
 
 def make_columns(rows):
@@ -193,28 +178,6 @@ def make_columns(rows):
         for k, name in (("K=1", "greedy"), ("K=5", "beam5")):
             columns.append((f"{title} {k}", lambda row, key=f"{key}_{name}", form=form: number(row.get(key), form)))
     return columns
-
-
-def with_deviation(row, key, form):
-    """18.90, or 18.90 ± 0.12 where the row has several seeds."""
-    deviation = row.get(f"{key}_std")
-    return form(row[key]) if deviation is None else f"{form(row[key])} ± {form(deviation)}"
-
-
-def number(value, form, small=None):
-    """A number, in another form below 100 where one is given; a dash for none."""
-    if value is None:
-        return "-"
-    return (small if small and value < 100 else form).format(value)
-
-
-def millions(value):
-    return "-" if value is None else f"{value / 1e6:.2f}M" if value >= 1e5 else f"{value / 1e6:.2g}M"
-
-
-def percent(share):
-    """A share as the paper prints it; two digits where one decimal would say nothing."""
-    return f"{100 * share:.1f}%" if share >= 0.001 or share == 0 else f"{100 * share:.2g}%"
 
 
 def explain(report):
@@ -268,10 +231,3 @@ def provenance(report):
             taught.setdefault(row["distillation_signature"], []).append(row["name"])
     lines += [f"- {', '.join(names)}: `{signature}`" for signature, names in taught.items()]
     return "## How this was made\n\n" + "\n".join(lines)
-
-
-def flat(value):
-    """A fact, or several, on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {text}" for key, text in value.items())
-    return "; ".join(map(flat, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,85 @@
+"""`seqkd bench`: how fast models translate, with fairseq and CTranslate2: Table 2 of the paper.
+
+seqkd bench Teacher=teacher.pt Student=student.pt --data data-bin -o speed.json
+"""
+
+import datetime
+import sys
+
+from fairseq_seqkd.commands.shared import check_output, parse_models, quieten
+from fairseq_seqkd.errors import Refusal
+
+
+def add(commands):
+    parser = commands.add_parser(
+        "bench",
+        help="how fast models translate, with fairseq and CTranslate2: Table 2 of the paper",
+        description="Measures source words a second on one thread: greedy and beam 5, fairseq and CTranslate2 in float32 and "
+        "int8. Every contender translates the whole split, each in its turn, and in a process of its own.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="checkpoints, PATH or NAME=PATH; the first one is compared with"
+    )
+    parser.add_argument("--data", required=True, metavar="DIR", help="data-bin whose split is translated")
+    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument(
+        "--engines",
+        default="fairseq,ctranslate2-float32,ctranslate2-int8",
+        metavar="LIST",
+        help="separated by commas (default: %(default)s)",
+    )
+    parser.add_argument("--beams", default="1,5", metavar="LIST", help="default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="how often everything is measured (default: %(default)s)"
+    )
+    parser.add_argument("--max-len-a", type=float, default=1.2, metavar="A", help="a search ends after A * source tokens + B")
+    parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the measurements as JSON, for `seqkd report`")
+    parser.add_argument("--json", action="store_true", help="print the measurements as JSON instead of a table")
+
+
+def run(arguments):
+    """Measures, writes the JSON and prints the table."""
+    beams = whole_numbers("--beams", arguments.beams)
+    if arguments.rounds < 1:
+        raise Refusal(f"--rounds is {arguments.rounds}, it must be at least 1")
+    check_output(arguments.output)
+    models = parse_models(arguments.models)
+    quieten()
+    import fairseq_seqkd
+    from fairseq_seqkd.corpus.files import whole_file
+    from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+    from fairseq_seqkd.evaluation import speed, speed_table, systems
+
+    fairseq_seqkd.register()
+    wanted = arguments.engines.split(",")
+    for engine in wanted:
+        if engine not in speed.CONTENDERS:
+            raise Refusal(f"--engines: {engine!r} is none of {', '.join(speed.CONTENDERS)}")
+        if engine != speed.FAIRSEQ:
+            check_installed(engine.partition("-")[2], on_gpu=False)
+    limits = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}
+    named = [(name, systems.prepare(path, arguments.data, arguments.split, **limits)) for name, path in models]
+    found, left_out = speed.run(named, wanted, beams, arguments.rounds, lambda text: print(text, file=sys.stderr))
+    for name, engine in left_out:
+        print(f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr)
+    facts = named[0][1].facts(systems.choose_device(cpu=True))
+    made = {
+        "speeds": found,
+        **{key: facts[key] for key in ("data_sha256", "settings", "machine")},
+        "versions": {**facts["versions"], **speed.version_of_ctranslate2(wanted)},
+        "date": datetime.date.today().isoformat(),
+    }
+    if arguments.output:
+        with whole_file(arguments.output) as file:
+            file.write(speed_table.to_json(made).encode())
+    print(speed_table.to_json(made) if arguments.json else speed_table.markdown(made), end="")
+
+
+def whole_numbers(option, text):
+    """[1, 5] of "1,5". Raises Refusal for anything else."""
+    words = text.split(",")
+    if not all(word.isdigit() and int(word) for word in words) or len(set(words)) != len(words):
+        raise Refusal(f"{option} is {text!r}, it must be different positive numbers, separated by commas")
+    return [int(word) for word in words]

@@ -1,0 +1,55 @@
+"""`seqkd translate`: lines of text through a deployed student.
+
+seqkd translate student.ct2 < input.de > output.en
+"""
+
+import itertools
+import os
+import sys
+
+from fairseq_seqkd.errors import Refusal
+
+LINES = 1000  # at a time: enough to make batches of like lengths from
+
+
+def add(commands):
+    parser = commands.add_parser(
+        "translate",
+        help="translate lines of text with an exported student",
+        description="Translates standard input, a sentence a line, with a folder that `seqkd export` made. Lines out are in the "
+        "order of lines in, and as many.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("folder", metavar="FOLDER", help="what `seqkd export` made")
+    parser.add_argument("--beam", type=int, metavar="K", help="beam (default: the folder's, which is 1: greedy)")
+    parser.add_argument("--lenpen", type=float, metavar="P", help="length penalty of a beam search (default: the folder's)")
+    parser.add_argument("--compute-type", default="default", metavar="T", help="CTranslate2's (default: that of the weights)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: %(default)s")
+
+
+def run(arguments):
+    """Translates until the input ends. Returns 0, also where the reader of the output went away."""
+    for name in ("beam", "threads"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise Refusal(f"--{name} is {getattr(arguments, name)}, it must be at least 1")
+    from fairseq_seqkd.deployment.translate import Translator
+
+    how = {"compute_type": arguments.compute_type, "threads": arguments.threads, "device": arguments.device}
+    translator = Translator(arguments.folder, arguments.beam, arguments.lenpen, **how)
+    # Lines end with a line feed and nothing else; what is no UTF-8 is marked, and does not stop the others.
+    lines = (line.rstrip(b"\r\n").decode("utf-8", errors="replace") for line in sys.stdin.buffer)
+    at_a_time = 1 if sys.stdin.isatty() else LINES
+    try:
+        for chunk in iter(lambda: list(itertools.islice(lines, at_a_time)), []):
+            for line in translator.lines(chunk):
+                sys.stdout.buffer.write(line.encode() + b"\n")
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+    if translator.cut:
+        most = translator.folder.max_source_tokens
+        print(
+            f"{translator.cut:,} lines have more than {most:,} tokens, which the model reads: their ends are lost",
+            file=sys.stderr,
+        )

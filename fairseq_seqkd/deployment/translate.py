@@ -1,0 +1,62 @@
+"""Translates lines of text with a deployed folder: batches of like lengths, lines out in the order of lines in."""
+
+from pathlib import Path
+
+from fairseq_seqkd.deployment import folder as folders
+from fairseq_seqkd.engines import by_length
+from fairseq_seqkd.errors import Refusal
+
+BATCH_TOKENS = 1024  # source tokens; on a core of a CPU more are not faster
+
+
+class Translator:
+    """A deployed folder, opened.
+
+    Args:
+        path: the folder; beam, lenpen: instead of the folder's own.
+        compute_type: CTranslate2's type of numbers (default: that of the weights on disk).
+        threads: of one translation; device: "cpu", "cuda" or "auto".
+    """
+
+    def __init__(self, path, beam=None, lenpen=None, compute_type="default", threads=1, device="cpu"):
+        try:
+            import ctranslate2
+        except ImportError:
+            raise Refusal("CTranslate2 is not installed: pip install 'fairseq_seqkd[ctranslate2]'") from None
+        self.folder = folders.read(path)
+        self.text = folders.Text(path, self.folder)
+        self.beam, self.lenpen = beam or self.folder.beam, self.folder.lenpen if lenpen is None else lenpen
+        how = {"compute_type": compute_type, "inter_threads": 1, "intra_threads": threads}
+        try:
+            self.engine = ctranslate2.Translator(str(path), device=device, **how)
+        except (RuntimeError, ValueError) as error:
+            raise Refusal(f"the model in {Path(path)} cannot be opened: {str(error).strip().splitlines()[0]}") from error
+        self.cut = 0  # lines that were longer than the model reads
+
+    def lines(self, lines):
+        """Translates a list of lines. An empty line stays empty; one that is too long loses its end, and is counted."""
+        return [self.text.text(pieces) for pieces in self.pieces([self.text.pieces(line) for line in lines])]
+
+    def pieces(self, sources):
+        """Translates lists of pieces into lists of pieces."""
+        most = self.folder.max_source_tokens - 1  # EOS
+        self.cut += sum(len(source) > most for source in sources)
+        sources = [source[:most] for source in sources]
+        found = [[] for _ in sources]
+        for batch in by_length([len(source) for source in sources], BATCH_TOKENS):
+            limits = [self.limit(len(sources[i])) for i in batch]
+            results = self.engine.translate_batch(
+                [sources[i] for i in batch],  # CTranslate2 adds the EOS
+                beam_size=self.beam,
+                length_penalty=self.lenpen,
+                max_decoding_length=max(limits),
+                max_input_length=0,
+            )
+            for i, limit, result in zip(batch, limits, results):
+                found[i] = result.hypotheses[0][:limit]
+        return found
+
+    def limit(self, pieces):
+        """Tokens before EOS that the translation of so many pieces may have."""
+        folder = self.folder
+        return max(min(int(folder.max_len_a * (pieces + 1) + folder.max_len_b), folder.max_target_tokens), 1)

@@ -1,0 +1,74 @@
+"""Table 3 of Kim & Rush (2016), what pruning costs, and its picture: BLEU against the weights that remain."""
+
+import re
+
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation.text_table import millions, number, percent, table, with_deviation
+
+TEACHER = "Teacher"  # the row that ratios are of; without it, the largest model
+PRUNED = 0.01  # a smaller share of zeros is chance and rows of padding
+SHARE_IN_NAME = re.compile(r"^(?P<before>.*?)[ ,@-]*\d+(\.\d+)? ?%(?P<after>.*)$")  # "Seq-KD 80% retrained"
+
+
+def zeros(row):
+    """The share of a row's parameters that are zero; None where that was not measured."""
+    return None if row.get("nonzero_params") is None else 1 - row["nonzero_params"] / row["params"]
+
+
+def make_rows(rows):
+    """Rows of Table 1 with what Table 3 needs: `pruned`, a share, and `ratio` to the teacher's parameters; [] without pruning."""
+    rows = [row for row in rows if zeros(row) is not None]
+    if not any(zeros(row) >= PRUNED for row in rows):
+        return []
+    largest = next((row for row in rows if row["name"] == TEACHER), max(rows, key=lambda row: row["params"]))
+    return [{**row, "pruned": zeros(row), "ratio": largest["params"] / row["nonzero_params"]} for row in rows]
+
+
+def markdown(rows):
+    columns = [
+        ("Model", lambda row: row["name"]),
+        ("pruned", lambda row: percent(row["pruned"]) if row["pruned"] >= PRUNED else "0%"),
+        ("non-zero", lambda row: millions(row["nonzero_params"])),
+        ("BLEU K=1", lambda row: with_deviation(row, "bleu_greedy", "{:.2f}".format)),
+        ("BLEU K=5", lambda row: with_deviation(row, "bleu_beam5", "{:.2f}".format)),
+        ("ratio", lambda row: number(row["ratio"], "{:.1f}")),
+    ]
+    notes = "- **pruned**: share of all parameters that are zero. **ratio**: as many times fewer non-zero parameters than the "
+    notes += "teacher has parameters."
+    return f"{table(columns, rows)}\n\n{notes}\n"
+
+
+def series(rows):
+    """{name: [row]} of the lines of the picture: names that differ in a percentage only, with the model that was pruned."""
+    lines, whole = {}, {row["name"]: row for row in rows if row["pruned"] < PRUNED}
+    for row in rows:
+        found = SHARE_IN_NAME.match(row["name"])
+        if row["pruned"] >= PRUNED:
+            before, after = (found["before"].strip(), found["after"].strip()) if found else (row["name"], "")
+            line = lines.setdefault(" ".join(filter(None, (before, after))), [whole[before]] if before in whole else [])
+            line.append(row)
+    return {name: sorted(line, key=lambda row: row["nonzero_params"]) for name, line in lines.items()}
+
+
+def plot(rows, path):
+    """Draws BLEU with beam 5 against the parameters that remain, for every series of pruned models, into a file."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise Refusal("--plot needs matplotlib, which is not installed: pip install 'fairseq_seqkd[report]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for (name, line), marker in zip(series(rows).items(), "osD^v<>ph" * 9):
+        remaining = [row["nonzero_params"] / 1e6 for row in line]
+        errors = [row.get("bleu_beam5_std", 0) for row in line]
+        axes.errorbar(remaining, [row["bleu_beam5"] for row in line], errors, marker=marker, markersize=5, capsize=2, label=name)
+    axes.set(xlabel="parameters that are not zero, millions", ylabel="BLEU, beam 5", title="What pruning costs")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise Refusal(f"{path} cannot be drawn: {error}") from None
+    pyplot.close(figure)

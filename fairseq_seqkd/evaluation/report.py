@@ -1,0 +1,35 @@
+"""A whole report: Table 1 from evaluations, Table 2 from speeds, Table 3 where models are pruned (`seqkd report`).
+
+JSON has the numbers as they were measured: those of Table 1 at its top, `table2` and `table3` beside them.
+"""
+
+import json
+
+from fairseq_seqkd.evaluation import pruning_table, speed_table, table
+
+
+def make(results, speeds, title=None):
+    """Everything that a report says, as a dictionary for JSON.
+
+    Args: results: those of `seqkd evaluate`; speeds: the contents of files of `seqkd bench`. One of them may be empty.
+    Raises Refusal for measurements that may not be compared, and where there is nothing at all.
+    """
+    made = table.make_report(results, title) if results or not speeds else {"title": title or "Speed", "rows": []}
+    if speeds:
+        made["table2"] = speeds
+    pruned = pruning_table.make_rows(made["rows"])
+    if pruned:
+        made["table3"] = pruned
+    return made
+
+
+def to_json(made):
+    return json.dumps(made, ensure_ascii=False, indent=1) + "\n"
+
+
+def to_markdown(made):
+    parts = [table.to_markdown(made) if made["rows"] else f"# {made['title']}\n"]
+    parts += [f"## Speed\n\n{speed_table.markdown(speed)}" for speed in made.get("table2", ())]
+    if made.get("table3"):
+        parts.append(f"## Pruning\n\n{pruning_table.markdown(made['table3'])}")
+    return "\n".join(parts)

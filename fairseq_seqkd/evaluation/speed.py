@@ -1,0 +1,176 @@
+"""How fast checkpoints translate: fairseq and CTranslate2, greedy and with a beam, in turn on one thread (`seqkd bench`).
+
+Every measurement is a process of its own (speed_worker.py) that translates the whole split, so that its peak memory is its
+own, and the contenders take turns, so that a machine that slows down slows all of them down.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_seqkd import checkpoints, engines
+from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
+from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import measure, systems
+
+CONTENDERS = (f"{FAIRSEQ}", f"{CTRANSLATE2}-float32", f"{CTRANSLATE2}-int8")
+
+
+@dataclass
+class Contender:
+    """A model under an engine, with a beam."""
+
+    name: str  # of the model
+    engine: str  # one of CONTENDERS
+    beam: int
+    job: dict  # for the worker
+    size: int  # bytes on disk of what the engine loads
+
+
+class Bench:
+    """Prepares models for measuring, in a folder of its own.
+
+    Args: named: [(name, systems.System)]; wanted: some of CONTENDERS; beams; folder: for what is only needed meanwhile.
+    """
+
+    def __init__(self, named, wanted, beams, folder):
+        self.folder, self.contenders, self.left_out, self.models = Path(folder), [], [], {}
+        first = named[0][1]
+        for number, (name, system) in enumerate(named):
+            model, task = systems.load(system)
+            dataset = systems.load_split(system, task)
+            measure.check_lengths(system, model, dataset)
+            self.models[name] = {
+                "params": measure.count_parameters(model),
+                "nonzero_params": measure.count_nonzero(model),
+                "distillation_signature": system.distillation_signature,
+                "checkpoint_sha256": system.checkpoint_sha256,
+            }
+            home = self.folder / str(number)
+            home.mkdir()
+            for engine in wanted:
+                if engine == FAIRSEQ:
+                    job, size = self.fairseq_job(system, home)
+                elif not ctranslate2_model.is_transformer(model):
+                    self.left_out.append((name, engine))
+                    continue
+                else:
+                    job, size = self.ctranslate2_job(model, task, dataset, system, engine, home)
+                for beam in beams:
+                    job = {**job, "engine": engine, "beam": beam, "batch_tokens": batch_tokens(engine, beam)}
+                    self.contenders.append(Contender(name, engine, beam, job, size))
+            if system is first:
+                self.source_words = count_words(dataset)
+                self.task_dictionary, self.references = dataset.tgt_dict, [dataset.tgt[i] for i in range(len(dataset))]
+        self.settings, self.sentences = first.settings, len(self.references)
+
+    def fairseq_job(self, system, home):
+        """fairseq loads the checkpoint; its size is counted without the optimizer's state, which translating needs not."""
+        bare = home / "model.pt"
+        checkpoints.write(bare, {**checkpoints.read(system.path), "last_optimizer_state": None})
+        limits = {
+            key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen", "split", "source_lang", "target_lang")
+        }
+        return {"kind": FAIRSEQ, "checkpoint": system.path, "data": str(system.split.folder), **limits}, bare.stat().st_size
+
+    def ctranslate2_job(self, model, task, dataset, system, engine, home):
+        """CTranslate2 loads a folder, and reads its sources from a file, so that no fairseq is in its process."""
+        compute_type = engine.partition("-")[2]
+        folder, sources = home / compute_type, home / "sources.json"
+        vocabularies = ctranslate2_model.names(task.source_dictionary), ctranslate2_model.names(task.target_dictionary)
+        folder.mkdir()
+        for name, content in ctranslate2_model.convert(model, *vocabularies, quantization=compute_type).items():
+            (folder / name).write_bytes(content)
+        if not sources.exists():
+            rows = [[vocabularies[0][i] for i in dataset.src[row].tolist()] for row in range(len(dataset))]
+            sources.write_text(json.dumps(rows))
+        limits = {key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen")}
+        job = {"kind": CTRANSLATE2, "folder": str(folder), "sources": str(sources), "compute_type": compute_type, **limits}
+        return job, sum(file.stat().st_size for file in folder.iterdir())
+
+    def measure(self, contender):
+        """One round of a contender: {"seconds", "peak_memory_mb", "outputs": ids of every sentence}."""
+        out = self.folder / "out.json"
+        command = [sys.executable, "-m", "fairseq_seqkd.evaluation.speed_worker", json.dumps(contender.job), str(out)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=one_thread())
+        if done.returncode:
+            last = (done.stdout.strip().splitlines() or ["it said nothing"])[-1]
+            raise Refusal(
+                f"{contender.name} could not be measured with {contender.engine}: {last.removeprefix('fairseq_seqkd: ')}"
+            )
+        return json.loads(out.read_text())
+
+    def bleu(self, outputs):
+        """(BLEU, signature) of translations, lists of ids."""
+        join = self.settings["post_process"]
+        output, reference = (
+            Detokeniser(self.task_dictionary, join, unknown=unknown) for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
+        )
+        texts = [output(ids) for ids in outputs], [reference(ids) for ids in self.references]
+        score, signature = measure.bleu(*texts, self.settings["bleu_tokenizer"])
+        return score.score, signature
+
+    def summary(self, contender, rounds):
+        """What a contender's rounds come to, as a dictionary for JSON. Rates are source words, detokenised, a second."""
+        words = [self.source_words / found["seconds"] for found in rounds]
+        score, signature = self.bleu(rounds[0]["outputs"])
+        return {
+            "name": contender.name,
+            "engine": contender.engine,
+            "beam": contender.beam,
+            "words_per_second": statistics.median(words),
+            "words_per_second_rounds": words,
+            "sentences_per_second": self.sentences / statistics.median(found["seconds"] for found in rounds),
+            "peak_memory_mb": statistics.median(found["peak_memory_mb"] for found in rounds),
+            "size_bytes": contender.size,
+            "bleu": score,
+            "sacrebleu_signature": signature,
+            **self.models[contender.name],
+        }
+
+
+def run(named, wanted, beams, rounds, said=lambda text: None):
+    """Measures all contenders in turn, `rounds` times. Returns the list of summaries, and [(name, engine)] left out."""
+    with tempfile.TemporaryDirectory(prefix="seqkd-bench-") as folder:
+        bench = Bench(named, wanted, beams, folder)
+        found = [[] for _ in bench.contenders]
+        for number in range(rounds):
+            for contender, results in zip(bench.contenders, found):
+                results.append(bench.measure(contender))
+                if number:
+                    results[-1].pop("outputs")  # those of the first round are enough
+                rate = bench.source_words / results[-1]["seconds"]
+                what = f"{contender.name}, {contender.engine}, beam {contender.beam}"
+                said(f"round {number + 1}/{rounds}: {what}: {rate:,.0f} words/s")
+        return [bench.summary(contender, results) for contender, results in zip(bench.contenders, found)], bench.left_out
+
+
+def batch_tokens(engine, beam):
+    kind, _, compute_type = engine.partition("-")
+    return engines.default_tokens(kind, compute_type or "float32", beam, on_gpu=False)
+
+
+def version_of_ctranslate2(wanted):
+    if all(engine == FAIRSEQ for engine in wanted):
+        return {}
+    import ctranslate2
+
+    return {"ctranslate2": ctranslate2.__version__}
+
+
+def count_words(dataset):
+    """Words of the detokenised sources, as spaces divide them."""
+    detokenise = Detokeniser(dataset.src_dict, joined_by(None, dataset.src_dict))
+    return sum(len(detokenise(np.asarray(dataset.src[i])).split()) for i in range(len(dataset)))
+
+
+def one_thread():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -1,0 +1,61 @@
+"""Table 2 of Kim & Rush (2016) from the measurements of `seqkd bench`: source words a second."""
+
+import json
+
+from fairseq_seqkd.evaluation.text_table import flat, millions, number, table
+
+PER_RUN = (("words/s", "words_per_second", "{:,.0f}"), ("BLEU", "bleu", "{:.2f}"), ("peak MB", "peak_memory_mb", "{:,.0f}"))
+
+
+def to_json(made):
+    return json.dumps(made, ensure_ascii=False, indent=1) + "\n"
+
+
+def make_rows(made):
+    """A row for each model and engine: {"name", "engine", "params", "size_bytes", beam: the measurement, ...}.
+
+    `times` is how many times the words a second of the first model, with its largest beam in the first engine.
+    """
+    first = made["speeds"][0]
+    slowest = max(
+        (s for s in made["speeds"] if (s["name"], s["engine"]) == (first["name"], first["engine"])), key=lambda s: s["beam"]
+    )
+    rows = {}
+    for speed in made["speeds"]:
+        row = rows.setdefault((speed["name"], speed["engine"]), {**speed, "beams": {}})
+        row["beams"][speed["beam"]] = {**speed, "times": speed["words_per_second"] / slowest["words_per_second"]}
+    return list(rows.values()), slowest
+
+
+def markdown(made):
+    """The table, and what its columns are."""
+    rows, slowest = make_rows(made)
+    beams = sorted({speed["beam"] for speed in made["speeds"]})
+    columns = [
+        ("Model", lambda row: row["name"]),
+        ("engine", lambda row: row["engine"]),
+        ("non-zero", lambda row: millions(row["nonzero_params"])),
+        ("MB on disk", lambda row: f"{row['size_bytes'] / 1e6:.2f}"),
+    ]
+    for title, key, form in (PER_RUN[0], ("times", "times", "{:.1f}"), *PER_RUN[1:]):
+        for beam in beams:
+            columns.append((f"{title} K={beam}", lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f)))
+    return table(columns, rows) + "\n\n" + "\n".join(explain(made, slowest)) + "\n"
+
+
+def explain(made, slowest):
+    spread = max(max(s["words_per_second_rounds"]) / min(s["words_per_second_rounds"]) for s in made["speeds"])
+    rounds = len(made["speeds"][0]["words_per_second_rounds"])
+    settings = made["settings"]
+    return [
+        f"- **words/s**: detokenised source words a second, one thread, search alone; the median of {rounds} "
+        f"{'round' if rounds == 1 else 'rounds in turn'}"
+        + (f", which differ by {spread - 1:.0%} at most." if rounds > 1 else "."),
+        f"- **times**: as many times the words a second of {slowest['name']} with beam {slowest['beam']} in {slowest['engine']}.",
+        "- **BLEU**: sacrebleu on detokenised text: what the same run translated.",
+        "- **peak MB**: largest resident memory of the process that translated, libraries included. **MB on disk**: what the "
+        "engine loads; for fairseq the checkpoint without the optimizer's state. **non-zero**: parameters.",
+        f"- Split {settings['split']}, length limit {settings['max_len_a']} times the source's tokens plus "
+        f"{settings['max_len_b']}. {made['machine']}; {flat(made['versions'])}; {made['date']}.",
+        *(f"- sacrebleu: `{signature}`" for signature in dict.fromkeys(s["sacrebleu_signature"] for s in made["speeds"])),
+    ]
