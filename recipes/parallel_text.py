@@ -125,7 +125,7 @@ def main():
     kinds = parser.add_subparsers(required=True, metavar="help|files")
     from_help = kinds.add_parser("help", help="LibreOffice's offline help")
     from_help.add_argument("--help-dir", required=True, help="the unpacked usr/share/libreoffice/help")
-    from_help.set_defaults(pairs=help_pairs, min_words=3, max_words=12)
+    from_help.set_defaults(pairs=help_pairs, min_words=3, max_words=14)
     from_files = kinds.add_parser("files", help="two files, a sentence a line")
     from_files.add_argument("--src-file", required=True)
     from_files.add_argument("--tgt-file", required=True)

@@ -4,7 +4,7 @@
 #   recipes/quickstart.sh [options]
 #
 #   --work DIR       where everything goes (default: ./quickstart); run again, it continues where it was
-#   --pair SRC-TGT   languages of LibreOffice's help to translate between (default: de-en; fr-en, es-en, en-de, ...)
+#   --pair SRC-TGT   languages of LibreOffice's help to translate between (default: es-en; fr-en, de-en, en-es, ...)
 #   --src FILE --tgt FILE   your own parallel text instead, a sentence a line; --pair then names its languages
 #   --seeds LIST     seeds of the students, such as 1,2,3 (default: 1); the report gives mean and deviation
 #   --vocabulary N   SentencePiece BPE pieces for both languages together (default: 2000)
@@ -22,7 +22,7 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=recipes/lib.sh
 . "$ROOT/recipes/lib.sh"
 
-WORK=quickstart PAIR=de-en SRC_FILE='' TGT_FILE='' SEEDS=1 SPLIT=test VOCABULARY=2000 BEAM=10 LENPEN=1.5 JOBS=2
+WORK=quickstart PAIR=es-en SRC_FILE='' TGT_FILE='' SEEDS=1 SPLIT=test VOCABULARY=2000 BEAM=10 LENPEN=1.5 TOPK=8 JOBS=2
 TEACHER_UPDATES=3600 STUDENT_UPDATES=3600 TUNING_UPDATES=900
 
 while [ $# -gt 0 ]; do
@@ -47,7 +47,7 @@ while [ $# -gt 0 ]; do
 done
 
 S=${PAIR%%-*} T=${PAIR#*-}
-[[ $PAIR == *-* && -n $S && -n $T && $S != "$T" ]] || die "--pair is '$PAIR', it must name two languages, such as de-en"
+[[ $PAIR == *-* && -n $S && -n $T && $S != "$T" ]] || die "--pair is '$PAIR', it must name two languages, such as es-en"
 [[ $SPLIT == test || $SPLIT == valid ]] || die "--split is '$SPLIT', it must be test or valid"
 [[ $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas"
 for number in "$VOCABULARY" "$TEACHER_UPDATES" "$STUDENT_UPDATES" "$TUNING_UPDATES" "$BEAM" "$JOBS"; do
@@ -63,17 +63,17 @@ mkdir -p "$WORK" || die "cannot make the folder $WORK"
 WORK=$(cd "$WORK" && pwd)
 
 # A work folder belongs to one set of settings: results of others would be taken for this one's.
-settings="$PAIR|$SRC_FILE|$TGT_FILE|$VOCABULARY|$TEACHER_UPDATES|$STUDENT_UPDATES|$TUNING_UPDATES|$BEAM|$LENPEN"
+settings="$PAIR|$SRC_FILE|$TGT_FILE|$VOCABULARY|$TEACHER_UPDATES|$STUDENT_UPDATES|$TUNING_UPDATES|$BEAM|$LENPEN|$TOPK"
 if [ -e "$WORK/settings" ] && [ "$(cat "$WORK/settings")" != "$settings" ]; then
     die "$WORK was begun with other options; use them again, or name another folder with --work"
 fi
 echo "$settings" >"$WORK/settings"
-need_environment "$WORK/venv" ""
+need_environment "$WORK/venv" ctranslate2
 trap 'stop_all interrupted' INT TERM
 
 TEXT='LibreOffice help'
 [ -z "$SRC_FILE" ] || TEXT=$(basename "$SRC_FILE")
-BIN=$WORK/bin DISTILLED=$WORK/distilled TEACHER=$WORK/teacher/checkpoint_last.pt
+BIN=$WORK/bin DISTILLED=$WORK/distilled SAYS=$WORK/distributions TEACHER=$WORK/teacher/checkpoint_last.pt
 
 # --- Text ---------------------------------------------------------------------------------------------------------------
 
@@ -135,16 +135,16 @@ do_binarise() {
 
 # --- Training -----------------------------------------------------------------------------------------------------------
 
-# Arguments: data, folder of the run, updates, learning rate, then what differs. The last checkpoint counts: the best one
+# Arguments: data, folder of the run, updates, learning rate, tokens a batch, then what differs. The last checkpoint counts: the best one
 # by loss on gold would be the wrong one, since sequence-level distillation makes that loss worse.
 train() {
-    local data=$1 run=$2 updates=$3 lr=$4
-    shift 4
+    local data=$1 run=$2 updates=$3 lr=$4 tokens=$5
+    shift 5
     fairseq-train "$data" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$run" --arch transformer \
         --share-all-embeddings --encoder-normalize-before --decoder-normalize-before \
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
-        --max-update "$updates" --max-tokens 640 --required-batch-size-multiple 1 --num-workers 0 \
+        --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 \
         --no-epoch-checkpoints --save-interval 2 --disable-validation --log-format simple --log-interval 100 "$@"
 }
 
@@ -154,10 +154,25 @@ layers() { # layers on each side, dimensions, feed-forward, heads
         --encoder-attention-heads "$4" --decoder-attention-heads "$4"
 }
 
+# Two processes of half the batch each, where two processors do the work; else one that adds two batches up, the same thing.
 do_teacher() {
+    if [ "$JOBS" -lt 2 ] || python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+        teacher --update-freq 2
+        return
+    fi
+    local meet=$WORK/teacher/meet rank
+    mkdir -p "$WORK/teacher" && rm -f "$meet"
+    for rank in 0 1; do
+        teacher --distributed-world-size 2 --distributed-rank "$rank" --distributed-init-method "file://$meet" \
+            --distributed-no-spawn --distributed-backend gloo --ddp-backend legacy_ddp --load-checkpoint-on-all-dp-ranks --cpu &
+    done
+    wait -n && wait -n # the other one notices when one dies
+}
+
+teacher() {
     # shellcheck disable=SC2046
-    train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 --warmup-updates 300 --criterion cross_entropy --dropout 0.3 --seed 1 \
-        $(layers 2 192 512 4)
+    train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 320 --warmup-updates 300 --criterion cross_entropy --dropout 0.3 --seed 1 \
+        $(layers 2 192 512 4) "$@"
 }
 
 # Arguments: run, data, updates, learning rate, warm-up, then criterion and teacher.
@@ -165,7 +180,7 @@ student() {
     local run=$1 data=$2 updates=$3 lr=$4 warmup=$5
     shift 5
     # shellcheck disable=SC2046
-    train "$data" "$run" "$updates" "$lr" --warmup-updates "$warmup" --dropout 0 --seed "${run#*@}" $(layers 1 80 160 2) "$@"
+    train "$data" "$run" "$updates" "$lr" 640 --warmup-updates "$warmup" --dropout 0 --seed "${run#*@}" $(layers 1 80 160 2) "$@"
 }
 
 from_scratch() { student "$1" "$2" "$STUDENT_UPDATES" 4e-3 300 "${@:3}"; }
@@ -178,20 +193,33 @@ fine_tune() {
 }
 
 do_student() { from_scratch "student@$1" "$BIN" --criterion cross_entropy; }
-do_word_kd() { from_scratch "word_kd@$1" "$BIN" --criterion word_kd --teacher-path "$TEACHER"; }
+do_word_kd() { from_scratch "word_kd@$1" "$BIN" --criterion word_kd --teacher-distributions "$SAYS/gold"; }
 do_seq_kd() { from_scratch "seq_kd@$1" "$DISTILLED/seq_kd" --criterion seq_kd; }
-do_seq_word() { from_scratch "seq_word@$1" "$DISTILLED/seq_kd" --criterion seq_kd --teacher-path "$TEACHER"; }
+do_seq_word() { from_scratch "seq_word@$1" "$DISTILLED/seq_kd" --criterion seq_kd --teacher-distributions "$SAYS/seq_kd"; }
 do_student_inter() { fine_tune "student_inter@$1" "student@$1"; }
 do_seq_inter() { fine_tune "seq_inter@$1" "seq_kd@$1"; }
-do_seq_inter_word() { fine_tune "seq_inter_word@$1" "seq_word@$1" --teacher-path "$TEACHER"; }
+do_seq_inter_word() { fine_tune "seq_inter_word@$1" "seq_word@$1" --teacher-distributions "$SAYS/seq_inter"; }
 
-# --- The teacher's translations -------------------------------------------------------------------------------------------
+# --- What the teacher says ------------------------------------------------------------------------------------------------
+
+# Arguments: data, directory, then what differs.
+ask_teacher() {
+    local data=$1 out=$2
+    shift 2
+    fairseq-generate "$data" --user-dir "$ROOT/fairseq_seqkd" --task teacher_decoding --path "$TEACHER" --gen-subset train \
+        --distill-dir "$out" "$@"
+}
 
 do_decode() { # a worker; any number of them share the directory
-    fairseq-generate "$BIN" --user-dir "$ROOT/fairseq_seqkd" --task teacher_decoding --path "$TEACHER" --gen-subset train \
-        --beam "$BEAM" --nbest "$BEAM" --lenpen "$LENPEN" --max-len-a 1.2 --max-len-b 10 --max-tokens 2000 \
-        --post-process sentencepiece --distill-dir "$DISTILLED" \
-        --distributed-world-size "$JOBS" --distributed-rank "$(($1 - 1))"
+    ask_teacher "$BIN" "$DISTILLED" --beam "$BEAM" --nbest "$BEAM" --lenpen "$LENPEN" --max-len-a 1.2 --max-len-b 10 \
+        --engine ctranslate2 --post-process sentencepiece --distributed-world-size "$JOBS" --distributed-rank "$(($1 - 1))"
+}
+
+# Its most probable symbols at every token of gold and of both views: word-level distillation then needs no teacher.
+do_score() {
+    local data=$DISTILLED/$1
+    [ "$1" != gold ] || data=$BIN
+    ask_teacher "$data" "$SAYS/$1" --score-reference --topk "$TOPK" --max-tokens 2000
 }
 
 # --- Measuring ------------------------------------------------------------------------------------------------------------
@@ -221,16 +249,16 @@ each_seed() { # names of stages -> names with every seed
 begun=$SECONDS
 echo "text and subwords ($PAIR)"
 for name in text subwords binarise; do stage "$name" "do_$name"; done
-echo "teacher and baseline student"
-# shellcheck disable=SC2046
-side_by_side teacher $(each_seed student)
-echo "the teacher's beam search over the training set"
+echo "teacher"
+side_by_side teacher
+echo "the teacher's beam search over the training set, and its distributions"
 # shellcheck disable=SC2046
 side_by_side $(seq -f 'decode@%g' "$JOBS")
 stage decoded do_decode 1 # finishes what a worker left that was killed
+side_by_side score@gold score@seq_kd score@seq_inter
 echo "students"
 # shellcheck disable=SC2046
-side_by_side $(each_seed seq_word word_kd seq_kd student_inter seq_inter_word seq_inter)
+side_by_side $(each_seed seq_word word_kd seq_kd student seq_inter_word seq_inter student_inter)
 echo "evaluation"
 stage "evaluate-$SPLIT-$SEEDS" do_evaluate
 cp "$WORK/$SPLIT.$SEEDS.md" "$WORK/report.md"

@@ -128,7 +128,7 @@ class Bench:
             "beam": contender.beam,
             "words_per_second": statistics.median(words),
             "words_per_second_rounds": words,
-            "sentences_per_second": self.sentences / statistics.median(found["seconds"] for found in rounds),
+            "sentences_per_second": statistics.median(words) * self.sentences / self.source_words,
             "peak_memory_mb": statistics.median(found["peak_memory_mb"] for found in rounds),
             "size_bytes": contender.size,
             "bleu": score,

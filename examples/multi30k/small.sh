@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# A small student of a Multi30k teacher: Seq-KD, pruned and retrained, in int8; how good and how fast it is.
+#
+#   examples/multi30k/small.sh DATA_BIN TEACHER SPM_MODEL [WORK]
+#
+#   DATA_BIN    data-bin of fairseq-preprocess with train, valid and test, pieces of SentencePiece, a joined dictionary
+#   TEACHER     a checkpoint that was trained on it
+#   SPM_MODEL   what cut the text into pieces
+#   WORK        where everything goes (default: ./multi30k-small); run again, it continues where it was
+#
+# Writes WORK/report.md with the paper's Tables 2 and 3, WORK/report.json and WORK/pruning.svg, and the folder
+# WORK/student.ct2, which `seqkd translate` runs. On two cores it takes about an hour.
+set -euo pipefail
+ROOT=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=recipes/lib.sh
+. "$ROOT/recipes/lib.sh"
+case "${1:-}" in -h | --help) usage; exit ;; esac
+[ $# -ge 3 ] || die "DATA_BIN, TEACHER and SPM_MODEL are needed; see --help"
+for path in "$1" "$2" "$3"; do [ -e "$path" ] || die "$path does not exist; see --help"; done
+BIN=$(realpath "$1") TEACHER=$(realpath "$2") SPM=$(realpath "$3") WORK=${4:-multi30k-small} JOBS=2
+mkdir -p "$WORK"
+WORK=$(cd "$WORK" && pwd)
+need_environment "$WORK/venv" ctranslate2,report
+trap 'stop_all interrupted' INT TERM
+DISTILLED=$WORK/distilled
+
+do_decode() { # a worker; length penalty 1.4, because this teacher's favourites have 0.9 of gold's length
+    fairseq-generate "$BIN" --user-dir "$ROOT/fairseq_seqkd" --task teacher_decoding --path "$TEACHER" --gen-subset train \
+        --beam 5 --nbest 5 --lenpen 1.4 --max-len-a 1.2 --max-len-b 10 --engine ctranslate2 --post-process sentencepiece \
+        --distill-dir "$DISTILLED" --distributed-world-size "$JOBS" --distributed-rank "$(($1 - 1))"
+}
+
+# Arguments: run, updates, learning rate, warm-up, then what differs.
+train() {
+    local run=$1 updates=$2 lr=$3 warmup=$4
+    shift 4
+    fairseq-train "$DISTILLED/seq_kd" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$run" --arch transformer \
+        --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 128 --decoder-embed-dim 128 \
+        --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 --decoder-attention-heads 4 \
+        --share-all-embeddings --encoder-normalize-before --decoder-normalize-before --dropout 0.1 --seed 1 \
+        --criterion seq_kd --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
+        --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --warmup-updates "$warmup" \
+        --total-num-update "$updates" --max-update "$updates" --max-tokens 1500 --required-batch-size-multiple 1 \
+        --num-workers 0 --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 "$@"
+}
+
+do_student() { train student 4400 3e-3 400; }
+
+# Arguments: the share in per cent, the run that is pruned, updates.
+prune_and_retrain() {
+    local share=$1 from=$2 updates=$3
+    mkdir -p "$WORK/pruned$share"
+    seqkd prune "$WORK/$from/checkpoint_last.pt" --sparsity "0.$share" -o "$WORK/pruned$share/pruned.pt"
+    train "pruned$share" "$updates" 2e-3 100 --finetune-from-model "$WORK/pruned$share/pruned.pt" --freeze-zeros
+}
+
+do_pruned60() { prune_and_retrain 60 student 1000; }
+do_pruned80() { prune_and_retrain 80 pruned60 3000; }
+
+do_sweep() { # without retraining, for Table 3
+    local share
+    for share in 20 40 60 80; do seqkd prune "$WORK/student/checkpoint_last.pt" --sparsity "0.$share" -o "$WORK/sweep$share.pt"; done
+}
+
+do_export() {
+    seqkd export "$WORK/pruned80/checkpoint_last.pt" --to ctranslate2 --quantization int8 --sentencepiece-model "$SPM" \
+        -o "$WORK/student.ct2" --force
+    seqkd compress "$WORK/pruned80/checkpoint_last.pt" -o "$WORK/student.sparse"
+}
+
+do_evaluate() {
+    local systems=(Teacher="$TEACHER" Seq-KD="$WORK/student/checkpoint_last.pt") share
+    for share in 20 40 60 80; do systems+=("Seq-KD $share%=$WORK/sweep$share.pt"); done
+    for share in 60 80; do systems+=("Seq-KD $share% retrained=$WORK/pruned$share/checkpoint_last.pt"); done
+    seqkd evaluate "${systems[@]}" --data "$BIN" -o "$WORK/results.json"
+}
+
+do_bench() { # alone on the machine
+    seqkd bench Teacher="$TEACHER" Seq-KD="$WORK/student/checkpoint_last.pt" \
+        "Seq-KD 80% retrained=$WORK/pruned80/checkpoint_last.pt" --data "$BIN" -o "$WORK/speed.json"
+}
+
+do_report() {
+    seqkd report "$WORK/results.json" "$WORK/speed.json" -o "$WORK/report.md" --json "$WORK/report.json" \
+        --plot "$WORK/pruning.svg" --title "A small student on Multi30k German-English, test_2016_flickr"
+}
+
+echo "the teacher's beam search over the training set"
+side_by_side decode@1 decode@2
+stage decoded do_decode 1
+echo "student, pruned and retrained"
+for name in student sweep pruned60 pruned80 export; do stage "$name" "do_$name"; done
+echo "evaluation"
+for name in evaluate bench report; do stage "$name" "do_$name"; done
+cat "$WORK/report.md"

@@ -1,0 +1,237 @@
+"""Exported students: their folders translate text as fairseq does, and one that would not is never left behind."""
+
+import json
+import re
+import subprocess
+import sys
+
+import helpers
+import pytest
+
+pytest.importorskip("ctranslate2")
+
+from fairseq_seqkd.deployment import export, folder  # noqa: E402
+from fairseq_seqkd.deployment.translate import Translator  # noqa: E402
+from fairseq_seqkd.engines import by_length  # noqa: E402
+from fairseq_seqkd.errors import Refusal  # noqa: E402
+
+LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it
+
+
+def run_export(*arguments, check=True):
+    return helpers.command("seqkd", "export", *arguments, check=check)
+
+
+def by_fairseq(data, checkpoint, subset="test", **more):
+    """What fairseq-generate prints for a split, in order, detokenised; of all sentences, with batches of one."""
+    options = {"path": checkpoint, "gen-subset": subset, "beam": 1, "cpu": True, "user-dir": helpers.PLUGIN, "max-sentences": 1}
+    printed = helpers.command("fairseq-generate", data, *helpers.flags(options, **LIMIT, **more)).stdout
+    found = {int(i): text for i, text in re.findall(r"^H-(\d+)\t[^\t]*\t(.*)$", printed, re.MULTILINE)}
+    return [found[i] for i in range(len(found))]
+
+
+@pytest.fixture(scope="module")
+def exported(tiny, teacher, tmp_path_factory):
+    """The toy teacher as a folder, in float32: its text is cut into pieces already."""
+    out = tmp_path_factory.mktemp("exported") / "words.ct2"
+    done = run_export(teacher, "--data", tiny, "--no-subwords", "-o", out)
+    return out, done.stdout
+
+
+@pytest.fixture(scope="module")
+def pieces(tiny, tmp_path_factory):
+    """(data-bin, checkpoint, model, text) of a student that reads pieces of SentencePiece."""
+    import sentencepiece
+
+    home, text = tmp_path_factory.mktemp("pieces"), tiny.parent / "text"
+    sentencepiece.SentencePieceTrainer.train(
+        input=f"{text}/train.de,{text}/train.en", model_prefix=f"{home}/spm", vocab_size=60, model_type="bpe",
+        character_coverage=1.0, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    processor = sentencepiece.SentencePieceProcessor(model_file=f"{home}/spm.model")
+    for split in ("train", "valid", "test"):
+        for lang in ("de", "en"):
+            lines = (text / f"{split}.{lang}").read_text().splitlines()
+            cut = [" ".join(processor.encode(line, out_type=str)) for line in lines]
+            (home / f"{split}.{lang}").write_text("\n".join(cut) + "\n")
+    prefixes = {f"{split}pref": home / split for split in ("train", "valid", "test")}
+    options = {"source-lang": "de", "target-lang": "en", "destdir": home / "bin", "workers": 1, "joined-dictionary": True}
+    helpers.command("fairseq-preprocess", *helpers.flags(options, prefixes))
+    more = {"max_epoch": 8, "disable_validation": True, "share_all_embeddings": True, "criterion": "cross_entropy"}
+    helpers.train(home / "bin", home / "run", **more)
+    return home / "bin", home / "run" / "checkpoint_last.pt", home / "spm.model", text
+
+
+def test_cut_text_is_translated_as_fairseq_does(exported, tiny, teacher):
+    out, printed = exported
+    assert re.search(r"(\d+) of \1 greedy translations are fairseq's, BLEU 100\.0", printed)
+    lines = (tiny.parent / "text" / "test.de").read_text().splitlines()
+    assert Translator(out).lines(lines) == by_fairseq(tiny, teacher, post_process="@@ ")
+
+
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+def test_pieces_are_translated_as_fairseq_does(pieces, tmp_path, quantization):
+    data, checkpoint, model, text = pieces
+    out = tmp_path / "student.ct2"
+    done = run_export(checkpoint, "--quantization", quantization, "--data", data, "--sentencepiece-model", model, "-o", out)
+    same, sentences = map(int, re.search(r"(\d+) of (\d+) greedy", done.stdout).groups())
+    found = Translator(out).lines((text / "test.de").read_text().splitlines())
+    wanted = by_fairseq(data, checkpoint, post_process="sentencepiece")
+    if quantization == "float32":
+        assert same == sentences and found == wanted
+    else:
+        assert same > 0.8 * sentences
+        assert sum(a == b for a, b in zip(found, wanted)) > 0.8 * len(wanted)
+    assert (out / "spm.model").read_bytes() == model.read_bytes()
+    assert json.loads((out / "seqkd.json").read_text())["quantization"] == quantization
+    # The checkpoint's own weights are not rounded by the export.
+    assert by_fairseq(data, checkpoint, post_process="sentencepiece") == wanted
+
+
+def test_the_command_gives_a_line_for_every_line(exported):
+    source = "ich sehe das haus\n\r\nich sehe das haus\r\n\xff\n   \nich".encode("latin-1")
+    done = subprocess.run([helpers.BIN / "seqkd", "translate", exported[0]], input=source, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().split("\n")
+    assert len(lines) == 7 and lines[-1] == "" and lines[1] == lines[4] == "" and lines[0] == lines[2] != ""
+
+
+def test_a_reader_that_goes_away_is_no_error(exported, tiny):
+    text = tiny.parent / "text" / "train.de"
+    script = f"set -o pipefail; cat {text} {text} {text} | {helpers.BIN}/seqkd translate {exported[0]} | head -n 1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1 and not done.stderr
+
+
+def test_no_torch_is_loaded_to_translate(exported):
+    code = f"""
+import sys
+from fairseq_seqkd.deployment.translate import Translator
+Translator({str(exported[0])!r}).lines(["ich"])
+assert not {{"torch", "fairseq"}} & set(sys.modules), sorted(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_lines_that_are_too_long_lose_their_end_and_are_counted(exported, tmp_path):
+    translator = Translator(exported[0])
+    translator.folder.max_source_tokens = 5
+    long, short = translator.lines(["das haus das haus das haus", "das haus das haus"])
+    assert long == short and translator.cut == 1
+
+
+def test_a_beam_is_fairseqs_too(exported, tiny, teacher):
+    lines = (tiny.parent / "text" / "test.de").read_text().splitlines()
+    assert Translator(exported[0], beam=4).lines(lines) == by_fairseq(tiny, teacher, beam=4, post_process="@@ ")
+
+
+def test_codes_of_subword_nmt(tiny, teacher, tmp_path):
+    pytest.importorskip("subword_nmt")
+    (tmp_path / "codes").write_text("#version: 0.2\nd a\nda s</w>\n")
+    made = folder.Folder("de", "en", "float32", 100, 1.2, 10, 99, "subword_nmt", "codes", None, "@@ ")
+    text = folder.Text(tmp_path, made)
+    assert text.pieces("das h") == ["das", "h"] and text.pieces("dah") == ["da@@", "h"]
+    assert text.text(["da@@", "h", "das"]) == "dah das" and text.text(["das", "da@@"]) == "das da"
+
+
+def test_moses_around_the_pieces(tmp_path):
+    pytest.importorskip("sacremoses")
+    text = folder.Text(tmp_path, folder.Folder("de", "en", "float32", 100, 1.2, 10, 99, tokenizer="moses"))
+    assert text.pieces("Hallo, Welt!") == ["Hallo", ",", "Welt", "!"]
+    assert text.text(["It", "&apos;s", "here", "."]) == "It's here."
+
+
+@pytest.mark.parametrize("lengths", [[], [0, 0], [3, 1, 0, 2, 9, 9, 4], list(range(50))])
+def test_batches_hold_every_sentence_once(lengths):
+    batches = list(by_length(lengths, 10))
+    assert sorted(i for batch in batches for i in batch) == [i for i, length in enumerate(lengths) if length]
+    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 10 for batch in batches)
+
+
+def test_a_model_that_differs_leaves_no_folder(tiny, teacher, tmp_path, monkeypatch):
+    """What the comparison is for: here CTranslate2 gets other weights than fairseq has."""
+    import fairseq_seqkd
+    from fairseq_seqkd.engines import ctranslate2_model
+    from fairseq_seqkd.evaluation import systems
+
+    fairseq_seqkd.register()
+    convert = ctranslate2_model.convert
+
+    def wrong(model, *arguments, **more):
+        model.decoder.layers[0].fc1.bias.data += 10
+        files = convert(model, *arguments, **more)
+        model.decoder.layers[0].fc1.bias.data -= 10
+        return files
+
+    monkeypatch.setattr(ctranslate2_model, "convert", wrong)
+    system = systems.prepare(str(teacher), str(tiny), "valid")
+    options = {"subwords": None, "subword_file": None, "tokenizer": None}
+    for quantization in ("float32", "int8"):
+        with pytest.raises(Refusal, match="not the same model any more"):
+            export.export(system, quantization, tmp_path / "out", options, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_lstm_is_told_what_can_be_done(tiny, tmp_path):
+    helpers.train(tiny, tmp_path, helpers.LSTM, criterion="cross_entropy", max_epoch=1, disable_validation=True)
+    sentence = helpers.refusal(run_export(tmp_path / "checkpoint_last.pt", "--no-subwords", "-o", tmp_path / "x", check=False))
+    assert "LSTM" in sentence and "seqkd compress" in sentence and "fairseq-interactive" in sentence
+    assert not (tmp_path / "x").exists()
+
+
+def test_refusals_of_an_export(pieces, tiny, exported, tmp_path):
+    data, checkpoint, model, _ = pieces
+    (tmp_path / "empty").write_text("\n\n")
+    (tmp_path / "other").write_text("完全に別の言語\n" * 3)
+    (tmp_path / "codes").write_text("#version: 0.2\n")
+    cut = ["--sentencepiece-model", model]
+    for arguments, sentence in [
+        ([], "name with --sentencepiece-model"),
+        (["--sentencepiece-model", tmp_path / "absent"], "there is no"),
+        (["--sentencepiece-model", tmp_path / "empty"], "is no model of sentencepiece"),
+        ([*cut, "--data", tiny], "symbols"),
+        ([*cut, "--data", tmp_path / "absent"], "does not exist"),
+        ([*cut, "--check", tmp_path / "empty"], "has no text"),
+        ([*cut, "--check", tmp_path / "absent"], "cannot be read"),
+        ([*cut, "--check", tmp_path / "other"], "not in the student's source language"),
+        ([*cut, "--beam", 0], "must be at least 1"),
+        ([*cut, "-o", exported[0]], "is there already"),
+        ([*cut, "-o", tmp_path / "absent" / "x"], "make it first"),
+    ]:
+        out = [] if "-o" in arguments else ["-o", tmp_path / "out"]
+        assert sentence in helpers.refusal(run_export(checkpoint, *arguments, *out, check=False)), arguments
+        assert not (tmp_path / "out").exists()
+
+
+def test_another_subword_model_is_seen(pieces, tiny, tmp_path):
+    import sentencepiece
+
+    data, checkpoint, _, text = pieces
+    sentencepiece.SentencePieceTrainer.train(
+        input=f"{text}/train.de", model_prefix=f"{tmp_path}/other", vocab_size=30, model_type="unigram", hard_vocab_limit=False,
+        minloglevel=2,
+    )  # fmt: skip
+    done = run_export(checkpoint, "--sentencepiece-model", tmp_path / "other.model", "-o", tmp_path / "x", check=False)
+    assert "cuts text otherwise" in helpers.refusal(done)
+
+
+@pytest.mark.parametrize(
+    "change,sentence",
+    [
+        (lambda content: "{", "damaged"),
+        (lambda content: "[]", "another version"),
+        (lambda content: json.dumps({**content, "format": 99}), "another version"),
+        (lambda content: json.dumps({"format": 1}), "lacks settings"),
+        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": "../spm.model"}), "outside"),
+        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": "spm.model"}), "is missing"),
+    ],
+)
+def test_refusals_of_a_folder(exported, tmp_path, change, sentence):
+    (tmp_path / "seqkd.json").write_text(change(json.loads((exported[0] / "seqkd.json").read_text())))
+    with pytest.raises(Refusal, match=sentence):
+        Translator(tmp_path)
+    with pytest.raises(Refusal, match="no folder of `seqkd export`"):
+        Translator(tmp_path / "absent")
+    (tmp_path / "seqkd.json").write_text((exported[0] / "seqkd.json").read_text())
+    with pytest.raises(Refusal, match="cannot be opened"):
+        Translator(tmp_path)  # without a model

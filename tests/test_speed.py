@@ -1,0 +1,139 @@
+"""`seqkd bench`: what it times is the work that `seqkd evaluate` measures, and Tables 2 and 3 say what was measured."""
+
+import json
+
+import helpers
+import pytest
+
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import pruning_table, report
+
+
+@pytest.fixture(scope="module")
+def measured(tiny, teacher, tmp_path_factory):
+    """(results of evaluate, content of bench's file, what bench printed) of the teacher and an LSTM."""
+    pytest.importorskip("ctranslate2")
+    home = tmp_path_factory.mktemp("speed")
+    helpers.train(tiny, home / "lstm", helpers.LSTM, criterion="cross_entropy", max_epoch=1, disable_validation=True)
+    models = [f"Teacher={teacher}", f"LSTM={home}/lstm/checkpoint_last.pt"]
+    helpers.command("seqkd", "evaluate", *models, "--data", tiny, "-o", home / "results.json")
+    done = helpers.command("seqkd", "bench", *models, "--data", tiny, "--rounds", 2, "-o", home / "speed.json")
+    results = json.loads((home / "results.json").read_text())["results"]
+    return results, json.loads((home / "speed.json").read_text()), done.stdout
+
+
+def test_every_contender_translates_what_evaluate_translates(measured, tiny):
+    results, made, printed = measured
+    speeds = {(s["name"], s["engine"], s["beam"]): s for s in made["speeds"]}
+    transformer = [("Teacher", e, k) for e in ("fairseq", "ctranslate2-float32", "ctranslate2-int8") for k in (1, 5)]
+    assert list(speeds) == [*transformer, ("LSTM", "fairseq", 1), ("LSTM", "fairseq", 5)]
+    assert "LSTM is no Transformer, so ctranslate2-int8 cannot hold it" in printed
+    for result in results:
+        for beam, column in ((1, "bleu_greedy"), (5, "bleu_beam5")):
+            assert speeds[result["name"], "fairseq", beam]["bleu"] == pytest.approx(result[column])
+            assert speeds[result["name"], "fairseq", beam]["params"] == result["params"]
+    for beam in (1, 5):
+        assert speeds["Teacher", "ctranslate2-float32", beam]["bleu"] == pytest.approx(speeds["Teacher", "fairseq", beam]["bleu"])
+    sizes = [speeds["Teacher", engine, 1]["size_bytes"] for engine in ("ctranslate2-float32", "ctranslate2-int8")]
+    assert sizes[1] < 0.8 * sizes[0]
+    memory = {engine: speeds["Teacher", engine, 1]["peak_memory_mb"] for engine in ("fairseq", "ctranslate2-float32")}
+    assert 10 < memory["ctranslate2-float32"] < 0.7 * memory["fairseq"]  # no torch in that process
+
+
+def test_rates_are_source_words_a_second(measured, tiny):
+    text = (tiny.parent / "text" / "test.de").read_text().replace("@@ ", "")
+    words = len(text.split())
+    for speed in measured[1]["speeds"]:
+        assert speed["words_per_second"] / speed["sentences_per_second"] == pytest.approx(words / 45)
+        assert len(speed["words_per_second_rounds"]) == 2 and min(speed["words_per_second_rounds"]) > 0
+
+
+def test_table_2_compares_with_the_first_model_and_its_largest_beam(measured):
+    _, made, printed = measured
+    text = report.to_markdown(report.make([], [made], "Speed"))
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 5 and rows[1].split("|")[8].strip() == "1.0"
+    assert all(row in printed for row in rows)
+    speeds = {(s["name"], s["engine"], s["beam"]): s["words_per_second"] for s in made["speeds"]}
+    times = speeds["LSTM", "fairseq", 1] / speeds["Teacher", "fairseq", 5]
+    assert rows[4].split("|")[7].strip() == f"{times:.1f}"
+
+
+@pytest.mark.parametrize(
+    "arguments,sentence",
+    [
+        (["--beams", "1,0"], "must be different positive numbers"),
+        (["--beams", "5,5"], "must be different positive numbers"),
+        (["--engines", "fairseq,marian"], "is none of"),
+        (["--rounds", "0"], "must be at least 1"),
+        (["--split", "absent"], "there is no split"),
+        (["-o", "absent/speed.json"], "make it first"),
+    ],
+)
+def test_refusals_of_bench(tiny, teacher, arguments, sentence):
+    done = helpers.command("seqkd", "bench", f"A={teacher}", "--data", tiny, *arguments, check=False)
+    assert sentence in helpers.refusal(done)
+    twice = helpers.command("seqkd", "bench", f"A={teacher}", f"A={teacher}", "--data", tiny, check=False)
+    assert "two models are named A" in helpers.refusal(twice)
+
+
+def row(name, params, nonzero, bleu):
+    return {"name": name, "params": params, "nonzero_params": nonzero, "bleu_greedy": bleu - 1, "bleu_beam5": bleu}
+
+
+ROWS = [
+    row("Teacher", 4_000_000, 3_999_900, 30.0),
+    row("Seq-KD", 1_000_000, 999_000, 28.0),
+    row("Seq-KD 40%", 1_000_000, 600_000, 27.5),
+    row("Seq-KD 80%", 1_000_000, 200_000, 5.0),
+    row("Seq-KD 80% retrained", 1_000_000, 200_000, 27.8),
+]
+
+
+def test_table_3_is_there_where_models_are_pruned():
+    made = pruning_table.make_rows(ROWS)
+    assert [round(r["pruned"], 3) for r in made] == [0.0, 0.001, 0.4, 0.8, 0.8] and made[-1]["ratio"] == 20
+    lines = pruning_table.markdown(made).splitlines()
+    assert [cell.strip() for cell in lines[6].split("|")[1:-1]] == [
+        "Seq-KD 80% retrained",
+        "80.0%",
+        "0.20M",
+        "26.80",
+        "27.80",
+        "20.0",
+    ]
+    assert pruning_table.make_rows(ROWS[:2]) == []
+    assert pruning_table.make_rows([{"name": "old", "params": 3}]) == []  # measured before zeros were counted
+
+
+def test_lines_of_the_picture_begin_with_the_model_that_was_pruned():
+    lines = pruning_table.series(pruning_table.make_rows(ROWS))
+    assert {name: [r["name"] for r in line] for name, line in lines.items()} == {
+        "Seq-KD": ["Seq-KD 80%", "Seq-KD 40%", "Seq-KD"],
+        "Seq-KD retrained": ["Seq-KD 80% retrained", "Seq-KD"],
+    }
+
+
+def test_the_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    pruning_table.plot(pruning_table.make_rows(ROWS), tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text().lstrip().startswith("<?xml")
+    pruning_table.plot(pruning_table.make_rows(ROWS), tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(Refusal, match="cannot be drawn"):
+        pruning_table.plot(pruning_table.make_rows(ROWS), tmp_path / "x.docx")
+
+
+def test_the_report_of_a_pruned_model(tiny, teacher, tmp_path):
+    """From checkpoints to the table, by the commands."""
+    helpers.command("seqkd", "prune", teacher, "--sparsity", 0.5, "-o", tmp_path / "p.pt")
+    models = [f"Teacher={teacher}", f"Teacher 50%={tmp_path}/p.pt"]
+    helpers.command("seqkd", "evaluate", *models, "--data", tiny, "-o", tmp_path / "results.json")
+    plot = ["--plot", tmp_path / "x.svg", "--json", tmp_path / "r.json"]
+    printed = helpers.command("seqkd", "report", tmp_path / "results.json", *plot).stdout
+    made = json.loads((tmp_path / "r.json").read_text())
+    assert made["table3"][1]["pruned"] == pytest.approx(0.5, abs=0.03) and "## Pruning" in printed and len(made["rows"]) == 2
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    (tmp_path / "one.json").write_text(json.dumps({"results": results[:1]}))
+    refused = helpers.command("seqkd", "report", tmp_path / "one.json", "--plot", tmp_path / "y.svg", check=False)
+    assert "none of these results is of a pruned model" in helpers.refusal(refused)
