@@ -24,8 +24,9 @@ def run_export(*arguments, check=True):
 
 def by_fairseq(data, checkpoint, subset="test", **more):
     """What fairseq-generate prints for a split, in order, detokenised; of all sentences, with batches of one."""
-    options = {"path": checkpoint, "gen-subset": subset, "beam": 1, "cpu": True, "user-dir": helpers.PLUGIN, "max-sentences": 1}
-    printed = helpers.command("fairseq-generate", data, *helpers.flags(options, **LIMIT, **more)).stdout
+    options = {"path": checkpoint, "gen-subset": subset, "cpu": True, "user-dir": helpers.PLUGIN}
+    one = {"max_sentences": 1, "required_batch_size_multiple": 1}
+    printed = helpers.command("fairseq-generate", data, *helpers.flags(options, **one, **LIMIT, **{"beam": 1, **more})).stdout
     found = {int(i): text for i, text in re.findall(r"^H-(\d+)\t[^\t]*\t(.*)$", printed, re.MULTILINE)}
     return [found[i] for i in range(len(found))]
 
