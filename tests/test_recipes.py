@@ -113,7 +113,7 @@ def test_quickstart_goes_from_text_to_the_table_and_continues(tmp_path):
     assert "view:seq_inter" in report["rows"][-1]["distillation_signature"]
 
     again = quickstart(tmp_path / "work", tmp_path / "text")
-    assert again.returncode == 0 and again.stdout.count(": there") == 15, again.stdout[-3000:]
+    assert again.returncode == 0 and again.stdout.count(": there") == 18, again.stdout[-3000:]
     other = quickstart(tmp_path / "work", tmp_path / "text", beam=4)
     assert other.returncode != 0 and "begun with other options" in other.stdout
 
