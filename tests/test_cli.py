@@ -15,6 +15,9 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
 
+NAMES = [command.__name__.rpartition(".")[2] for command in cli.COMMANDS]
+
+
 def seqkd(*args):
     return subprocess.run(
         [sys.executable, "-m", "fairseq_seqkd", *map(str, args)], capture_output=True, text=True, env=helpers.environment()
@@ -36,7 +39,7 @@ except SystemExit as end:
 heavy = {"torch", "fairseq", "sacrebleu", "numpy", "omegaconf"} & set(sys.modules)
 assert not heavy, heavy
 """
-    for words in (["--help"], *([name, "--help"] for name in ("decode", "text", "evaluate", "report")), ["--version"]):
+    for words in (["--help"], *([name, "--help"] for name in NAMES), ["--version"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "usage: seqkd" in done.stdout or __version__ in done.stdout

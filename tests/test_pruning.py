@@ -190,6 +190,43 @@ def test_from_scratch_there_is_nothing_to_keep(tiny, tmp_path):
     assert done.returncode != 0 and "finds no zeros to keep" in done.stdout
 
 
+@pytest.mark.parametrize("options", [{"fp16_no_flatten_grads": True}, {}, {"memory_efficient_bf16": True}])
+def test_zeros_stay_zero_in_bf16(tiny, options):
+    """Steps by fairseq's own optimizer; fairseq-train takes --bf16 without a GPU for a sign of a TPU."""
+    from fairseq import tasks
+    from fairseq.optim.fp16_optimizer import FP16Optimizer, MemoryEfficientFP16Optimizer
+
+    cfg = helpers.configure(tiny, criterion="word_kd", alpha=0, freeze_zeros=True, bf16=True, weight_decay=0.1, **options)
+    task = tasks.setup_task(cfg.task)
+    model, criterion = task.build_model(cfg.model).bfloat16().train(), task.build_criterion(cfg.criterion)
+    task.load_dataset("valid")
+    weight = model.encoder.layers[0].fc1.weight
+    with torch.no_grad():
+        weight[:, ::3] = 0
+    kind = MemoryEfficientFP16Optimizer if "memory_efficient_bf16" in options else FP16Optimizer
+    optimizer = kind.build_optimizer(cfg, [p for p in model.parameters() if p.requires_grad])
+    before = weight.detach().clone()
+    for _ in range(4):
+        optimizer.zero_grad()
+        optimizer.backward(criterion(model, helpers.batch(task))[0])
+        optimizer.clip_grad_norm(1.0)
+        optimizer.step()
+    assert weight.dtype == torch.bfloat16 and not weight[:, ::3].any()
+    assert not torch.equal(weight, before)
+
+
+def test_matrices_that_are_cut_up_are_refused():
+    """A stand-in of FSDP's name: its shards would hide which weights are whose."""
+
+    class FullyShardedDataParallel(torch.nn.Linear):
+        pass
+
+    model = torch.nn.Sequential(FullyShardedDataParallel(4, 4))
+    torch.nn.init.zeros_(model[0].weight[0, :2])
+    with pytest.raises(Refusal, match="FSDP cuts them up"):
+        pruning.FrozenZeros(model)
+
+
 def test_a_lost_zero_stops_the_run(tiny):
     task, model, criterion = helpers.build(tiny, criterion="word_kd", alpha=0, freeze_zeros=True)
     weight = model.encoder.layers[0].fc1.weight
