@@ -14,7 +14,6 @@ from fairseq_seqkd import cli, commands
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
-
 NAMES = [command.__name__.rpartition(".")[2] for command in cli.COMMANDS]
 
 

@@ -1,0 +1,150 @@
+"""`seqkd inspect`: what a distilled directory holds, whether it is whole, and its n-best lists.
+
+seqkd inspect distilled --differ 5 --data data-bin
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from fairseq_seqkd.commands.shared import quieten
+from fairseq_seqkd.errors import Refusal
+
+LISTED = 8  # ids of a list that are printed
+
+
+def add(commands):
+    parser = commands.add_parser(
+        "inspect",
+        help="what a distilled directory holds, whether it is whole, and its n-best lists",
+        description="Shows the manifest of a --distill-dir, or of a view in it, in words, and checks every file. The exit code "
+        "is 1 where something is wrong.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("folder", metavar="DIR", help="a --distill-dir, or a view in it")
+    parser.add_argument("--ids", metavar="LIST", help="print the n-best lists of these sentences, as 0,17,4711")
+    parser.add_argument("--differ", type=int, metavar="N", help="print the N sentences in which teacher and gold differ most")
+    parser.add_argument("--data", metavar="DIR", help="the data-bin that was decoded: prints gold beside the hypotheses")
+    parser.add_argument(
+        "--post-process", metavar="P", help="how subwords are joined, as fairseq's --post-process; none: not at all"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(arguments):
+    """Prints what is there. Returns 1 where something is wrong with it."""
+    wanted = parse_ids(arguments.ids)
+    if arguments.differ is not None and arguments.differ < 1:
+        raise Refusal(f"--differ is {arguments.differ}, it must be at least 1")
+    quieten()
+    from fairseq_seqkd.corpus import inspection
+
+    facts = inspection.examine(arguments.folder)
+    if wanted or arguments.differ:
+        facts["nbest"] = nbest_lists(arguments, facts, wanted)
+    if arguments.json:
+        print(json.dumps(facts, ensure_ascii=False, indent=1))
+    else:
+        print("\n".join(in_words(facts)))
+        for entry in facts.get("nbest", ()):
+            print("\n" + "\n".join(nbest_in_words(entry)))
+    for problem in facts["problems"]:
+        print(f"wrong: {problem.removeprefix('fairseq_seqkd: ')}", file=sys.stderr)
+    return int(bool(facts["problems"]))
+
+
+def parse_ids(text):
+    words = text.split(",") if text else []
+    if not all(word.strip().isdigit() for word in words):
+        raise Refusal(f"--ids is {text!r}, it must be sentence ids separated by commas, such as 0,17")
+    return [int(word) for word in words]
+
+
+def nbest_lists(arguments, facts, wanted):
+    """[{"id", "source", "gold", "hypotheses"}] of the sentences asked for, as text."""
+    from fairseq.data import Dictionary
+
+    from fairseq_seqkd.corpus import hypotheses, inspection
+    from fairseq_seqkd.corpus.text import Detokeniser, joined_by
+
+    if facts["kind"] != "distilled" or not facts["complete"] or not facts["views"]:
+        raise Refusal(f"{arguments.folder} holds no finished n-best lists; name the directory of a finished decode")
+    store = hypotheses.opened(arguments.folder)
+    wanted = wanted + [i for i, _ in inspection.most_different(store, arguments.differ)] if arguments.differ else wanted
+    for sentence in wanted:
+        if sentence >= len(store):
+            raise Refusal(f"there is no sentence {sentence}; ids go from 0 to {len(store) - 1:,}")
+    name, view = next(iter(facts["views"].items()))
+    folder = Path(arguments.folder) / name
+    languages = view["source_lang"], view["target_lang"]
+    dictionaries = [Dictionary.load(str(folder / f"dict.{lang}.txt")) for lang in languages]
+    texts = [Detokeniser(d, joined_by(arguments.post_process, d)) for d in dictionaries]
+    source, gold = inspection.sources(folder, view), gold_of(arguments, facts)
+    entries = []
+    for sentence in wanted:
+        ids = source(sentence)
+        entry = {"id": sentence, "source": None if ids is None else texts[0](ids)}
+        if gold is not None:
+            entry["gold"] = texts[1](gold[sentence])
+        entry["hypotheses"] = [
+            {
+                "text": texts[1](h.tokens),
+                "score": float(h.score),
+                "log_prob": float(h.log_prob),
+                "similarity": None if h.similarity is None else float(h.similarity),
+                "hit_limit": bool(h.hit_limit),
+            }
+            for h in store[sentence]
+        ]
+        entries.append(entry)
+    return entries
+
+
+def gold_of(arguments, facts):
+    """The gold targets, where --data names them and they are those that were decoded."""
+    if not arguments.data:
+        return None
+    from fairseq_seqkd.corpus.databin import Split
+    from fairseq_seqkd.corpus.files import sha256
+
+    data = facts["settings"]["data"]
+    split = Split(arguments.data, data["split"], data["source_lang"], data["target_lang"])
+    files = split.files(split.target_lang)
+    if not files or sha256(*files) != data["target_sha256"]:
+        raise Refusal(f"--data {arguments.data} is not the data-bin that was decoded: its targets are others")
+    return split.read(split.target_lang)
+
+
+def in_words(facts):
+    """The lines that say what is there."""
+    if facts["kind"] == "view":
+        yield f"{facts['folder']}: the view {facts['view']}, {facts['rows']:,} sentences, {facts['left_out']:,} left out"
+        yield f"  {facts['signature']}"
+        yield f"  files: {'as they were written' if not facts['problems'] else 'DAMAGED'}"
+        return
+    data, kind = facts["settings"]["data"], {"distilled": "n-best lists", "distributions": "distributions"}[facts["kind"]]
+    state = (
+        "complete"
+        if facts["complete"]
+        else "NOT FINISHED: {done:,} of {of:,} parts; run its command again".format(**facts["parts"])
+    )
+    split = f"split {data['split']}, {data['source_lang']}-{data['target_lang']}"
+    yield f"{facts['folder']}: the teacher's {kind} for {split}: {state}"
+    yield f"  {facts['signature']}"
+    yield f"  {facts['sentences']:,} sentences"
+    for name, ids in (facts.get("listed") or {}).items():
+        if ids:
+            shown = ", ".join(map(str, ids[:LISTED])) + (", ..." if len(ids) > LISTED else "")
+            yield f"  {name.replace('_', ' ')}: {facts['counts'][name]:,} ({shown})"
+    for view in facts.get("views", {}).values():
+        yield from (f"  {line}" for line in in_words(view) if facts["signature"] not in line)
+
+
+def nbest_in_words(entry):
+    yield f"{entry['id']}  {entry['source'] if entry['source'] is not None else '(left out of the view)'}"
+    if "gold" in entry:
+        yield f"   gold  {entry['gold']}"
+    for rank, h in enumerate(entry["hypotheses"], 1):
+        similarity = "" if h["similarity"] is None else f"  similarity {h['similarity']:5.1f}"
+        limit = "  (at the length limit)" if h["hit_limit"] else ""
+        yield f"  {rank:>5}  {h['text']}  [score {h['score']:.3f}{similarity}]{limit}"

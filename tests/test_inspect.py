@@ -1,0 +1,173 @@
+"""`seqkd inspect` and `seqkd doctor`: what they say is what is there, and damage is seen."""
+
+import json
+import re
+import shutil
+
+import helpers
+import numpy as np
+import pytest
+
+from fairseq_seqkd import diagnosis
+from fairseq_seqkd.corpus import hypotheses, inspection
+from fairseq_seqkd.errors import Refusal
+
+
+def inspect(*arguments, check=True):
+    return helpers.command("seqkd", "inspect", *arguments, check=check)
+
+
+def test_a_finished_directory_in_words(distilled):
+    printed = inspect(distilled).stdout
+    content = json.loads((distilled / "manifest.json").read_text())
+    assert "split train, de-en: complete" in printed and content["signature"] in printed
+    for view in ("seq_kd", "seq_inter"):
+        assert f"the view {view}, {content['sentences']:,} sentences, 0 left out" in printed
+    assert printed.count("as they were written") == 2
+
+
+def test_nbest_lists_are_those_of_the_store(distilled, tiny):
+    found = json.loads(inspect(distilled, "--ids", "3,0", "--data", tiny, "--json").stdout)
+    store, text = hypotheses.opened(distilled), tiny.parent / "text"
+    lines = {lang: (text / f"train.{lang}").read_text().replace("@@ ", "").splitlines() for lang in ("de", "en")}
+    assert [entry["id"] for entry in found["nbest"]] == [3, 0]
+    for entry in found["nbest"]:
+        assert (entry["source"], entry["gold"]) == (lines["de"][entry["id"]], lines["en"][entry["id"]])
+        assert [h["score"] for h in entry["hypotheses"]] == [h.score for h in store[entry["id"]]]
+        assert all(h["text"] and "@@" not in h["text"] for h in entry["hypotheses"])
+
+
+def test_sentences_that_differ_most_are_the_least_similar(distilled):
+    store = hypotheses.opened(distilled)
+    by_hand = [store[i][0].similarity for i in range(len(store))]
+    found = inspection.most_different(store, 7)
+    assert [i for i, _ in found] == np.argsort(by_hand, kind="stable")[:7].tolist()
+    printed = inspect(distilled, "--differ", 2, "--post-process", "none").stdout
+    assert re.findall(r"^(\d+)  ", printed, re.MULTILINE) == [str(i) for i, _ in found[:2]]
+
+
+def copied(distilled, tmp_path):
+    shutil.copytree(distilled, tmp_path / "d")
+    return tmp_path / "d"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage,sentence",
+    [
+        (lambda folder: flip(folder / "seq_kd" / "train.de-en.en.bin"), "its hash is another"),
+        (lambda folder: (folder / "seq_inter" / "dict.de.txt").unlink(), "is missing"),
+        (lambda folder: shutil.rmtree(folder / "seq_inter"), "the view seq_inter is missing"),
+        (lambda folder: (folder / hypotheses.NAME).unlink(), "there is no"),
+        (lambda folder: (folder / hypotheses.NAME).write_bytes(b"x" * 100), "decode the split again"),
+    ],
+)
+def test_damage_is_seen(distilled, tmp_path, damage, sentence):
+    folder = copied(distilled, tmp_path)
+    damage(folder)
+    done = inspect(folder, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    assert [line for line in done.stdout.splitlines() if line.startswith("wrong: ") and sentence in line], done.stdout
+
+
+def test_a_view_and_an_unfinished_directory(distilled, tiny, teacher, tmp_path):
+    view = copied(distilled, tmp_path) / "seq_kd"
+    assert "the view seq_kd" in inspect(view).stdout
+    flip(view / "valid.de-en.de.bin")
+    assert inspect(view, check=False).returncode == 1
+    worker, _ = helpers.decode_until("1 of", tiny, teacher, tmp_path / "half")
+    worker.kill()
+    worker.communicate()
+    done = inspect(tmp_path / "half")
+    assert re.search(r"NOT FINISHED: [1-9]\d* of \d+ parts", done.stdout)
+    part = next((tmp_path / "half" / "parts").glob("*.part"))
+    part.write_bytes(part.read_bytes()[:-1])
+    done = inspect(tmp_path / "half", check=False)
+    assert done.returncode == 1 and "is cut short" in done.stdout
+    assert "holds no finished n-best lists" in helpers.refusal(inspect(tmp_path / "half", "--ids", 1, check=False))
+
+
+def test_stored_distributions_are_shown_too(whole):
+    assert "the teacher's distributions for split train, de-en: complete" in inspect(whole).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments,sentence",
+    [
+        (["--ids", "one"], "must be sentence ids"),
+        (["--ids", "99999"], "there is no sentence 99999"),
+        (["--differ", "0"], "must be at least 1"),
+        (["--ids", "1", "--data", "absent"], "there is no split"),
+    ],
+)
+def test_refusals_of_inspect(distilled, arguments, sentence):
+    assert sentence in helpers.refusal(inspect(distilled, *arguments, check=False))
+
+
+def test_other_folders_and_other_gold_are_refused(distilled, tiny, tmp_path):
+    assert "holds no teacher's work" in helpers.refusal(inspect(tmp_path, check=False))
+    other = tmp_path / "bin"
+    shutil.copytree(tiny, other)
+    flip(other / "train.de-en.en.bin")
+    assert "its targets are others" in helpers.refusal(inspect(distilled, "--ids", 1, "--data", other, check=False))
+
+
+def test_sources_of_a_view_with_fewer_rows(distilled, tmp_path):
+    """Rows that a filter left out: ids still name gold's sentences."""
+    folder = copied(distilled, tmp_path) / "seq_kd"
+    content = json.loads((folder / "manifest.json").read_text())
+    everything = inspection.sources(folder, content)
+    kept = np.setdiff1d(np.arange(content["rows"] + 1), [2])  # row r is sentence r, or r + 1 from the third on
+    np.save(folder / "rows.npy", kept)
+    some = inspection.sources(folder, content)
+    assert some(2) is None and some(1).equal(everything(1)) and some(4).equal(everything(3))
+
+
+def test_the_doctor_tells_what_is_in_use():
+    done = helpers.command("seqkd", "doctor", "--json")
+    found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+    import torch
+
+    assert found["torch"]["says"].startswith(torch.__version__) and "--user-dir" in found["torch"]["do"]
+    assert found["threads"]["level"] == "ok"  # the tests set OMP_NUM_THREADS
+    assert all(finding["do"] for finding in found.values() if finding["level"] != "ok")
+    printed = helpers.command("seqkd", "doctor").stdout
+    assert all(name in printed for name in found)
+
+
+def test_the_doctor_sees_whether_batches_lose_sentences(monkeypatch):
+    """As fairseq itself makes them, not as a version number says."""
+    from fairseq.data import data_utils
+
+    whole = [np.arange(8), np.arange(8, 9)]
+    monkeypatch.setattr(data_utils, "batch_by_size", lambda *args, **more: whole)
+    assert diagnosis.batching()["level"] == "ok"
+    monkeypatch.setattr(data_utils, "batch_by_size", lambda *args, **more: whole[:1])
+    assert diagnosis.batching()["level"] == "warning" and "--required-batch-size-multiple 1" in diagnosis.batching()["do"]
+
+    def broken(*args, **more):
+        raise ImportError("compiled for another Python")
+
+    monkeypatch.setattr(data_utils, "batch_by_size", broken)
+    assert diagnosis.batching()["level"] == "error"
+
+
+def test_the_doctor_names_what_prevents_work(monkeypatch):
+    monkeypatch.setattr(diagnosis, "version", lambda package: {"fairseq": "0.12.2", "ve-fairseq": "0.12.3"}.get(package))
+    assert diagnosis.fairseq()["level"] == "error" and "uninstall all but one" in diagnosis.fairseq()["do"]
+    assert diagnosis.search_engine()["level"] == "warning"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert diagnosis.threads()["level"] == "warning"
+
+
+def test_a_store_without_gold_has_nothing_to_compare(tmp_path):
+    class Bare:
+        has_similarity, path = False, tmp_path
+
+    with pytest.raises(Refusal, match="no similarity to gold"):
+        inspection.most_different(Bare(), 3)
