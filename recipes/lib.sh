@@ -31,11 +31,21 @@ need_environment() {
     for command in fairseq-train seqkd "$@"; do
         [ -x "$VIRTUAL_ENV/bin/$command" ] || missing=$command
     done
+    # What the extras bring, for an environment that was made without them.
+    # shellcheck disable=SC2046
+    python -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))' \
+        $(modules_of "$extras") || missing=$extras
     if [ -n "$missing" ] || [ "$ROOT/setup.py" -nt "$VIRTUAL_ENV/bin/seqkd" ]; then
         echo "installing fairseq, torch (a CPU build) and this package; it takes a minute or two"
         python -m pip install -q --disable-pip-version-check -c "$ROOT/recipes/constraints.txt" -e "$ROOT$extras" ||
             die "the installation failed; see above"
     fi
+}
+
+# The modules that extras of the package bring. Argument: such as [ctranslate2,report].
+modules_of() {
+    case "$1" in *ctranslate2* | *test*) echo ctranslate2 ;; esac
+    case "$1" in *report* | *test*) echo matplotlib ;; esac
 }
 
 find_python() {

@@ -68,6 +68,8 @@ if [ -e "$WORK/settings" ] && [ "$(cat "$WORK/settings")" != "$settings" ]; then
     die "$WORK was begun with other options; use them again, or name another folder with --work"
 fi
 echo "$settings" >"$WORK/settings"
+exec 9>"$WORK/.lock" # held by every process that is started here, too
+flock -n 9 || die "another run works in $WORK; wait for it, or stop it with all that it started"
 need_environment "$WORK/venv" ctranslate2
 trap 'stop_all interrupted' INT TERM
 
@@ -160,13 +162,22 @@ do_teacher() {
         teacher --update-freq 2
         return
     fi
-    local meet=$WORK/teacher/meet rank
-    mkdir -p "$WORK/teacher" && rm -f "$meet"
+    local meet rank pids=()
+    mkdir -p "$WORK/teacher"
+    meet=$(mktemp -u "$WORK/teacher/meet.XXXXXX") # a new one each time: a leftover would call up processes that are gone
     for rank in 0 1; do
         teacher --distributed-world-size 2 --distributed-rank "$rank" --distributed-init-method "file://$meet" \
             --distributed-no-spawn --distributed-backend gloo --ddp-backend legacy_ddp --load-checkpoint-on-all-dp-ranks --cpu &
+        pids+=($!)
     done
-    wait -n && wait -n # the other one notices when one dies
+    for rank in 0 1; do
+        if ! wait -n; then # alone, the other one would wait for long
+            kill "${pids[@]}" 2>/dev/null || true
+            wait
+            return 1
+        fi
+    done
+    rm -f "$meet"
 }
 
 teacher() {

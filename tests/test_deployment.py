@@ -83,10 +83,8 @@ def test_pieces_are_translated_as_fairseq_does(pieces, tmp_path, quantization):
     else:
         assert same > 0.8 * sentences
         assert sum(a == b for a, b in zip(found, wanted)) > 0.8 * len(wanted)
-    assert (out / "spm.model").read_bytes() == model.read_bytes()
+    assert (out / "subwords.model").read_bytes() == model.read_bytes()
     assert json.loads((out / "seqkd.json").read_text())["quantization"] == quantization
-    # The checkpoint's own weights are not rounded by the export.
-    assert by_fairseq(data, checkpoint, post_process="sentencepiece") == wanted
 
 
 def test_the_command_gives_a_line_for_every_line(exported):
@@ -173,6 +171,53 @@ def test_a_model_that_differs_leaves_no_folder(tiny, teacher, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_the_models_own_weights_are_not_rounded(tiny, teacher):
+    import torch
+
+    import fairseq_seqkd
+    from fairseq_seqkd.engines import ctranslate2_model
+    from fairseq_seqkd.evaluation import systems
+
+    fairseq_seqkd.register()
+    model, task = systems.load(systems.prepare(str(teacher), str(tiny), "valid"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    vocabularies = ctranslate2_model.symbols(task.source_dictionary), ctranslate2_model.symbols(task.target_dictionary)
+    for quantization in ("int8", "int16", "float16"):
+        ctranslate2_model.convert(model, *vocabularies, quantization=quantization)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()), quantization
+
+
+def test_given_text_is_what_is_compared(pieces, tmp_path):
+    data, checkpoint, model, text = pieces
+    arguments = [checkpoint, "--sentencepiece-model", model, "--check", text / "test.de", "--check-sentences", 20]
+    assert "20 of 20 greedy translations are fairseq's" in run_export(*arguments, "-o", tmp_path / "x").stdout
+
+
+def test_force_replaces_an_exported_folder_and_nothing_else(teacher, tiny, tmp_path):
+    arguments = [teacher, "--data", tiny, "--no-subwords", "--force"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("ten years")
+    for there in (tmp_path / "mine", tmp_path / "mine" / "thesis.tex", tmp_path):
+        assert "did not make it" in helpers.refusal(run_export(*arguments, "-o", there, check=False))
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "ten years"
+    run_export(*arguments, "-o", tmp_path / "x")
+    (tmp_path / "x" / "model.bin").write_bytes(b"")
+    run_export(*arguments, "-o", tmp_path / "x")
+    assert (tmp_path / "x" / "model.bin").stat().st_size and sorted(p.name for p in tmp_path.iterdir()) == ["mine", "x"]
+
+
+@pytest.mark.parametrize(
+    "first,expected", [("#version: 0.2", "subword_nmt"), ("e n", "subword_nmt"), ("e n</w> 1234", "fastbpe")]
+)
+def test_codes_are_told_apart(tmp_path, first, expected):
+    from fairseq_seqkd import cli
+    from fairseq_seqkd.commands.export import text_options
+
+    (tmp_path / "codes").write_text(f"{first}\na b\n")
+    arguments = cli.make_parser().parse_args(["export", "x.pt", "--bpe-codes", str(tmp_path / "codes")])
+    assert text_options(arguments, "@@ ")["subwords"] == expected
+
+
 def test_an_lstm_is_told_what_can_be_done(tiny, tmp_path):
     helpers.train(tiny, tmp_path, helpers.LSTM, criterion="cross_entropy", max_epoch=1, disable_validation=True)
     sentence = helpers.refusal(run_export(tmp_path / "checkpoint_last.pt", "--no-subwords", "-o", tmp_path / "x", check=False))
@@ -223,8 +268,14 @@ def test_another_subword_model_is_seen(pieces, tiny, tmp_path):
         (lambda content: "[]", "another version"),
         (lambda content: json.dumps({**content, "format": 99}), "another version"),
         (lambda content: json.dumps({"format": 1}), "lacks settings"),
-        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": "../spm.model"}), "outside"),
-        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": "spm.model"}), "is missing"),
+        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": "../x.model"}), "subword_file is"),
+        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": None}), "subword_file is"),
+        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": 7}), "subword_file is 7"),
+        (lambda content: json.dumps({**content, "subwords": "wordpiece", "subword_file": "subwords.model"}), "subwords is"),
+        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": "subwords.model"}), "is missing"),
+        (lambda content: json.dumps({**content, "tokenizer": "spacy"}), "tokenizer is 'spacy'"),
+        (lambda content: json.dumps({**content, "beam": "1"}), "beam is '1'"),
+        (lambda content: json.dumps({**content, "max_len_a": float("nan")}), "max_len_a is nan"),
     ],
 )
 def test_refusals_of_a_folder(exported, tmp_path, change, sentence):

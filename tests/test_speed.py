@@ -7,6 +7,7 @@ import pytest
 
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import pruning_table, report
+from fairseq_seqkd.evaluation import results as results_file
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,11 @@ def test_table_2_compares_with_the_first_model_and_its_largest_beam(measured):
     _, made, printed = measured
     text = report.to_markdown(report.make([], [made], "Speed"))
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(rows) == 5 and rows[1].split("|")[8].strip() == "1.0"
+    assert len(rows) == 5 and rows[1].split("|")[10].strip() == "1.0"
     assert all(row in printed for row in rows)
     speeds = {(s["name"], s["engine"], s["beam"]): s["words_per_second"] for s in made["speeds"]}
     times = speeds["LSTM", "fairseq", 1] / speeds["Teacher", "fairseq", 5]
-    assert rows[4].split("|")[7].strip() == f"{times:.1f}"
+    assert rows[4].split("|")[9].strip() == f"{times:.1f}"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,32 @@ def test_refusals_of_bench(tiny, teacher, arguments, sentence):
     assert sentence in helpers.refusal(done)
     twice = helpers.command("seqkd", "bench", f"A={teacher}", f"A={teacher}", "--data", tiny, check=False)
     assert "two models are named A" in helpers.refusal(twice)
+
+
+def test_what_does_not_compare_is_refused(tiny, teacher, measured, tmp_path):
+    """Another direction's words are others; an engine that holds none of the models leaves nothing to measure."""
+    back = {"source_lang": "en", "target_lang": "de", "criterion": "cross_entropy", "max_epoch": 1, "disable_validation": True}
+    helpers.train(tiny, tmp_path / "back", **back)
+    models = [f"There={teacher}", f"Back={tmp_path}/back/checkpoint_last.pt"]
+    done = helpers.command("seqkd", "bench", *models, "--data", tiny, check=False)
+    assert "Back reads or writes other data than There" in helpers.refusal(done)
+    helpers.train(tiny, tmp_path / "lstm", helpers.LSTM, criterion="cross_entropy", max_epoch=1, disable_validation=True)
+    lstm, out = f"{tmp_path}/lstm/checkpoint_last.pt", tmp_path / "speed.json"
+    done = helpers.command("seqkd", "bench", lstm, "--engines", "ctranslate2-int8", "--data", tiny, "-o", out, check=False)
+    assert "nothing is left to measure" in helpers.refusal(done) and not out.exists()
+    results, made, _ = measured
+    with pytest.raises(Refusal, match="on other data"):
+        report.make(results, [{**made, "data_sha256": "another"}])
+    for damaged in ({"speeds": []}, {"speeds": [{"name": "x"}]}, {"speeds": made["speeds"]}):
+        with pytest.raises(Refusal, match="holds no measurements"):
+            results_file.speeds(damaged, "speed.json")
+
+
+def test_ratios_are_to_the_teacher_also_where_its_zeros_were_not_counted():
+    older = [{key: value for key, value in ROWS[0].items() if key != "nonzero_params"}, *ROWS[1:]]
+    made = pruning_table.make_rows(older)
+    assert made[-1]["ratio"] == 20 and "than Teacher has parameters" in pruning_table.markdown(made)
+    assert "than Seq-KD has parameters" in pruning_table.markdown(pruning_table.make_rows(ROWS[1:]))
 
 
 def row(name, params, nonzero, bleu):

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import importlib
 import json
+import logging
 import os
 import runpy
 import signal
@@ -98,6 +99,7 @@ def become(argv, env, cwd, output):
     os.environ.clear()
     os.environ.update(env)
     sys.argv = argv
+    log_as_cold(Path(argv[0]).name)
     code = 1
     try:
         runpy.run_path(argv[0], run_name="__main__")
@@ -114,6 +116,15 @@ def become(argv, env, cwd, output):
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)  # without taking torch down, which takes a second
+
+
+def log_as_cold(name):
+    """fairseq-train and its like set the log's form when they are imported, before other modules of fairseq do; the order
+    of imports is lost here, so they are imported again into a log that nobody has set."""
+    module = name.replace("fairseq-", "fairseq_cli.")
+    if sys.modules.pop(module, None) and module != "fairseq_cli.generate":  # this one comes first in `serve`
+        logging.root.handlers.clear()
+        logging.root.setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

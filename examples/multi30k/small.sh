@@ -20,6 +20,10 @@ for path in "$1" "$2" "$3"; do [ -e "$path" ] || die "$path does not exist; see 
 BIN=$(realpath "$1") TEACHER=$(realpath "$2") SPM=$(realpath "$3") WORK=${4:-multi30k-small} JOBS=2
 mkdir -p "$WORK"
 WORK=$(cd "$WORK" && pwd)
+settings="$BIN|$TEACHER|$SPM"
+[ "$(cat "$WORK/settings" 2>/dev/null || echo "$settings")" = "$settings" ] ||
+    die "$WORK was begun with other data or another teacher; name another folder"
+echo "$settings" >"$WORK/settings"
 need_environment "$WORK/venv" ctranslate2,report
 trap 'stop_all interrupted' INT TERM
 DISTILLED=$WORK/distilled
@@ -93,3 +97,20 @@ for name in student sweep pruned60 pruned80 export; do stage "$name" "do_$name";
 echo "evaluation"
 for name in evaluate bench report; do stage "$name" "do_$name"; done
 cat "$WORK/report.md"
+python - "$WORK/report.json" <<'PYTHON'
+import json
+import sys
+
+report = json.load(open(sys.argv[1], encoding="utf-8"))
+rows = {row["name"]: row for row in report["table3"]}
+speeds = {(s["name"], s["engine"], s["beam"]): s["words_per_second"] for s in report["table2"][0]["speeds"]}
+small = rows["Seq-KD 80% retrained"]
+lost = rows["Seq-KD"]["bleu_beam5"] - small["bleu_beam5"]
+times = speeds[small["name"], "ctranslate2-int8", 1] / speeds["Teacher", "fairseq", 5]
+for what, seen, holds in (
+    ("BLEU (beam 5) lost by pruning 80% and retraining, at most 0.4", f"{lost:.2f}", lost <= 0.4),
+    ("times fewer non-zero parameters than the teacher, at least 13", f"{small['ratio']:.1f}", small["ratio"] >= 13),
+    ("times as fast, greedy in int8, as the teacher with beam 5 in fairseq, at least 10", f"{times:.1f}", times >= 10),
+):
+    print(f"{'holds' if holds else 'DOES NOT HOLD'}: {seen} {what}")
+PYTHON

@@ -40,7 +40,7 @@ def add(commands):
 
 
 def run(arguments):
-    """Measures, writes the JSON and prints the table."""
+    """Measures, writes the JSON after every round, and prints the table."""
     beams = whole_numbers("--beams", arguments.beams)
     if arguments.rounds < 1:
         raise Refusal(f"--rounds is {arguments.rounds}, it must be at least 1")
@@ -58,22 +58,27 @@ def run(arguments):
         if engine not in speed.CONTENDERS:
             raise Refusal(f"--engines: {engine!r} is none of {', '.join(speed.CONTENDERS)}")
         if engine != speed.FAIRSEQ:
-            check_installed(engine.partition("-")[2], on_gpu=False)
+            check_installed(engine.partition("-")[2], on_gpu=False, instead="measure with --engines fairseq")
     limits = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}
     named = [(name, systems.prepare(path, arguments.data, arguments.split, **limits)) for name, path in models]
-    found, left_out = speed.run(named, wanted, beams, arguments.rounds, lambda text: print(text, file=sys.stderr))
-    for name, engine in left_out:
-        print(f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr)
     facts = named[0][1].facts(systems.choose_device(cpu=True))
-    made = {
-        "speeds": found,
-        **{key: facts[key] for key in ("data_sha256", "settings", "machine")},
+    facts = {
+        "data_sha256": facts["data_sha256"],
+        "settings": {key: value for key, value in facts["settings"].items() if key != "max_tokens"},  # each engine has its own
+        "machine": facts["machine"],
         "versions": {**facts["versions"], **speed.version_of_ctranslate2(wanted)},
         "date": datetime.date.today().isoformat(),
     }
-    if arguments.output:
-        with whole_file(arguments.output) as file:
-            file.write(speed_table.to_json(made).encode())
+
+    def keep(speeds):
+        if arguments.output:
+            with whole_file(arguments.output) as file:
+                file.write(speed_table.to_json({"speeds": speeds, **facts}).encode())
+
+    found, left_out = speed.run(named, wanted, beams, arguments.rounds, said=lambda text: print(text, file=sys.stderr), keep=keep)
+    for name, engine in left_out:
+        print(f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr)
+    made = {"speeds": found, **facts}
     print(speed_table.to_json(made) if arguments.json else speed_table.markdown(made), end="")
 
 

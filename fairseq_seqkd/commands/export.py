@@ -22,9 +22,13 @@ def add(commands):
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("--to", choices=("ctranslate2",), default="ctranslate2", help="for which engine (default: %(default)s)")
     parser.add_argument("--quantization", choices=TYPES, default="float32", help="type of the weights (default: %(default)s)")
-    parser.add_argument("--data", metavar="DIR", help="data-bin with the dictionaries (default: what it was trained on)")
     parser.add_argument(
-        "--split", default="valid", help="split whose sources are translated for comparison (default: %(default)s)"
+        "--data", metavar="DIR", help="data-bin with the dictionaries and the split (default: what it was trained on)"
+    )
+    parser.add_argument(
+        "--split",
+        default="valid",
+        help="split whose sources are translated for comparison, unless --check names others (default: %(default)s)",
     )
     subwords = parser.add_mutually_exclusive_group()
     subwords.add_argument("--sentencepiece-model", metavar="FILE", help="what cuts the source into pieces")
@@ -51,8 +55,8 @@ def run(arguments):
     for name in ("beam", "check_sentences"):
         if getattr(arguments, name) < 1:
             raise Refusal(f"--{name.replace('_', '-')} is {getattr(arguments, name)}, it must be at least 1")
-    output = Path(arguments.output or Path(arguments.checkpoint).with_suffix(".ctranslate2"))
-    check_output(output / "model.bin" if output.is_dir() else output)
+    output = Path(arguments.output or Path(arguments.checkpoint).with_suffix(".ctranslate2")).resolve()
+    check_folder(output, arguments.force)
     lines = read_lines(arguments.check, arguments.check_sentences) if arguments.check else None
     quieten()
     import fairseq_seqkd
@@ -62,19 +66,29 @@ def run(arguments):
     from fairseq_seqkd.evaluation import systems
 
     fairseq_seqkd.register()
-    check_installed("float32", on_gpu=False)
+    check_installed("float32", on_gpu=False, instead="then export again")
     data = arguments.data or trained_on(arguments.checkpoint, checkpoints.read(arguments.checkpoint))
     system = systems.prepare(arguments.checkpoint, data, arguments.split, None, arguments.max_len_a, arguments.max_len_b)
     options = text_options(arguments, system.settings["post_process"])
-    agreement = export.export(
-        system, arguments.quantization, output, options, arguments.beam, lines, arguments.check_sentences, arguments.force
-    )
+    agreement = export.export(system, arguments.quantization, output, options, arguments.beam, lines, arguments.check_sentences)
     size = sum(file.stat().st_size for file in output.iterdir())
     print(
         f"{output}: {size:,} bytes, {arguments.quantization} | {agreement.same} of {agreement.sentences} greedy translations "
         f"are fairseq's, BLEU {agreement.bleu:.1f} against them; log-probabilities differ by {agreement.nats_a_token:.1g} nats a "
         "token"
     )
+
+
+def check_folder(output, force):
+    """Refuses to write where something else is: --force replaces what `seqkd export` made, and nothing more."""
+    from fairseq_seqkd.deployment.folder import FILE
+
+    if not output.exists():
+        check_output(output)
+    elif not (output / FILE).is_file():
+        raise Refusal(f"{output} is there already, and `seqkd export` did not make it; name another folder with -o")
+    elif not force:
+        raise Refusal(f"{output} is there already; name another folder with -o, or replace it with --force")
 
 
 def read_lines(path, count):
@@ -96,7 +110,9 @@ def trained_on(path, state):
     from fairseq_seqkd import checkpoints
 
     folder = next(iter(checkpoints.data_folders(state)), None)
-    if folder is None or not folder.is_dir():
+    if folder is None:
+        raise Refusal(f"{path} does not say on what data it was trained; name a data-bin with --data")
+    if not folder.is_dir():
         raise Refusal(f"the data that {path} was trained on are not at {folder} any more; name a data-bin with --data")
     return str(folder)
 
@@ -111,8 +127,8 @@ def text_options(arguments, joined_by):
         if not Path(file).is_file():
             raise Refusal(f"there is no {file}; name the model that the student's data were cut with")
         with Path(file).open("rb") as codes:
-            old = codes.read(9) == b"#version:"
-        options["subwords"] = SENTENCEPIECE if arguments.sentencepiece_model else SUBWORD_NMT if old else FASTBPE
+            columns = len(codes.readline(1000).split(b" "))  # fastBPE: two pieces and their count
+        options["subwords"] = SENTENCEPIECE if arguments.sentencepiece_model else FASTBPE if columns == 3 else SUBWORD_NMT
         options["subword_file"] = file
     elif joined_by and not arguments.no_subwords:
         how = "--sentencepiece-model" if joined_by == SENTENCEPIECE else "--bpe-codes"

@@ -32,7 +32,7 @@ def run(arguments):
     for path in arguments.results:
         content = results.read_json(path)
         if "speeds" in content:
-            speeds.append(content)
+            speeds.append(results.speeds(content, path))
         else:
             found += results.of(content, path)
     made = report.make(found, speeds, arguments.title)

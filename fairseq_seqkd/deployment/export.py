@@ -7,7 +7,6 @@ the comparison is over.
 import shutil
 from argparse import Namespace
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems
 
 SAME_CUT = 0.9  # of the sentences that the subword model must cut as the data are cut; stray spaces explain the others
+SAME_CUT_TOKENISED = 0.5  # where a tokenizer is undone and done again, which loses what it was unsure of
 KNOWN = 0.8  # of the pieces of a given text that must be in the dictionary
 
 
@@ -34,7 +34,7 @@ class Agreement:
     worst: float  # largest difference of log p of one of them, nats
 
 
-def export(system, quantization, output, text_options, beam, check_lines=None, check_sentences=200, force=False):
+def export(system, quantization, output, text_options, beam, check_lines=None, check_sentences=200):
     """Writes the folder and returns its Agreement.
 
     Args:
@@ -44,9 +44,6 @@ def export(system, quantization, output, text_options, beam, check_lines=None, c
 
     Raises Refusal for a model that CTranslate2 cannot hold, subwords that are not the data's, and a folder that differs.
     """
-    output = Path(output)
-    if output.exists() and not force:
-        raise Refusal(f"{output} is there already; name another folder with -o, or replace it with --force")
     model, task = systems.load(system)
     if not ctranslate2_model.is_transformer(model):
         raise Refusal(
@@ -74,7 +71,7 @@ def export(system, quantization, output, text_options, beam, check_lines=None, c
         distillation_signature=system.distillation_signature,
         subwords=text_options["subwords"],
         tokenizer=text_options["tokenizer"],
-        subword_file=text_options["subword_file"] and Path(text_options["subword_file"]).name,
+        subword_file=text_options["subword_file"] and folders.SUBWORD_FILE,
     )
     with whole_folder(output) as beside:
         for name, content in files.items():
@@ -83,32 +80,30 @@ def export(system, quantization, output, text_options, beam, check_lines=None, c
             shutil.copyfile(text_options["subword_file"], beside / folder.subword_file)
         folder.write(beside)
         translator = Translator(beside, beam=1)
-        if check_lines is None:
-            sources = sources_of(system, task, check_sentences)
-            check_cut(translator, sources, text_options["subword_file"])
-        else:
+        sources = sources_of(system, task, check_sentences, reads)
+        check_cut(translator, sources, text_options["subword_file"])
+        if check_lines is not None:
             sources = cut(translator, check_lines, source)
         agreement = compare(translator, model, task, settings, sources)
         check(agreement, quantization, system.path)
     return agreement
 
 
-def sources_of(system, task, count):
-    """Pieces of the first sentences of the split."""
+def sources_of(system, task, count, reads):
+    """Pieces of the first sentences of the split, of as many tokens as the model reads."""
     side, dictionary = system.split.read(system.split.source_lang), task.source_dictionary
     rows = [side[i].tolist() for i in range(min(count, len(side)))]
-    return [[dictionary.symbols[i] for i in row if i != dictionary.eos()] for row in rows]
+    return [[dictionary.symbols[i] for i in row if i != dictionary.eos()][: reads - 1] for row in rows]
 
 
 def check_cut(translator, sources, file):
     """Refuses a subword model that cuts text in another way than the data are cut."""
-    folder = translator.folder
-    if folder.subwords is None or folder.tokenizer or not sources:
-        return  # a tokenizer cannot be undone without loss, so nothing can be compared
-    again = [translator.text.pieces(folders.join(source, folder.joined_by)) for source in sources]
+    if translator.folder.subwords is None:
+        return
+    again = [translator.text.pieces(translator.text.source(source)) for source in sources]
     same = sum(a == b for a, b in zip(again, sources) if folders.UNKNOWN not in b)
     possible = sum(folders.UNKNOWN not in source for source in sources)
-    if same < SAME_CUT * possible:
+    if same < (SAME_CUT_TOKENISED if translator.folder.tokenizer else SAME_CUT) * possible:
         raise Refusal(f"{file} cuts text otherwise than the data are cut ({same} of {possible} sentences agree); name theirs")
 
 
@@ -165,5 +160,6 @@ def check(agreement, quantization, path):
     if not seen <= bound:
         raise Refusal(
             f"exported to {quantization}, {path} is not the same model any more: log-probabilities differ by {seen:.3g} nats "
-            f"{'' if exact else 'a token '}(at most {bound:g} is rounding); export it with --quantization float32"
+            f"{'' if exact else 'a token '}(at most {bound:g} is rounding); "
+            + ("translate with fairseq instead" if exact else "export it with --quantization float32")
         )

@@ -5,6 +5,7 @@ student starts at once, on a machine that has neither.
 """
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ FILE = "seqkd.json"
 FORMAT = 1
 UNKNOWN = "<unk>"
 SENTENCEPIECE, SUBWORD_NMT, FASTBPE = "sentencepiece", "subword_nmt", "fastbpe"
+SUBWORD_FILE = "subwords.model"  # whatever it was called: no name of CTranslate2's files
 MOSES = "moses"
 SPACE = "\u2581"  # SentencePiece's mark of a space
 
@@ -60,9 +62,34 @@ def read(path):
         found = Folder(**{key: value for key, value in content.items() if key in known})
     except TypeError:
         raise Refusal(f"{Path(path) / FILE} lacks settings; export the checkpoint again") from None
-    if found.subword_file is not None and found.subword_file != Path(found.subword_file).name:
-        raise Refusal(f"{Path(path) / FILE} names a subword model outside of its folder; export the checkpoint again")
+    wrong = [name for name, test in SOUND.items() if not test(getattr(found, name))]
+    if bool(found.subwords) != bool(found.subword_file):
+        wrong.append("subword_file")
+    if wrong:
+        raise Refusal(f"{Path(path) / FILE} is damaged: {wrong[0]} is {getattr(found, wrong[0])!r}; export the checkpoint again")
     return found
+
+
+def counts(least):
+    return lambda value: type(value) is int and value >= least
+
+
+def measures(value):
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+SOUND = {  # what a setting must be: whoever damages or edits the file hears of it before text is translated wrongly
+    "max_source_tokens": counts(2),
+    "max_target_tokens": counts(1),
+    "max_len_a": lambda value: measures(value) and value >= 0,
+    "max_len_b": counts(0),
+    "beam": counts(1),
+    "lenpen": measures,
+    "subwords": (None, SENTENCEPIECE, SUBWORD_NMT, FASTBPE).__contains__,
+    "subword_file": (None, SUBWORD_FILE).__contains__,
+    "tokenizer": (None, MOSES).__contains__,
+    "joined_by": lambda value: value is None or isinstance(value, str),
+}
 
 
 class Text:
@@ -85,6 +112,11 @@ class Text:
     def text(self, pieces):
         line = join(pieces, self.folder.joined_by)
         return self.moses[1].detokenize(line.split()) if self.moses else line
+
+    def source(self, pieces):
+        """What a source was before it was cut: the other way of `pieces`."""
+        line = join(pieces, self.folder.joined_by)
+        return self.moses[2].detokenize(line.split()) if self.moses else line
 
 
 def join(pieces, joined_by):
@@ -125,9 +157,10 @@ def splitter(file, subwords):
 
 
 def moses(folder):
-    """(tokenizer of the source, detokenizer of the target)."""
+    """(tokenizer of the source, detokenizer of the target, detokenizer of the source)."""
     try:
         from sacremoses import MosesDetokenizer, MosesTokenizer
     except ImportError:
         raise Refusal("this folder's text is tokenised by sacremoses, which is not installed: pip install sacremoses") from None
-    return MosesTokenizer(lang=folder.source_lang), MosesDetokenizer(lang=folder.target_lang)
+    languages = folder.source_lang, folder.target_lang
+    return MosesTokenizer(lang=languages[0]), MosesDetokenizer(lang=languages[1]), MosesDetokenizer(lang=languages[0])

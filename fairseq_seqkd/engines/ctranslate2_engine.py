@@ -26,18 +26,15 @@ EXACT = 1e-3  # nats by which a sequence's log-probability may differ from fairs
 QUANTISED = 0.25  # mean nats a token in a smaller type: rounding stays far below, a wrong model far above
 
 
-def check_installed(compute_type, on_gpu):
+def check_installed(compute_type, on_gpu, instead=INSTEAD):
     """Refuses, before anything is loaded, a machine that has no CTranslate2, or not this type of numbers."""
     try:
         import ctranslate2
     except ImportError:
-        raise Refusal(
-            "engine ctranslate2 needs CTranslate2, which is not installed: pip install 'fairseq_seqkd[ctranslate2]', or "
-            "use --engine fairseq"
-        ) from None
+        raise Refusal(f"CTranslate2 is not installed: pip install 'fairseq_seqkd[ctranslate2]', or {instead}") from None
     types = ctranslate2.get_supported_compute_types("cuda" if on_gpu else "cpu")
     if compute_type not in types:
-        raise Refusal(f"--compute-type {compute_type} is not among what this machine computes: {', '.join(sorted(types))}")
+        raise Refusal(f"{compute_type} is not among the types that CTranslate2 computes here: {', '.join(sorted(types))}")
 
 
 class CTranslate2Engine:

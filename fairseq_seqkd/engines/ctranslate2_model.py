@@ -36,7 +36,7 @@ def symbols(dictionary):
 
 def check_special(dictionary):
     if (dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()) != (0, 1, 2, 3):
-        raise Refusal(f"a dictionary whose special symbols are not the first four cannot go to engine ctranslate2; {INSTEAD}")
+        raise Refusal("CTranslate2 wants a dictionary whose special symbols are its first four: translate with fairseq instead")
 
 
 def check_models(models):
@@ -88,7 +88,7 @@ def convert(model, source_vocabulary, target_vocabulary, add_source_eos=False, q
                 return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
     except Exception as error:  # whatever part of an unusual Transformer it is that the converter stumbles over
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Refusal(f"engine ctranslate2 cannot hold this Transformer ({reason}); {INSTEAD}") from error
+        raise Refusal(f"CTranslate2 cannot hold this Transformer ({reason}): translate with fairseq instead") from error
 
 
 def same(what, left, right):

@@ -17,11 +17,12 @@ def zeros(row):
 
 def make_rows(rows):
     """Rows of Table 1 with what Table 3 needs: `pruned`, a share, and `ratio` to the teacher's parameters; [] without pruning."""
-    rows = [row for row in rows if zeros(row) is not None]
-    if not any(zeros(row) >= PRUNED for row in rows):
+    counted = [row for row in rows if zeros(row) is not None]
+    if not any(zeros(row) >= PRUNED for row in counted):
         return []
-    largest = next((row for row in rows if row["name"] == TEACHER), max(rows, key=lambda row: row["params"]))
-    return [{**row, "pruned": zeros(row), "ratio": largest["params"] / row["nonzero_params"]} for row in rows]
+    whole = next((row for row in rows if row["name"] == TEACHER), max(rows, key=lambda row: row["params"]))
+    more = {"ratio_to": whole["name"]}
+    return [{**row, "pruned": zeros(row), "ratio": whole["params"] / row["nonzero_params"], **more} for row in counted]
 
 
 def markdown(rows):
@@ -33,8 +34,8 @@ def markdown(rows):
         ("BLEU K=5", lambda row: with_deviation(row, "bleu_beam5", "{:.2f}".format)),
         ("ratio", lambda row: number(row["ratio"], "{:.1f}")),
     ]
-    notes = "- **pruned**: share of all parameters that are zero. **ratio**: as many times fewer non-zero parameters than the "
-    notes += "teacher has parameters."
+    notes = "- **pruned**: share of all parameters that are zero. **ratio**: as many times fewer non-zero parameters than "
+    notes += f"{rows[0]['ratio_to']} has parameters."
     return f"{table(columns, rows)}\n\n{notes}\n"
 
 

@@ -23,13 +23,23 @@ def read_json(path):
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"there is no {path}; `seqkd evaluate ... -o {path}` makes it") from None
+        raise Refusal(f"there is no {path}; `seqkd evaluate` and `seqkd bench` make such a file with -o") from None
     except OSError as error:
         raise Refusal(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise Refusal(f"{path} is no JSON ({error}); remove it, `seqkd evaluate ... -o {path}` makes it anew") from None
+        raise Refusal(f"{path} is no JSON ({error}); remove it, and measure again") from None
     if not isinstance(content, dict):
         raise Refusal(f"{path} holds no results of `seqkd evaluate` or `seqkd bench`; name another file")
+    return content
+
+
+def speeds(content, path):
+    """The content of a file of `seqkd bench`, looked at before anything is made of it."""
+    needed = ("name", "engine", "beam", "words_per_second", "words_per_second_rounds", "size_bytes", "nonzero_params", "bleu")
+    found = content.get("speeds")
+    sound = isinstance(found, list) and found and all(isinstance(s, dict) and all(key in s for key in needed) for s in found)
+    if not sound or not all(key in content for key in ("data_sha256", "settings", "versions", "machine", "date")):
+        raise Refusal(f"{path} holds no measurements of `seqkd bench`; measure again, or name another file")
     return content
 
 
@@ -74,7 +84,7 @@ class Results:
     def known(self, facts):
         """An earlier result that a new measurement would repeat, or None."""
         for result in self.new + self.kept:
-            if all(result.get(key) == facts[key] for key in SAME):
+            if all(result.get(key) == facts[key] for key in SAME) and "nonzero_params" in result:  # older ones lack it
                 return result
         return None
 

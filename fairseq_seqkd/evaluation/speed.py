@@ -44,6 +44,7 @@ class Bench:
     def __init__(self, named, wanted, beams, folder):
         self.folder, self.contenders, self.left_out, self.models = Path(folder), [], [], {}
         first = named[0][1]
+        check_same(named)
         for number, (name, system) in enumerate(named):
             model, task = systems.load(system)
             dataset = systems.load_split(system, task)
@@ -70,16 +71,18 @@ class Bench:
             if system is first:
                 self.source_words = count_words(dataset)
                 self.task_dictionary, self.references = dataset.tgt_dict, [dataset.tgt[i] for i in range(len(dataset))]
+        if not self.contenders:
+            raise Refusal(f"nothing is left to measure: {self.left_out[0][0]} is no Transformer; add fairseq to --engines")
         self.settings, self.sentences = first.settings, len(self.references)
 
     def fairseq_job(self, system, home):
         """fairseq loads the checkpoint; its size is counted without the optimizer's state, which translating needs not."""
-        bare = home / "model.pt"
+        bare = home / "model.pt"  # what the worker loads, so that its memory is that of translating
         checkpoints.write(bare, {**checkpoints.read(system.path), "last_optimizer_state": None})
         limits = {
             key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen", "split", "source_lang", "target_lang")
         }
-        return {"kind": FAIRSEQ, "checkpoint": system.path, "data": str(system.split.folder), **limits}, bare.stat().st_size
+        return {"kind": FAIRSEQ, "checkpoint": str(bare), "data": str(system.split.folder), **limits}, bare.stat().st_size
 
     def ctranslate2_job(self, model, task, dataset, system, engine, home):
         """CTranslate2 loads a folder, and reads its sources from a file, so that no fairseq is in its process."""
@@ -126,6 +129,7 @@ class Bench:
             "name": contender.name,
             "engine": contender.engine,
             "beam": contender.beam,
+            "batch_tokens": contender.job["batch_tokens"],
             "words_per_second": statistics.median(words),
             "words_per_second_rounds": words,
             "sentences_per_second": statistics.median(words) * self.sentences / self.source_words,
@@ -137,8 +141,19 @@ class Bench:
         }
 
 
-def run(named, wanted, beams, rounds, said=lambda text: None):
-    """Measures all contenders in turn, `rounds` times. Returns the list of summaries, and [(name, engine)] left out."""
+def check_same(named):
+    """Refuses models that do not translate the same sentences into the same language: their words a second do not compare."""
+    (first, system), *others = named
+    for name, other in others:
+        if (other.data_sha256, other.settings) != (system.data_sha256, system.settings):
+            raise Refusal(f"{name} reads or writes other data than {first}, so their speeds do not compare; bench them apart")
+
+
+def run(named, wanted, beams, rounds, said=lambda text: None, keep=lambda found: None):
+    """Measures all contenders in turn, `rounds` times. Returns the list of summaries, and [(name, engine)] left out.
+
+    Args: said: is told of every measurement; keep: is given the summaries so far, after every round.
+    """
     with tempfile.TemporaryDirectory(prefix="seqkd-bench-") as folder:
         bench = Bench(named, wanted, beams, folder)
         found = [[] for _ in bench.contenders]
@@ -150,7 +165,9 @@ def run(named, wanted, beams, rounds, said=lambda text: None):
                 rate = bench.source_words / results[-1]["seconds"]
                 what = f"{contender.name}, {contender.engine}, beam {contender.beam}"
                 said(f"round {number + 1}/{rounds}: {what}: {rate:,.0f} words/s")
-        return [bench.summary(contender, results) for contender, results in zip(bench.contenders, found)], bench.left_out
+            summaries = [bench.summary(contender, results) for contender, results in zip(bench.contenders, found)]
+            keep(summaries)
+        return summaries, bench.left_out
 
 
 def batch_tokens(engine, beam):

@@ -4,7 +4,10 @@ import json
 
 from fairseq_seqkd.evaluation.text_table import flat, millions, number, table
 
-PER_RUN = (("words/s", "words_per_second", "{:,.0f}"), ("BLEU", "bleu", "{:.2f}"), ("peak MB", "peak_memory_mb", "{:,.0f}"))
+COLUMNS = (
+    ("words/s", "words_per_second", "{:,.0f}"), ("spread", "spread", "{:.0%}"), ("times", "times", "{:.1f}"),
+    ("BLEU", "bleu", "{:.2f}"), ("peak MB", "peak_memory_mb", "{:,.0f}"),
+)  # fmt: skip
 
 
 def to_json(made):
@@ -23,7 +26,11 @@ def make_rows(made):
     rows = {}
     for speed in made["speeds"]:
         row = rows.setdefault((speed["name"], speed["engine"]), {**speed, "beams": {}})
-        row["beams"][speed["beam"]] = {**speed, "times": speed["words_per_second"] / slowest["words_per_second"]}
+        row["beams"][speed["beam"]] = {
+            **speed,
+            "times": speed["words_per_second"] / slowest["words_per_second"],
+            "spread": max(speed["words_per_second_rounds"]) / min(speed["words_per_second_rounds"]) - 1,
+        }
     return list(rows.values()), slowest
 
 
@@ -37,20 +44,18 @@ def markdown(made):
         ("non-zero", lambda row: millions(row["nonzero_params"])),
         ("MB on disk", lambda row: f"{row['size_bytes'] / 1e6:.2f}"),
     ]
-    for title, key, form in (PER_RUN[0], ("times", "times", "{:.1f}"), *PER_RUN[1:]):
+    for title, key, form in COLUMNS:
         for beam in beams:
             columns.append((f"{title} K={beam}", lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f)))
     return table(columns, rows) + "\n\n" + "\n".join(explain(made, slowest)) + "\n"
 
 
 def explain(made, slowest):
-    spread = max(max(s["words_per_second_rounds"]) / min(s["words_per_second_rounds"]) for s in made["speeds"])
     rounds = len(made["speeds"][0]["words_per_second_rounds"])
     settings = made["settings"]
     return [
         f"- **words/s**: detokenised source words a second, one thread, search alone; the median of {rounds} "
-        f"{'round' if rounds == 1 else 'rounds in turn'}"
-        + (f", which differ by {spread - 1:.0%} at most." if rounds > 1 else "."),
+        f"{'round' if rounds == 1 else 'rounds in turn'}. **spread**: how much faster the fastest round was than the slowest.",
         f"- **times**: as many times the words a second of {slowest['name']} with beam {slowest['beam']} in {slowest['engine']}.",
         "- **BLEU**: sacrebleu on detokenised text: what the same run translated.",
         "- **peak MB**: largest resident memory of the process that translated, libraries included. **MB on disk**: what the "
