@@ -208,7 +208,7 @@ def test_transformers_that_it_cannot_hold_are_told_so(loaded, tiny):
     with pytest.raises(Refusal, match="differ in places of layer norms.*translate with fairseq instead"):
         engine("ctranslate2", [model], task)
     _, model, _ = helpers.build(tiny, criterion="cross_entropy", activation_fn="tanh")
-    with pytest.raises(Refusal, match="tanh.*use --engine fairseq"):
+    with pytest.raises(Refusal, match="tanh.*translate with fairseq instead"):
         engine("ctranslate2", [model], task)
 
 
