@@ -137,8 +137,9 @@ do_binarise() {
 
 # --- Training -----------------------------------------------------------------------------------------------------------
 
-# Arguments: data, folder of the run, updates, learning rate, tokens a batch, then what differs. The last checkpoint counts: the best one
-# by loss on gold would be the wrong one, since sequence-level distillation makes that loss worse.
+# Arguments: data, folder of the run, updates, learning rate, tokens a batch, then what differs. Validation is for the curves of the
+# report. The last checkpoint counts: the best one by loss on gold would be the wrong one, since sequence-level distillation makes
+# that loss worse.
 train() {
     local data=$1 run=$2 updates=$3 lr=$4 tokens=$5
     shift 5
@@ -147,7 +148,8 @@ train() {
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
         --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 \
-        --no-epoch-checkpoints --save-interval 2 --disable-validation --log-format simple --log-interval 100 "$@"
+        --no-epoch-checkpoints --save-interval 2 \
+        --validate-interval 100000 --validate-interval-updates "$((updates > 6 ? updates / 6 : 1))" --log-format simple --log-interval 100 "$@"
 }
 
 layers() { # layers on each side, dimensions, feed-forward, heads
