@@ -36,6 +36,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "quickstart_goes_from_text" not in item.name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of this run's own for `seqkd evaluate`, in this process and in the commands that it starts."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A data-bin of the toy language, made by fairseq-preprocess, with separate dictionaries."""

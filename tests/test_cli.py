@@ -121,12 +121,13 @@ sys.exit(cli.main(["report", "results.json"]))
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """How often something is really measured."""
+def counted(monkeypatch, tmp_path):
+    """How often something is really measured, with an empty cache."""
     from fairseq_seqkd.evaluation import measure
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     paths, real = [], measure.measure
-    monkeypatch.setattr(measure, "measure", lambda system, device: paths.append(system.path) or real(system, device))
+    monkeypatch.setattr(measure, "measure", lambda system, *more: paths.append(system.path) or real(system, *more))
     return paths
 
 
@@ -141,14 +142,14 @@ def test_evaluate_prints_a_table_and_continues_its_file(tiny, teacher, tmp_path,
     assert len(counted) == 1
     assert printed.err.count("\n") == 1 and printed.err.startswith("[1/1] Student (seed 1): BLEU ")
     lines = printed.out.splitlines()
-    assert lines[0].startswith("| Model ") and lines[2].startswith("| Student ") and len({len(line) for line in lines}) == 1
+    assert lines[0].startswith("| Model ") and lines[2].startswith("| Student ") and len({len(line) for line in lines[:3]}) == 1
     (first,) = json.loads(out.read_text())["results"]
     assert (first["name"], first["seed"], first["checkpoint"]) == ("Student", 1, str(teacher))
 
     # The same checkpoint is known under any name; the earlier result stays.
     assert evaluate(teacher, tiny, f"Seq-KD@1={teacher}", f"Student@2={teacher}", "-o", str(out)) == 0
     printed = capsys.readouterr()
-    assert len(counted) == 1 and printed.err.count("already measured") == 2
+    assert len(counted) == 1 and printed.err.count("BLEU") == 2
     again = json.loads(out.read_text())["results"]
     assert [(r["name"], r["seed"]) for r in again] == [("Student", 1), ("Seq-KD", 1), ("Student", 2)]
     assert all(r["ppl"] == first["ppl"] for r in again)
@@ -168,16 +169,38 @@ def test_evaluate_prints_a_table_and_continues_its_file(tiny, teacher, tmp_path,
     assert "## What the paper claims" in capsys.readouterr().out
 
 
+def test_what_was_measured_is_known_by_its_content(tiny, teacher, tmp_path, capsys, counted):
+    moved = tmp_path / "moved.pt"
+    moved.write_bytes(teacher.read_bytes())
+    printed = []
+    for arguments in ([str(teacher)], [str(moved), "--name", "Moved"], [str(moved), "--cache", str(tmp_path / "other")]):
+        assert evaluate(teacher, tiny, *arguments, "--json") == 0
+        printed.append(json.loads(capsys.readouterr().out)["results"][0])
+    assert len(counted) == 2 and printed[1]["name"] == "Moved" and printed[1]["checkpoint"] == str(moved)
+    assert printed[0]["ppl"] == printed[1]["ppl"] == printed[2]["ppl"]
+    assert printed[0]["sentences_per_second_greedy"] == printed[1]["sentences_per_second_greedy"]
+    assert evaluate(teacher, tiny, str(teacher), "--again") == 0 and len(counted) == 3
+    for kept in (tmp_path / "cache" / "fairseq_seqkd").iterdir():
+        kept.write_text('{"half')
+    assert evaluate(teacher, tiny, str(teacher)) == 0 and len(counted) == 4
+    moved.write_bytes(teacher.read_bytes() + b"\0")  # another hash; a zip file may be followed by anything
+    assert evaluate(teacher, tiny, str(moved)) == 0 and len(counted) == 5
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refusal, match="--cache"):
+        evaluate(teacher, tiny, str(teacher), "--cache", str(tmp_path / "file" / "x"))
+
+
 def test_an_interrupted_evaluation_keeps_what_it_has(tiny, teacher, tmp_path, capsys, monkeypatch):
     from fairseq_seqkd.evaluation import measure
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out, real, calls = tmp_path / "results.json", measure.measure, []
 
-    def interrupted(system, device):
+    def interrupted(system, *more):
         calls.append(system)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(system, device)
+        return real(system, *more)
 
     other = tmp_path / "other.pt"
     other.write_bytes(teacher.read_bytes() + b"\0")  # another hash; a zip file may be followed by anything

@@ -14,8 +14,8 @@ import torch
 from fairseq_seqkd.corpus import databin, manifest, text
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import cache, results, systems
 from fairseq_seqkd.evaluation import measure as measuring
-from fairseq_seqkd.evaluation import results, systems
 
 WORDS = [f"w{i}" for i in range(12)]
 SENTENCES = 13  # no multiple of 8: fairseq's own batching would measure 8 of them
@@ -177,6 +177,18 @@ def test_signatures_and_speeds_are_there(measured):
     assert measured["sentences_per_second_greedy"] > 0 and measured["sentences_per_second_beam5"] > 0
     assert measured["distillation_signature"] is None
     assert json.loads(json.dumps(measured)) == measured
+
+
+def test_chrf_is_sacrebleus_of_the_outputs_that_are_kept(world, measured):
+    dataset = world["dataset"]
+    for name in ("greedy", "beam5"):
+        texts = [line.replace(text.UNKNOWN_IN_OUTPUT, "UNKNOWN-HERE") for line in measured["outputs"][name]]
+        assert measured[f"bleu_{name}"] == sacrebleu.corpus_bleu(texts, [references(dataset)], force=True).score
+        gold = [line.replace("UNKNOWN-THERE", text.UNKNOWN_IN_REFERENCE) for line in references(dataset)]
+        assert measured[f"chrf_{name}"] == sacrebleu.corpus_chrf(measured["outputs"][name], [gold]).score > 0
+    assert measured["chrf_signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+    same = [a == b for a, b in zip(measured["outputs"]["greedy"], measured["outputs"]["beam5"])]
+    assert measured["greedy_equals_beam5"] == np.mean(same)
 
 
 def test_measuring_again_gives_the_same_numbers_and_leaves_the_threads_alone(world, measured):
@@ -392,12 +404,15 @@ def test_results_are_continued_and_nothing_is_lost(tmp_path):
     first.add({"name": "A", "seed": None, **FACTS})
     first.add({"name": "B", "seed": 1, **FACTS, "checkpoint_sha256": "b"})
     second = results.Results(path)
-    assert second.known({**FACTS, "checkpoint_sha256": "b"})["name"] == "B"
-    for key in FACTS:
-        assert second.known({**FACTS, key: "other"}) is None, key
     second.add({"name": "A", "seed": None, **FACTS, "checkpoint_sha256": "retrained"})
     assert [(r["name"], r["checkpoint_sha256"]) for r in results.read(path)] == [("B", "b"), ("A", "retrained")]
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_every_fact_decides_what_is_the_same_measurement(fact):
+    assert tuple(FACTS) == systems.FACTS
+    assert cache.key(FACTS) == cache.key(dict(reversed(FACTS.items()))) != cache.key({**FACTS, fact: "other"})
 
 
 def test_results_of_other_data_are_not_mixed(tmp_path):

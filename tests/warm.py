@@ -119,12 +119,13 @@ def become(argv, env, cwd, output):
 
 
 def log_as_cold(name):
-    """fairseq-train and its like set the log's form when they are imported, before other modules of fairseq do; the order
-    of imports is lost here, so they are imported again into a log that nobody has set."""
-    module = name.replace("fairseq-", "fairseq_cli.")
-    if sys.modules.pop(module, None) and module != "fairseq_cli.generate":  # this one comes first in `serve`
-        logging.root.handlers.clear()
-        logging.root.setLevel(logging.WARNING)
+    """Leaves the log as the command would find it. fairseq-train and its like, and seqkd, set its form before other modules of
+    fairseq do; fairseq-generate does not, and comes first in `serve` too."""
+    if name == "fairseq-generate":
+        return
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
+    sys.modules.pop(name.replace("fairseq-", "fairseq_cli."), None)
 
 
 if __name__ == "__main__":

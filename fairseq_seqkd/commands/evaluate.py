@@ -5,17 +5,17 @@ seqkd evaluate Teacher=teacher.pt Student@1=work/student-1/checkpoint_last.pt --
 
 import datetime
 import sys
-import time
 
-from fairseq_seqkd.commands.shared import check_output, parse_checkpoint, quieten
+from fairseq_seqkd.commands.shared import check_output, parse_checkpoint, progress_of_batches, progress_of_tests, quieten
 from fairseq_seqkd.errors import Refusal
 
 
 def add(commands):
     parser = commands.add_parser(
         "evaluate",
-        help="measure checkpoints: BLEU, perplexity, probability of the mode, speed",
-        description="Measures checkpoints on every sentence of a split, with one length limit for all of them.",
+        help="measure checkpoints: BLEU, chrF, perplexity, probability of the mode, speed",
+        description="Measures checkpoints on every sentence of a split, with one length limit for all of them, and tests with "
+        "sacrebleu's paired bootstrap whether they differ. Several seeds of a name are one row, with mean and deviation.",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -37,62 +37,99 @@ def add(commands):
     parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU, even where there is one")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="results as JSON; a file that is there is continued, nothing is measured twice"
+        "--comet", metavar="MODEL", help="measure COMET too: a model of unbabel-comet, by name, or the file of its checkpoint"
     )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="where measurements are kept, by content, with the outputs; what is there is not measured again (default: "
+        "fairseq_seqkd in $XDG_CACHE_HOME or ~/.cache)",
+    )
+    parser.add_argument("--again", action="store_true", help="measure again what is in the cache")
+    parser.add_argument("-o", "--output", metavar="FILE", help="results as JSON; a file that is there is continued")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of a table")
 
 
 def run(arguments):
-    """Measures every checkpoint that is not in the output file yet, and prints them all."""
+    """Measures every checkpoint that is not in the cache yet, compares all pairs, and prints them."""
     requests = parse_requests(arguments)
     check_output(arguments.output)
     quieten()
     import fairseq_seqkd
-    from fairseq_seqkd.evaluation import results, systems, table
+    from fairseq_seqkd.evaluation import comet, results, systems, table
+    from fairseq_seqkd.evaluation.cache import Cache
 
+    if arguments.comet:
+        comet.check_installed()
     fairseq_seqkd.register()
     device = systems.choose_device(arguments.cpu)
-    known = results.Results(arguments.output)
+    found, cache = results.Results(arguments.output), Cache(arguments.cache)
     prepared = []
     for name, seed, path in requests:
         system = systems.prepare(
             path, arguments.data, arguments.split, arguments.post_process, arguments.max_len_a, arguments.max_len_b
         )
-        known.check(system.facts(device))
+        found.check(system.facts(device))
         prepared.append((name, seed, system))
     for i, (name, seed, system) in enumerate(prepared):
         label = name if seed is None else f"{name} (seed {seed})"
         print(f"[{i + 1}/{len(prepared)}] {label}: ", end="", file=sys.stderr, flush=True)
         try:
-            result = evaluate_one(name, seed, system, device, known)
+            measured = measured_or_known(system, device, cache, arguments.again)
+            if arguments.comet:
+                measured |= comet.of(system, measured["outputs"], arguments.comet, device, cache)
         except BaseException:
             print(file=sys.stderr)  # ends the line, so that the sentence that follows stands alone
             raise
-        known.add(result)
+        print(in_words(measured), file=sys.stderr)
+        measured = {key: value for key, value in measured.items() if key != "outputs"}
+        found.add({"name": name, "seed": seed, "checkpoint": system.path, **measured, **system.facts(device)})
+    found.compare(compare(found.all(), prepared[0][2], cache))
     if arguments.json:
-        print(results.to_json(known.all()), end="")
+        print(results.to_json(found.all(), found.pairs), end="")
     else:
-        print(table.markdown_table(table.make_rows(known.all())))
+        report = table.make_report(found.all(), pairs=found.pairs)
+        print(table.markdown_table(report["rows"]), *table.explain_stars(report), sep="\n")
 
 
-def evaluate_one(name, seed, system, device, known):
-    """A result: an earlier one of the same measurement, under this name, or a new one. Ends the progress line."""
+def measured_or_known(system, device, cache, again):
+    """The measurements of a System with its outputs, from the cache or new."""
+    from fairseq_seqkd.evaluation.cache import key
     from fairseq_seqkd.evaluation.measure import measure
 
-    facts = system.facts(device)
-    earlier = known.known(facts)
-    if earlier:
-        print("already measured", file=sys.stderr)
-        return {**earlier, "name": name, "seed": seed, "checkpoint": system.path}
-    begun = time.monotonic()
-    measured = measure(system, device)
-    print(
-        f"BLEU {measured['bleu_greedy']:.2f} greedy, {measured['bleu_beam5']:.2f} beam 5, perplexity {measured['ppl']:.2f} "
-        f"({measured['sentences']:,} sentences, {time.monotonic() - begun:.0f} s)",
-        file=sys.stderr,
+    name = key(system.facts(device))
+    known = None if again else cache.get(name)
+    if known:
+        return {**known, "distillation_signature": system.distillation_signature}
+    measured = {**measure(system, device, progress_of_batches), "date": datetime.date.today().isoformat()}
+    cache.put(name, measured)
+    return measured
+
+
+def in_words(measured):
+    comet = f", COMET {measured['comet_beam5']:.4f} beam 5" if "comet_beam5" in measured else ""
+    return (
+        f"BLEU {measured['bleu_greedy']:.2f} greedy, {measured['bleu_beam5']:.2f} beam 5{comet}, perplexity "
+        f"{measured['ppl']:.2f} ({measured['sentences']:,} sentences, measured on {measured['date']})"
     )
-    today = datetime.date.today().isoformat()
-    return {"name": name, "seed": seed, "checkpoint": system.path, **measured, **facts, "date": today}
+
+
+def compare(found, system, cache):
+    """The bootstrap tests of all pairs of results whose outputs are known, from the cache or new."""
+    from fairseq_seqkd.evaluation import significance, systems
+    from fairseq_seqkd.evaluation.cache import key
+
+    names = [key({fact: result.get(fact) for fact in systems.FACTS}) for result in found]
+    known = [(name, cache.get(name)) for name in names]
+    compared = [(r["name"], r.get("seed"), content["outputs"]) for r, (_, content) in zip(found, known) if content]
+    facts = {"pairs": [(r["name"], r.get("seed"), name) for r, (name, content) in zip(found, known) if content]}
+    kept_as = key({**facts, "seed": significance.seed_of_the_test()})
+    content = cache.get(kept_as)
+    if content is None:
+        references = systems.texts(system)[1]
+        content = {"pairs": significance.compare(compared, references, system.settings["bleu_tokenizer"], progress_of_tests)}
+        cache.put(kept_as, content)
+    return content["pairs"]
 
 
 def parse_requests(arguments):

@@ -28,14 +28,15 @@ def run(arguments):
     from fairseq_seqkd.evaluation import pruning_table, report, results
 
     check_output(arguments.output, arguments.json, arguments.plot)
-    found, speeds = [], []
+    found, speeds, pairs = [], [], []
     for path in arguments.results:
         content = results.read_json(path)
         if "speeds" in content:
             speeds.append(results.speeds(content, path))
         else:
             found += results.of(content, path)
-    made = report.make(found, speeds, arguments.title)
+            pairs += results.pairs_of(content, path)
+    made = report.make(found, speeds, arguments.title, pairs)
     if arguments.plot:
         if not made.get("table3"):
             raise Refusal("--plot draws what pruning costs, and none of these results is of a pruned model")

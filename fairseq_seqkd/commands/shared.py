@@ -1,4 +1,4 @@
-"""What several subcommands do: keep libraries quiet, and look at output files before the work."""
+"""What several subcommands do: keep libraries quiet, look at output files before the work, show how far they are."""
 
 from pathlib import Path
 
@@ -49,3 +49,27 @@ def parse_models(texts):
             raise Refusal(f"two models are named {name}; tell them apart with NAME=PATH")
         models[name] = path
     return list(models.items())
+
+
+def print_json(content):
+    """For --json: numbers as they are."""
+    import json
+
+    print(json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def progress_of_batches(batches, what):
+    """Yields the batches, lists of sentences; a terminal sees the rate and the time left."""
+    from tqdm import tqdm
+
+    with tqdm(total=sum(map(len, batches)), desc=what, unit=" sentences", disable=None, leave=False) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
+
+
+def progress_of_tests(tests):
+    """The same for bootstrap tests, a list."""
+    from tqdm import tqdm
+
+    return tqdm(tests, desc="bootstrap tests", unit=" systems", disable=None, leave=False)

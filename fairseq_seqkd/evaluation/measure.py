@@ -1,4 +1,4 @@
-"""Measures a checkpoint on all sentences of a split: BLEU, perplexity, the weight of its mode, speed (`seqkd evaluate`).
+"""Measures a checkpoint on all sentences of a split: BLEU, chrF, perplexity, its mode's weight, speed (`seqkd evaluate`).
 
 The batches are our own, because fairseq's batching drops up to seven sentences, the longest ones. An unknown word in an
 output never matches an unknown word in the reference: as text both are "<unk>", and BLEU would reward them.
@@ -13,20 +13,22 @@ import numpy as np
 import torch
 
 from fairseq_seqkd.corpus.plan import make_plan
-from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
+from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, Detokeniser
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems
 
 
-def measure(system, device=None):
-    """All measurements of a systems.System, as a dictionary for a results file.
+def measure(system, device=None, progress=lambda batches, what: batches):
+    """All measurements of a systems.System, as a dictionary for JSON.
 
-    params, nonzero_params: trainable parameters, and those that are not zero, tied weights once. bleu_*, length_ratio_*:
-    sacrebleu on detokenised text. hit_limit_*: outputs that the length limit ended. ppl: exp of the mean NLL in nats of a
-    gold token, EOS counted. mode_probability: p(t = y_hat) of the paper, the mean over sentences of the probability, not
-    length-normalised, of the greedy output with its EOS. sentences_per_second_*: search alone, one thread.
-    greedy_equals_beam5: a share of the sentences.
+    Args: progress: (batches of sentence ids, what is done with them) -> the same batches, to show how far it is.
+
+    params, nonzero_params: trainable parameters, and those that are not zero, tied weights once. bleu_*, chrf_*,
+    length_ratio_*: sacrebleu on detokenised text. hit_limit_*: outputs that the length limit ended. ppl: exp of the mean
+    NLL in nats of a gold token, EOS counted. mode_probability: p(t = y_hat) of the paper, the mean over sentences of the
+    probability, not length-normalised, of the greedy output with its EOS. sentences_per_second_*: search alone, one
+    thread. greedy_equals_beam5: a share of the sentences. outputs: {search: the text of every sentence}.
 
     Raises Refusal for data that the model cannot read, and for a model whose probabilities are no numbers.
     """
@@ -38,28 +40,31 @@ def measure(system, device=None):
         model.to(device)
         batches = plan_batches(dataset, system.settings["max_tokens"])
         measured = {"sentences": len(dataset), "params": count_parameters(model), "nonzero_params": count_nonzero(model)}
-        measured["ppl"] = perplexity(model, dataset, batches, device)
+        measured["ppl"] = perplexity(model, dataset, progress(batches, "perplexity"), device)
         if not math.isfinite(measured["ppl"]):
             raise Refusal(f"the perplexity of {system.path} is no finite number: its training diverged, or it is damaged")
         # What fairseq-generate does too: attention weights that nobody reads are not computed.
         model.make_generation_fast_(need_attn=False)
-        searched = {name: search(task, model, dataset, batches, device, beam, system.settings) for name, beam in beams(system)}
-    output, reference = (
-        Detokeniser(dataset.tgt_dict, system.settings["post_process"], unknown=unknown)
-        for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
-    )
-    references = [reference(dataset.tgt[i]) for i in range(len(dataset))]
+        searched = {
+            name: search(task, model, dataset, batches, device, beam, system.settings, lambda b, name=name: progress(b, name))
+            for name, beam in beams(system)
+        }
+    output = Detokeniser(dataset.tgt_dict, system.settings["post_process"], unknown=UNKNOWN_IN_OUTPUT)
+    references = systems.texts(system)[1]
+    texts = {name: [output(h.tokens) for h in outputs] for name, (outputs, _) in searched.items()}
     for name, (outputs, seconds) in searched.items():
-        score, signature = bleu([output(h.tokens) for h in outputs], references, system.settings["bleu_tokenizer"])
+        score, signature = bleu(texts[name], references, system.settings["bleu_tokenizer"])
         measured[f"bleu_{name}"] = score.score
+        measured[f"chrf_{name}"], chrf_signature = chrf(texts[name], references)
         measured[f"length_ratio_{name}"] = score.sys_len / max(score.ref_len, 1)
         measured[f"hit_limit_{name}"] = sum(h.hit_limit for h in outputs)
         measured[f"sentences_per_second_{name}"] = len(dataset) / max(seconds, 1e-9)
     greedy, beam = (outputs for outputs, _ in searched.values())
     measured["mode_probability"] = float(np.mean([math.exp(h.log_prob) for h in greedy]))
     measured["greedy_equals_beam5"] = float(np.mean([np.array_equal(g.tokens, b.tokens) for g, b in zip(greedy, beam)]))
-    measured["sacrebleu_signature"] = signature
+    measured["sacrebleu_signature"], measured["chrf_signature"] = signature, chrf_signature
     measured["distillation_signature"] = system.distillation_signature
+    measured["outputs"] = texts
     return measured
 
 
@@ -127,7 +132,7 @@ def perplexity(model, dataset, batches, device):
     return math.exp(mean) if mean < 700 else math.inf  # exp overflows beyond
 
 
-def search(task, model, dataset, batches, device, beam, settings):
+def search(task, model, dataset, batches, device, beam, settings, progress=lambda batches: batches):
     """(best Hypothesis of every sentence, in order; seconds of search), with fairseq's own search."""
     options = Namespace(
         beam=beam, max_len_a=settings["max_len_a"], max_len_b=settings["max_len_b"], lenpen=settings["lenpen"]
@@ -137,7 +142,7 @@ def search(task, model, dataset, batches, device, beam, settings):
     # The first search of a process is slower than the others, and is not measured. The last batch is the shortest.
     for sample in collated(dataset, batches[-1:], device):
         engine.search(sample)
-    for sample in collated(dataset, batches, device):
+    for sample in collated(dataset, progress(batches), device):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         begun = time.perf_counter()
@@ -155,3 +160,11 @@ def bleu(outputs, references, tokenizer):
     scorer = BLEU(tokenize=tokenizer, force=True)  # force: no warning about text that looks tokenised
     score = scorer.corpus_score(outputs, [references])
     return score, str(scorer.get_signature())
+
+
+def chrf(outputs, references):
+    """(sacrebleu's corpus chrF2, its signature) of detokenised texts, one reference each."""
+    from sacrebleu.metrics import CHRF
+
+    scorer = CHRF()
+    return scorer.corpus_score(outputs, [references]).score, str(scorer.get_signature())

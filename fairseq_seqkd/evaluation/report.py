@@ -9,16 +9,16 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import pruning_table, speed_table, table
 
 
-def make(results, speeds, title=None):
+def make(results, speeds, title=None, pairs=()):
     """Everything that a report says, as a dictionary for JSON.
 
-    Args: results: those of `seqkd evaluate`; speeds: the contents of files of `seqkd bench`. One of them may be empty.
+    Args: results, pairs: those of `seqkd evaluate`; speeds: the contents of files of `seqkd bench`. Either may be empty.
     Raises Refusal for measurements that may not be compared, and where there is nothing at all.
     """
     for speed in speeds:
         if results and speed["data_sha256"] != results[0].get("data_sha256"):
             raise Refusal("the speeds were measured on other data than the results; evaluate and bench on the same split")
-    made = table.make_report(results, title) if results or not speeds else {"title": title or "Speed", "rows": []}
+    made = table.make_report(results, title, pairs) if results or not speeds else {"title": title or "Speed", "rows": []}
     if speeds:
         made["table2"] = speeds
     pruned = pruning_table.make_rows(made["rows"])

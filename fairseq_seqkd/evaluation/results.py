@@ -1,6 +1,6 @@
-"""The results file of `seqkd evaluate`: measurements that are kept, reused when they are the same, and read by `seqkd report`.
+"""The results file of `seqkd evaluate`: measurements of systems and comparisons of pairs, for `seqkd report`.
 
-It is JSON, {"results": [...]}, written whole after every system, so that an interrupted evaluation goes on where it was.
+It is JSON, {"results": [...], "pairs": [...]}, written whole after every system, and continued where it is there.
 """
 
 import json
@@ -9,7 +9,6 @@ from pathlib import Path
 from fairseq_seqkd.corpus.files import whole_file
 from fairseq_seqkd.errors import Refusal
 
-SAME = ("checkpoint_sha256", "data_sha256", "settings", "versions", "machine")  # equal: it need not be measured again
 COMPARABLE = ("data_sha256", "settings")  # different: the numbers may not stand in one table
 
 
@@ -51,14 +50,17 @@ def of(content, path):
     return found
 
 
-def write(path, results):
-    """Writes a results file, whole or not at all."""
-    with whole_file(path) as file:
-        file.write(to_json(results).encode())
+def pairs_of(content, path):
+    """The comparisons in the content of a file; none where it has none."""
+    found = content.get("pairs", [])
+    needed = {"a", "search_a", "b", "search_b", "seed", "difference", "p_value"}
+    if not isinstance(found, list) or not all(isinstance(pair, dict) and needed <= pair.keys() for pair in found):
+        raise Refusal(f"{path} holds damaged comparisons; measure again with `seqkd evaluate`")
+    return found
 
 
-def to_json(results):
-    return json.dumps({"results": results}, ensure_ascii=False, indent=1) + "\n"
+def to_json(results, pairs=()):
+    return json.dumps({"results": results, "pairs": list(pairs)}, ensure_ascii=False, indent=1) + "\n"
 
 
 class Results:
@@ -71,7 +73,7 @@ class Results:
     def __init__(self, path=None):
         self.path = path
         self.kept = read(path) if path and Path(path).exists() else []
-        self.new = []
+        self.new, self.pairs = [], []
 
     def check(self, facts):
         """Refuses to mix measurements in one file that may not be compared, before anything is measured."""
@@ -81,18 +83,20 @@ class Results:
                 what = "on other data" if "data_sha256" in different else "with other settings"
                 raise Refusal(f"{self.path} holds results that were measured {what}; name another file with -o, or remove it")
 
-    def known(self, facts):
-        """An earlier result that a new measurement would repeat, or None."""
-        for result in self.new + self.kept:
-            if all(result.get(key) == facts[key] for key in SAME) and "nonzero_params" in result:  # older ones lack it
-                return result
-        return None
-
     def add(self, result):
         """Adds a result, and writes the file where there is one."""
         self.new.append(result)
+        self.write()
+
+    def compare(self, pairs):
+        """Adds the comparisons of all systems, and writes the file where there is one."""
+        self.pairs = pairs
+        self.write()
+
+    def write(self):
         if self.path:
-            write(self.path, self.all())
+            with whole_file(self.path) as file:
+                file.write(to_json(self.all(), self.pairs).encode())
 
     def all(self):
         named = {identity(result) for result in self.new}

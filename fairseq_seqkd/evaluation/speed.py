@@ -13,10 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from fairseq_seqkd import checkpoints, engines
-from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
+from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, Detokeniser
 from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure, systems
@@ -69,8 +67,9 @@ class Bench:
                     job = {**job, "engine": engine, "beam": beam, "batch_tokens": batch_tokens(engine, beam)}
                     self.contenders.append(Contender(name, engine, beam, job, size))
             if system is first:
-                self.source_words = count_words(dataset)
-                self.task_dictionary, self.references = dataset.tgt_dict, [dataset.tgt[i] for i in range(len(dataset))]
+                self.task_dictionary = dataset.tgt_dict
+                sources, self.references = systems.texts(system)
+                self.source_words = sum(len(source.split()) for source in sources)
         if not self.contenders:
             raise Refusal(f"nothing is left to measure: {self.left_out[0][0]} is no Transformer; add fairseq to --engines")
         self.settings, self.sentences = first.settings, len(self.references)
@@ -113,12 +112,8 @@ class Bench:
 
     def bleu(self, outputs):
         """(BLEU, signature) of translations, lists of ids."""
-        join = self.settings["post_process"]
-        output, reference = (
-            Detokeniser(self.task_dictionary, join, unknown=unknown) for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
-        )
-        texts = [output(ids) for ids in outputs], [reference(ids) for ids in self.references]
-        score, signature = measure.bleu(*texts, self.settings["bleu_tokenizer"])
+        output = Detokeniser(self.task_dictionary, self.settings["post_process"], unknown=UNKNOWN_IN_OUTPUT)
+        score, signature = measure.bleu([output(ids) for ids in outputs], self.references, self.settings["bleu_tokenizer"])
         return score.score, signature
 
     def summary(self, contender, rounds):
@@ -181,12 +176,6 @@ def version_of_ctranslate2(wanted):
     import ctranslate2
 
     return {"ctranslate2": ctranslate2.__version__}
-
-
-def count_words(dataset):
-    """Words of the detokenised sources, as spaces divide them."""
-    detokenise = Detokeniser(dataset.src_dict, joined_by(None, dataset.src_dict))
-    return sum(len(detokenise(np.asarray(dataset.src[i])).split()) for i in range(len(dataset)))
 
 
 def one_thread():

@@ -15,13 +15,14 @@ from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
-from fairseq_seqkd.corpus.text import joined_by
+from fairseq_seqkd.corpus.text import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
 from fairseq_seqkd.divergences import FORWARD_KL, SPREAD
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
 BEAM = 5  # the paper's K = 5
 LENPEN = 1.0
+FACTS = ("checkpoint_sha256", "data_sha256", "settings", "versions", "machine")  # what decides a measurement
 DATA_CRITERIONS = ("seq_kd", "seq_inter")  # they refuse data of any other kind, so the name says what the data were
 
 
@@ -155,6 +156,19 @@ def load_split(system, task):
     if not len(dataset):
         raise Refusal(f"split {system.split.name!r} in {system.split.folder} has no sentences")
     return dataset
+
+
+def texts(system):
+    """(sources, references) of the split as detokenised text; an unknown word is nobody's."""
+    from fairseq.data import Dictionary
+
+    found = []
+    for lang in (system.split.source_lang, system.split.target_lang):
+        dictionary = Dictionary.load(str(system.split.folder / f"dict.{lang}.txt"))
+        join = system.settings["post_process"] if lang == system.split.target_lang else joined_by(None, dictionary)
+        detokenise, side = Detokeniser(dictionary, join, unknown=UNKNOWN_IN_REFERENCE), system.split.read(lang)
+        found.append([detokenise(side[i]) for i in range(len(side))])
+    return tuple(found)
 
 
 def task_name(task):

@@ -6,36 +6,54 @@ JSON has the numbers as they were measured; Markdown has them rounded for readin
 import statistics
 
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation.claims import BASELINE, make_claims
 from fairseq_seqkd.evaluation.results import COMPARABLE, identity
+from fairseq_seqkd.evaluation.significance import largest_p
 from fairseq_seqkd.evaluation.text_table import flat, millions, number, percent, table, with_deviation
 
-BASELINE, SEQ_KD = "Student", "Seq-KD"  # the names of the rows that gains and claims are about
 NUMBERS = (
-    "params", "nonzero_params", "bleu_greedy", "bleu_beam5", "ppl", "mode_probability", "sentences_per_second_greedy",
-    "sentences_per_second_beam5", "length_ratio_greedy", "length_ratio_beam5", "hit_limit_greedy", "hit_limit_beam5",
+    "params", "nonzero_params", "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5",
+    "ppl", "mode_probability", "sentences_per_second_greedy", "sentences_per_second_beam5",
+    "length_ratio_greedy", "length_ratio_beam5", "hit_limit_greedy", "hit_limit_beam5",
     "greedy_equals_beam5", "sentences",
 )  # fmt: skip
-WITH_DEVIATION = ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability")
-SIGNATURES = ("sacrebleu_signature", "distillation_signature")
+WITH_DEVIATION = (
+    "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5", "ppl", "mode_probability",
+)  # fmt: skip
+SCORED_BY = ("sacrebleu_signature", "chrf_signature", "comet_signature")
+SIGNATURES = (*SCORED_BY, "distillation_signature")
+SIGNIFICANT = 0.05
 FACTS = ("machine", "date", "versions")  # may differ between results; the report then names them all
 
-# From when on the paper's claims count as seen. These leave room for small corpora and a single seed.
-BLEU_TOLERANCE = 0.3
-SHARE_OF_GAP = 1 / 3
-MODE_RATIO = 3.0
-ROUNDING = 1e-9  # 17.3 is 0.3 below 17.6 for a reader, and a little more for a computer
 
+def make_report(results, title=None, pairs=()):
+    """Everything that a report says, as a dictionary for JSON: facts, `rows`, `claims` where they can be judged, `pairs`.
 
-def make_report(results, title=None):
-    """Everything that a report says, as a dictionary for JSON: facts, `rows`, and `claims` where they can be judged.
+    Args: results: dictionaries with "name", "seed" (or None) and the measurements; pairs: those of significance.compare.
 
-    Args: results: dictionaries with "name", "seed" (or None) and the measurements. Raises Refusal for measurements that
-    may not be compared, and for an empty list.
+    Raises Refusal for measurements that may not be compared, and for an empty list.
     """
     check(results)
     report = {"title": title or "Table 1", **common_facts(results), "rows": make_rows(results)}
+    add_significance(report["rows"], pairs)
     report["claims"] = make_claims(report["rows"])
-    return report
+    return {**report, "pairs": list(pairs)}
+
+
+def add_significance(rows, pairs):
+    """Gives rows `p_<search>`: how probable their difference from the baseline is by chance; the largest of the seeds'.
+
+    p_greedy_against_beam5 compares greedy search with the baseline's beam.
+    """
+    for row in rows:
+        for key, mine, theirs in (
+            ("p_greedy", "greedy", "greedy"),
+            ("p_beam5", "beam5", "beam5"),
+            ("p_greedy_against_beam5", "greedy", "beam5"),
+        ):
+            p = None if row["name"] == BASELINE else largest_p(pairs, row["name"], mine, BASELINE, theirs)
+            if p is not None:
+                row[key] = p
 
 
 def check(results):
@@ -94,56 +112,12 @@ def make_row(name, found):
         row[key] = " & ".join(dict.fromkeys(result[key] for result in found if result.get(key))) or None
     if len(found) > 1:
         for key in WITH_DEVIATION:
-            row[f"{key}_std"] = statistics.stdev(result[key] for result in found)
+            values = [result[key] for result in found if result.get(key) is not None]
+            if len(values) > 1:
+                row[f"{key}_std"] = statistics.stdev(values)
         columns = [*NUMBERS, *SIGNATURES]
         row["seeds"] = [{"seed": r.get("seed"), **{key: r[key] for key in columns if key in r}} for r in found]
     return row
-
-
-def make_claims(rows):
-    """What the paper's Table 1 shows, judged on these rows: [{"claim", "seen", "holds"}]; empty without the rows for it."""
-    by_name = {row["name"]: row for row in rows}
-    if BASELINE not in by_name or SEQ_KD not in by_name:
-        return []
-    base, taught = by_name[BASELINE], by_name[SEQ_KD]
-    return [claim_greedy(base, taught), claim_same_as_beam(base, taught), claim_ppl(base, taught), claim_mode(base, taught)]
-
-
-def claim_greedy(base, taught):
-    difference = taught["bleu_greedy"] - base["bleu_beam5"]
-    return {
-        "claim": f"{SEQ_KD} with greedy search is as good as {BASELINE} with beam 5",
-        "seen": f"{taught['bleu_greedy']:.2f} against {base['bleu_beam5']:.2f} BLEU, {difference:+.2f} "
-        f"(holds from -{BLEU_TOLERANCE})",
-        "holds": difference >= -BLEU_TOLERANCE - ROUNDING,
-    }
-
-
-def claim_same_as_beam(base, taught):
-    gaps = [abs(row["bleu_beam5"] - row["bleu_greedy"]) for row in (base, taught)]
-    return {
-        "claim": f"After {SEQ_KD}, greedy search nearly equals beam 5",
-        "seen": f"{gaps[1]:.2f} BLEU apart, {gaps[0]:.2f} for {BASELINE} (holds up to a third of that, or {BLEU_TOLERANCE} BLEU)",
-        "holds": gaps[1] <= max(gaps[0] * SHARE_OF_GAP, BLEU_TOLERANCE) + ROUNDING,
-    }
-
-
-def claim_ppl(base, taught):
-    return {
-        "claim": f"{SEQ_KD} has a worse perplexity on gold than {BASELINE}",
-        "seen": f"{taught['ppl']:.2f} against {base['ppl']:.2f} (holds above it)",
-        "holds": taught["ppl"] > base["ppl"],
-    }
-
-
-def claim_mode(base, taught):
-    mine, theirs = taught["mode_probability"], base["mode_probability"]
-    ratio = f"{mine / theirs:.1f} times as much" if theirs else "and nothing to compare it with"
-    return {
-        "claim": f"{SEQ_KD} puts many times more probability on its own greedy output than {BASELINE}",
-        "seen": f"{percent(mine)} against {percent(theirs)}, {ratio} (holds from {MODE_RATIO:.0f} times)",
-        "holds": mine > 0 and mine >= MODE_RATIO * theirs * (1 - ROUNDING),
-    }
 
 
 # Text.
@@ -164,10 +138,16 @@ def make_columns(rows):
     """[(title, row -> text)]; the gains are there when there is something to gain over, and other rows."""
     base = next((row for row in rows if row["name"] == BASELINE), None)
     columns = [("Model", lambda row: row["name"]), ("Params", lambda row: millions(row.get("params")))]
-    for title, key in (("BLEU K=1", "bleu_greedy"), ("BLEU K=5", "bleu_beam5")):
-        columns.append((title, lambda row, key=key: with_deviation(row, key, "{:.2f}".format)))
+    for k, search in (("K=1", "greedy"), ("K=5", "beam5")):
+        columns.append((f"BLEU {k}", lambda row, key=f"bleu_{search}": with_deviation(row, key, "{:.2f}".format)))
         if base and len(rows) > 1:
-            columns.append(("gain", lambda row, key=key: "" if row is base else f"{row[key] - base[key]:+.2f}"))
+            columns.append(("gain", lambda row, search=search: "" if row is base else gain(row, base, search)))
+    for title, key, form in (("chrF", "chrf", "{:.1f}"), ("COMET", "comet", "{:.4f}")):
+        for k, search in (("K=1", "greedy"), ("K=5", "beam5")):
+            if any(f"{key}_{search}" in row for row in rows):
+                columns.append((f"{title} {k}", lambda row, key=f"{key}_{search}", f=form: with_deviation(row, key, f.format)))
+    if any("greedy_equals_beam5" in row for row in rows):
+        columns.append(("same", lambda row: number(row.get("greedy_equals_beam5"), "{:.0%}")))
     columns += [
         ("PPL", lambda row: with_deviation(row, "ppl", "{:.2f}".format)),
         ("p(t = ŷ)", lambda row: with_deviation(row, "mode_probability", percent)),
@@ -178,6 +158,24 @@ def make_columns(rows):
         for k, name in (("K=1", "greedy"), ("K=5", "beam5")):
             columns.append((f"{title} {k}", lambda row, key=f"{key}_{name}", form=form: number(row.get(key), form)))
     return columns
+
+
+def gain(row, base, search):
+    """BLEU above the baseline's, with a star where that is hardly chance."""
+    star = "*" if row.get(f"p_{search}", 1) < SIGNIFICANT else ""
+    return f"{row[f'bleu_{search}'] - base[f'bleu_{search}']:+.2f}{star}"
+
+
+def explain_stars(report):
+    """What a star is; nothing where nobody tested."""
+    if not any("p_greedy" in row for row in report["rows"]):
+        return []
+    seeds = " for every seed" if any("seeds" in row for row in report["rows"]) else ""
+    signatures = ", ".join(dict.fromkeys(f"`{pair['signature']}`" for pair in report["pairs"] if "signature" in pair))
+    return [
+        f"- *****: p < {SIGNIFICANT}{seeds} in sacrebleu's paired bootstrap test against {BASELINE} with the same search"
+        + (f": {signatures}." if signatures else ".")
+    ]
 
 
 def explain(report):
@@ -192,6 +190,9 @@ def explain(report):
     lines.append("- **BLEU K=1, K=5**: sacrebleu on detokenised text, greedy search and beam 5.")
     if any(row["name"] == BASELINE for row in rows) and len(rows) > 1:
         lines.append(f"- **gain**: BLEU above {BASELINE} with the same search.")
+    lines += explain_stars(report)
+    if any("greedy_equals_beam5" in row for row in rows):
+        lines.append("- **same**: share of the sentences whose output is the same with greedy search and beam 5.")
     return lines + [
         "- **PPL**: perplexity on gold, of a token of the data-bin, EOS counted; comparable only for one vocabulary.",
         "- **p(t = ŷ)**: probability that the model gives its own greedy output, not length-normalised, mean over sentences.",
@@ -219,11 +220,11 @@ def claims_section(claims):
 def provenance(report):
     """How the numbers came about: data, versions, and every signature once."""
     rows = report["rows"]
-    scored_by = dict.fromkeys(row["sacrebleu_signature"] for row in rows if row.get("sacrebleu_signature"))
+    scored_by = dict.fromkeys(row[key] for row in rows for key in SCORED_BY if row.get(key))
     lines = [
         f"- Split: {report['split']}" + (f", {rows[0]['sentences']:,} sentences" if "sentences" in rows[0] else ""),
         *(f"- {key.capitalize()}: {flat(report[key])}" for key in FACTS if report.get(key)),
-        *(f"- sacrebleu: `{signature}`" for signature in scored_by),
+        *(f"- Scores: `{signature}`" for signature in scored_by),
     ]
     taught = {}
     for row in rows:

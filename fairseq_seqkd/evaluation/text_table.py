@@ -21,6 +21,8 @@ def pad(line, widths):
 
 def with_deviation(row, key, form):
     """18.90, or 18.90 ± 0.12 where the row has several seeds."""
+    if row.get(key) is None:
+        return "-"
     deviation = row.get(f"{key}_std")
     return form(row[key]) if deviation is None else f"{form(row[key])} ± {form(deviation)}"
 

@@ -1,0 +1,162 @@
+"""Which differences are chance: the bootstrap test against sacrebleu's own command, COMET's columns, and stars in Table 1."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import types
+
+import helpers
+import pytest
+
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import comet, results, significance, table
+from fairseq_seqkd.evaluation.cache import Cache
+
+WORDS = [f"w{i}" for i in range(50)]
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """{name: text of 60 sentences}: gold, one that is nearly right, two that are less so and alike."""
+    random.seed(1)
+    gold = [" ".join(random.choices(WORDS, k=random.randint(4, 12))) for _ in range(60)]
+
+    def spoilt(share):
+        return [" ".join(w if random.random() > share else random.choice(WORDS) for w in line.split()) for line in gold]
+
+    bad = spoilt(0.45)
+    return {"gold": gold, "good": spoilt(0.1), "bad": bad, "worse": [gold[0], "x x x", *bad[2:]]}
+
+
+def systems_of(texts, *named):
+    return [(name, seed, {"greedy": texts[greedy], "beam5": texts[beam]}) for name, seed, greedy, beam in named]
+
+
+def test_p_values_are_those_of_sacrebleus_command(texts, tmp_path):
+    for name, lines in texts.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    order = ["bad", "good", "worse"]
+    command = [sys.executable, "-m", "sacrebleu", "gold", "-i", *order, "-m", "bleu", "--paired-bs", "-f", "json", "--force"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    theirs = {row["system"].split()[-1].removeprefix("Baseline: "): row["BLEU"] for row in json.loads(done.stdout)}
+    found = significance.compare(
+        systems_of(texts, ("bad", None, "bad", "bad"), ("good", None, "good", "good"), ("worse", None, "worse", "worse")),
+        texts["gold"],
+        "13a",
+    )
+    mine = {p["a"]: p for p in found if p["b"] == "bad" and p["search_a"] == p["search_b"] == "greedy"}
+    assert mine.keys() == {"good", "worse"}
+    for name, pair in mine.items():
+        assert pair["p_value"] == pytest.approx(theirs[name]["p_value"], abs=1e-4)
+        assert pair["difference"] == pytest.approx(theirs[name]["score"] - theirs["bad"]["score"], abs=0.06)
+    assert mine["good"]["p_value"] < 0.01 < 0.05 < mine["worse"]["p_value"]
+    assert re.fullmatch(r"nrefs:1\|bs:1000\|seed:12345\|.*tok:13a.*", mine["good"]["signature"])
+
+
+def test_seeds_are_compared_with_their_like(texts):
+    named = [("Teacher", None), ("Student", 1), ("Student", 2), ("Seq-KD", 1), ("Seq-KD", 2)]
+    found = significance.pairs(named)
+    seen = {(named[a], s, named[b], t) for a, s, b, t in found}
+    assert len(seen) == len(found) == 6 * 4  # the teacher with four students, and the two pairs of one seed
+    assert (("Seq-KD", 1), "greedy", ("Student", 1), "beam5") in seen
+    assert all(a[1] == b[1] or None in (a[1], b[1]) for a, _, b, _ in seen) and all(a[0] != b[0] for a, _, b, _ in seen)
+
+
+def test_the_worst_seed_decides_about_the_star(texts):
+    named = [
+        ("Student", 1, "bad", "bad"),
+        ("Student", 2, "bad", "bad"),
+        ("Seq-KD", 1, "good", "good"),
+        ("Seq-KD", 2, "good", "worse"),
+    ]
+    found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
+    facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
+    report = table.make_report([{"name": name, "seed": seed, **facts} for name, seed, *_ in named], pairs=found)
+    row = report["rows"][1]
+    assert row["p_greedy"] < 0.01 and row["p_beam5"] == max(
+        p["p_value"] for p in found if p["search_a"] == p["search_b"] == "beam5"
+    )
+    assert row["p_beam5"] > 0.05 and "p_greedy" not in report["rows"][0]
+    line = table.markdown_table(report["rows"]).splitlines()[-1]
+    assert "+0.00* |" in line and "+0.00 |" in line
+    assert "p < 0.05 for every seed" in table.to_markdown(report) and "bs:1000" in table.to_markdown(report)
+    assert "*****" not in table.to_markdown(table.make_report([{"name": "Student", "seed": 1, **facts}]))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny, teacher, tmp_path_factory):
+    """(folder, arguments of the command that was run there): the teacher and a weaker student under two names."""
+    home = tmp_path_factory.mktemp("evaluated")
+    options = {"criterion": "cross_entropy", "max_epoch": 2, "disable_validation": True}
+    helpers.train(tiny, home / "weak", **options)
+    arguments = [f"Student={home}/weak/checkpoint_last.pt", f"Seq-KD={teacher}", "--data", tiny, "-o", home / "results.json"]
+    done = helpers.command("seqkd", "evaluate", *arguments, "--cache", home / "cache")
+    return home, arguments, done.stdout
+
+
+def test_evaluate_compares_pairs_and_knows_them_the_next_time(evaluated, tiny):
+    home, arguments, printed = evaluated
+    pairs = json.loads((home / "results.json").read_text())["pairs"]
+    assert len(pairs) == 4 and all(0 < pair["p_value"] <= 1 for pair in pairs)
+    rows = {r["name"]: r for r in json.loads((home / "results.json").read_text())["results"]}
+    (greedy,) = (p for p in pairs if p["search_a"] == p["search_b"] == "greedy")
+    assert greedy["difference"] == pytest.approx(rows["Seq-KD"]["bleu_greedy"] - rows["Student"]["bleu_greedy"])
+    assert ("*" in printed.splitlines()[-2]) == (greedy["p_value"] < 0.05)
+    before = {path: path.stat().st_mtime_ns for path in (home / "cache").iterdir()}
+    assert helpers.command("seqkd", "evaluate", *arguments, "--cache", home / "cache").stdout == printed
+    assert {path: path.stat().st_mtime_ns for path in (home / "cache").iterdir()} == before
+    # A third system is compared with those of the file, which are not named again.
+    third = [f"Third={home}/weak/checkpoint_last.pt", *arguments[2:]]
+    helpers.command("seqkd", "evaluate", *third, "--cache", home / "cache")
+    found = json.loads((home / "results.json").read_text())["pairs"]
+    assert {(p["a"], p["b"]) for p in found} >= {("Third", "Student"), ("Third", "Seq-KD"), ("Seq-KD", "Student")}
+
+
+def test_damaged_comparisons_are_refused(tmp_path):
+    for pairs in ({}, [1], [{"a": "x"}]):
+        with pytest.raises(Refusal, match="damaged comparisons"):
+            results.pairs_of({"results": [], "pairs": pairs}, "results.json")
+    assert results.pairs_of({"results": []}, "results.json") == []
+
+
+def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, tmp_path, monkeypatch):
+    """A module in place of unbabel-comet, which is called as its own documentation calls it."""
+    import torch
+
+    import fairseq_seqkd
+    from fairseq_seqkd.evaluation import measure, systems
+
+    asked = []
+
+    class Model:
+        def predict(self, samples, batch_size, gpus, progress_bar):
+            asked.append(samples)
+            share = sum(sample["mt"] == sample["ref"] for sample in samples) / len(samples)
+            return types.SimpleNamespace(system_score=share, scores=[])
+
+    module = types.ModuleType("comet")
+    module.download_model, module.load_from_checkpoint = lambda name: f"/models/{name}", lambda path: Model()
+    module.__spec__ = types.SimpleNamespace(name="comet")
+    monkeypatch.setitem(sys.modules, "comet", module)
+    monkeypatch.setattr(comet.metadata, "version", lambda name: "2.2.6")
+    comet.check_installed()
+    fairseq_seqkd.register()
+    system, device = systems.prepare(str(teacher), str(tiny)), torch.device("cpu")
+    outputs = measure.measure(system, device)["outputs"]
+    found = [comet.of(system, outputs, "Unbabel/wmt22-comet-da", device, Cache(tmp_path)) for _ in range(2)]
+    sources, references = systems.texts(system)
+    assert found[0] == found[1] and len(asked) == 2  # once a search, and nothing the second time
+    assert asked[0] == [{"src": s, "mt": m, "ref": r} for s, m, r in zip(sources, outputs["greedy"], references)]
+    assert found[0]["comet_greedy"] == sum(a == b for a, b in zip(outputs["greedy"], references)) / len(references) > 0
+    assert found[0]["comet_signature"] == "comet:2.2.6|model:Unbabel/wmt22-comet-da"
+    row = {"name": "A", "seed": None, "ppl": 2.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0, **found[0]}
+    assert "| COMET K=1 " in table.markdown_table(table.make_rows([row])) and "wmt22" in table.to_markdown(
+        table.make_report([row])
+    )
+
+
+def test_without_comet_the_option_is_refused(tiny, teacher):
+    done = helpers.command("seqkd", "evaluate", teacher, "--data", tiny, "--comet", "Unbabel/x", check=False)
+    assert "pip install unbabel-comet" in helpers.refusal(done)
