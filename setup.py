@@ -22,6 +22,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["fairseq_seqkd", "fairseq_seqkd.*"]),
+    package_data={"fairseq_seqkd.evaluation": ["*.j2"]},
     python_requires=">=3.8",
     install_requires=[
         # No official fairseq release imports on Python 3.11 and later (fairseq issue 5012): a build of upstream's main does.
@@ -36,6 +37,7 @@ setup(
         "sentencepiece>=0.2,<0.3",  # subwords of the recipes, and --bpe sentencepiece
         "safetensors>=0.4.3,<1",  # the n-best store: memory-mapped, and no pickle
         "numpy",
+        "tqdm",  # progress bars
     ],
     extras_require={
         # The source of fastBPE 0.1.0 holds C++ that Python 3.11 no longer compiles. Cython makes it anew:
@@ -43,7 +45,7 @@ setup(
         "fastbpe": ["fastBPE==0.1.0"],
         # The fast engine of teacher_decoding, and of exported students.
         "ctranslate2": ["ctranslate2>=4.6,<5"],
-        "report": ["matplotlib>=3.7,<4"],  # the pictures of `seqkd report`
+        "report": ["matplotlib>=3.7,<4", "jinja2>=3"],  # pictures and the page of `seqkd report`
         "test": ["ctranslate2>=4.6,<5", "matplotlib>=3.7,<4", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["seqkd=fairseq_seqkd.cli:main"]},

@@ -16,7 +16,7 @@
 #
 # No argument is needed on a Debian or Ubuntu machine with Python 3.11: the text is fetched as a package of the
 # distribution, without root. Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again.
-# The table goes to DIR/report.md and, as {"rows": [...]}, to DIR/report.json.
+# The table goes to DIR/report.md and, as {"rows": [...]}, to DIR/report.json; with figures, to the page DIR/report.html.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=recipes/lib.sh
@@ -70,7 +70,7 @@ fi
 echo "$settings" >"$WORK/settings"
 exec 9>"$WORK/.lock" # held by every process that is started here, too
 flock -n 9 || die "another run works in $WORK; wait for it, or stop it with all that it started"
-need_environment "$WORK/venv" ctranslate2
+need_environment "$WORK/venv" ctranslate2,report
 trap 'stop_all interrupted' INT TERM
 
 TEXT='LibreOffice help'
@@ -249,9 +249,10 @@ rows() { # NAME@SEED=CHECKPOINT of every system, in the order of the table
 do_evaluate() { # alone on the machine, because it measures speed too
     local systems
     mapfile -t systems < <(rows)
-    seqkd evaluate "${systems[@]}" --data "$BIN" --split "$SPLIT" -o "$WORK/$SPLIT.$SEEDS.results.json"
-    seqkd report "$WORK/$SPLIT.$SEEDS.results.json" -o "$WORK/$SPLIT.$SEEDS.md" --json "$WORK/$SPLIT.$SEEDS.json" \
-        --title "Table 1 of Kim & Rush (2016), $PAIR, $TEXT, $SPLIT split"
+    local results=$WORK/$SPLIT.$SEEDS.results.json title="Table 1 of Kim & Rush (2016), $PAIR, $TEXT, $SPLIT split"
+    seqkd evaluate "${systems[@]}" --data "$BIN" --split "$SPLIT" --cache "$WORK/cache" -o "$results"
+    seqkd report "$results" --title "$title" -o "$WORK/$SPLIT.$SEEDS.md" -o "$WORK/$SPLIT.$SEEDS.json"
+    seqkd report "$results" "$WORK" --title "$title" -o "$WORK/$SPLIT.$SEEDS.html"
 }
 
 each_seed() { # names of stages -> names with every seed
@@ -274,9 +275,8 @@ echo "students"
 side_by_side $(each_seed seq_word word_kd seq_kd student seq_inter_word seq_inter student_inter)
 echo "evaluation"
 stage "evaluate-$SPLIT-$SEEDS" do_evaluate
-cp "$WORK/$SPLIT.$SEEDS.md" "$WORK/report.md"
-cp "$WORK/$SPLIT.$SEEDS.json" "$WORK/report.json"
+for kind in md json html; do cp "$WORK/$SPLIT.$SEEDS.$kind" "$WORK/report.$kind"; done
 echo
 cat "$WORK/report.md"
 echo
-echo "$((($SECONDS - begun + 59) / 60)) minutes | $WORK/report.md | $WORK/report.json | logs: $WORK/logs"
+echo "$((($SECONDS - begun + 59) / 60)) minutes | $WORK/report.md | $WORK/report.json | $WORK/report.html | logs: $WORK/logs"

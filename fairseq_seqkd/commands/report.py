@@ -1,52 +1,75 @@
-"""`seqkd report`: the paper's tables from results of `seqkd evaluate` and `seqkd bench`.
+"""`seqkd report`: the paper's tables and figures from results of `seqkd evaluate` and `seqkd bench`, or from a whole folder.
 
-seqkd report results.json speed.json -o report.md
+seqkd report RUN_DIR -o report.html
 """
 
-from fairseq_seqkd.commands.shared import check_output
+from pathlib import Path
+
+from fairseq_seqkd.commands.shared import check_output, progress_of_corpora, quieten
 from fairseq_seqkd.errors import Refusal
+
+PAGE, JSON = (".html", ".htm"), ".json"
 
 
 def add(commands):
     parser = commands.add_parser(
         "report",
-        help="the paper's tables from results of `seqkd evaluate` and `seqkd bench`",
+        help="the paper's tables and figures, as a page, Markdown or JSON",
         description="Makes Table 1 from results of `seqkd evaluate`, Table 2 from those of `seqkd bench`, and Table 3 where "
         "evaluated models are pruned. Results of one name and several seeds are one row. The row named Student is the one that "
-        "gains are over; with a row named Seq-KD, the paper's claims are checked.",
+        "gains are over; with a row named Seq-KD, the paper's claims are checked. From a folder it takes what belongs together, "
+        "and adds the pipeline, the curves of the trainings, statistics of the corpora and the teacher's beams.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="JSON files of `seqkd evaluate -o` and `seqkd bench -o`")
-    parser.add_argument("-o", "--output", metavar="FILE", help="the report as Markdown (default: printed)")
-    parser.add_argument("--json", metavar="FILE", help="the same numbers as JSON, not rounded")
+    parser.add_argument(
+        "results",
+        nargs="+",
+        metavar="RUN",
+        help="a folder of experiments, or JSON files of `seqkd evaluate -o` and `seqkd bench -o`",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="the report: FILE.html a page with figures that needs no network, FILE.json the numbers, any other Markdown; may be "
+        "given several times (default: Markdown, printed)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="the same as -o FILE.json")
     parser.add_argument("--plot", metavar="FILE", help="BLEU against remaining weights of pruned models, as SVG, PNG or PDF")
     parser.add_argument("--title", help="title of the report")
 
 
 def run(arguments):
-    """Writes the report, or prints it where no file is named."""
-    from fairseq_seqkd.evaluation import pruning_table, report, results
+    """Writes the reports, or prints one where no file is named."""
+    outputs = [*arguments.output, *([arguments.json] if arguments.json else [])]
+    check_output(*outputs, arguments.plot)
+    quieten()
+    from fairseq_seqkd.evaluation import details, figures, pruning_table, report, run_folder
 
-    check_output(arguments.output, arguments.json, arguments.plot)
-    found, speeds, pairs = [], [], []
-    for path in arguments.results:
-        content = results.read_json(path)
-        if "speeds" in content:
-            speeds.append(results.speeds(content, path))
-        else:
-            found += results.of(content, path)
-            pairs += results.pairs_of(content, path)
-    made = report.make(found, speeds, arguments.title, pairs)
+    if arguments.plot or any(path.endswith(PAGE) for path in outputs):
+        figures.load()  # what is missing shows before the work
+    found = run_folder.look(arguments.results)
+    folders = [Path(path).resolve().name for path in arguments.results if Path(path).is_dir()]
+    title = arguments.title or (f"Distillation in {', '.join(folders)}" if folders else None)
+    made = report.make(found.results, found.speeds, title, found.pairs)
+    if folders:
+        made |= details.of(found, made["rows"], progress_of_corpora)
     if arguments.plot:
         if not made.get("table3"):
             raise Refusal("--plot draws what pruning costs, and none of these results is of a pruned model")
-        pruning_table.plot(made["table3"], arguments.plot)
-    if arguments.json:
-        write_text(arguments.json, report.to_json(made))
-    if arguments.output:
-        write_text(arguments.output, report.to_markdown(made))
-    else:
+        figures.save(arguments.plot, figures.draw_pruning(pruning_table.series(made["table3"])))
+    for path in outputs:
+        write_text(path, render(made, path == arguments.json or path.endswith(JSON), path.endswith(PAGE)))
+    if not arguments.output:
         print(report.to_markdown(made), end="")
+
+
+def render(made, as_json, as_page):
+    from fairseq_seqkd.evaluation import page, report
+
+    return report.to_json(made) if as_json else page.render(made) if as_page else report.to_markdown(made)
 
 
 def write_text(path, text):

@@ -70,6 +70,15 @@ def progress_of_batches(batches, what):
 
 def progress_of_tests(tests):
     """The same for bootstrap tests, a list."""
+    return progress_of_list(tests, "bootstrap tests", " systems")
+
+
+def progress_of_corpora(corpora):
+    """The same for corpora whose statistics are counted, a list."""
+    return progress_of_list(corpora, "statistics", " corpora")
+
+
+def progress_of_list(things, what, unit):
     from tqdm import tqdm
 
-    return tqdm(tests, desc="bootstrap tests", unit=" systems", disable=None, leave=False)
+    return tqdm(things, desc=what, unit=unit, disable=None, leave=False)

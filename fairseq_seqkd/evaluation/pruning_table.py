@@ -1,8 +1,7 @@
-"""Table 3 of Kim & Rush (2016), what pruning costs, and its picture: BLEU against the weights that remain."""
+"""Table 3 of Kim & Rush (2016): what pruning costs."""
 
 import re
 
-from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation.text_table import millions, number, percent, table, with_deviation
 
 TEACHER = "Teacher"  # the row that ratios are of; without it, the largest model
@@ -25,18 +24,25 @@ def make_rows(rows):
     return [{**row, "pruned": zeros(row), "ratio": whole["params"] / row["nonzero_params"], **more} for row in counted]
 
 
+COLUMNS = [
+    ("Model", lambda row: row["name"]),
+    ("pruned", lambda row: percent(row["pruned"]) if row["pruned"] >= PRUNED else "0%"),
+    ("non-zero", lambda row: millions(row["nonzero_params"])),
+    ("BLEU K=1", lambda row: with_deviation(row, "bleu_greedy", "{:.2f}".format)),
+    ("BLEU K=5", lambda row: with_deviation(row, "bleu_beam5", "{:.2f}".format)),
+    ("ratio", lambda row: number(row["ratio"], "{:.1f}")),
+]
+
+
+def note(rows):
+    return (
+        "- **pruned**: share of all parameters that are zero. **ratio**: as many times fewer non-zero parameters than "
+        f"{rows[0]['ratio_to']} has parameters."
+    )
+
+
 def markdown(rows):
-    columns = [
-        ("Model", lambda row: row["name"]),
-        ("pruned", lambda row: percent(row["pruned"]) if row["pruned"] >= PRUNED else "0%"),
-        ("non-zero", lambda row: millions(row["nonzero_params"])),
-        ("BLEU K=1", lambda row: with_deviation(row, "bleu_greedy", "{:.2f}".format)),
-        ("BLEU K=5", lambda row: with_deviation(row, "bleu_beam5", "{:.2f}".format)),
-        ("ratio", lambda row: number(row["ratio"], "{:.1f}")),
-    ]
-    notes = "- **pruned**: share of all parameters that are zero. **ratio**: as many times fewer non-zero parameters than "
-    notes += f"{rows[0]['ratio_to']} has parameters."
-    return f"{table(columns, rows)}\n\n{notes}\n"
+    return f"{table(COLUMNS, rows)}\n\n{note(rows)}\n"
 
 
 def series(rows):
@@ -49,27 +55,3 @@ def series(rows):
             line = lines.setdefault(" ".join(filter(None, (before, after))), [whole[before]] if before in whole else [])
             line.append(row)
     return {name: sorted(line, key=lambda row: row["nonzero_params"]) for name, line in lines.items()}
-
-
-def plot(rows, path):
-    """Draws BLEU with beam 5 against the parameters that remain, for every series of pruned models, into a file."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise Refusal("--plot needs matplotlib, which is not installed: pip install 'fairseq_seqkd[report]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for (name, line), marker in zip(series(rows).items(), "osD^v<>ph" * 9):
-        remaining = [row["nonzero_params"] / 1e6 for row in line]
-        errors = [row.get("bleu_beam5_std", 0) for row in line]
-        axes.errorbar(remaining, [row["bleu_beam5"] for row in line], errors, marker=marker, markersize=5, capsize=2, label=name)
-    axes.set(xlabel="parameters that are not zero, millions", ylabel="BLEU, beam 5", title="What pruning costs")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise Refusal(f"{path} cannot be drawn: {error}") from None
-    pyplot.close(figure)

@@ -1,12 +1,12 @@
 """A whole report: Table 1 from evaluations, Table 2 from speeds, Table 3 where models are pruned (`seqkd report`).
 
-JSON has the numbers as they were measured: those of Table 1 at its top, `table2` and `table3` beside them.
+JSON has the numbers as they were measured: those of Table 1 at its top, `table2`, `table3` and what details.of found beside.
 """
 
 import json
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import pruning_table, speed_table, table
+from fairseq_seqkd.evaluation import corpus_table, pruning_table, speed_table, table
 
 
 def make(results, speeds, title=None, pairs=()):
@@ -36,4 +36,18 @@ def to_markdown(made):
     parts += [f"## Speed\n\n{speed_table.markdown(speed)}" for speed in made.get("table2", ())]
     if made.get("table3"):
         parts.append(f"## Pruning\n\n{pruning_table.markdown(made['table3'])}")
+    if made.get("corpus"):
+        parts.append(f"## What is learnt from\n\n{corpus_table.markdown(made['corpus'])}")
+    if made.get("pipeline") or made.get("trainings"):
+        parts.append("## The pipeline\n\n" + "\n".join(steps(made)) + "\n")
     return "\n".join(parts)
+
+
+def steps(made):
+    """A line for every step of the pipeline, and for every training."""
+    for step in made.get("pipeline", ()):
+        facts = ", ".join(f"{name} {value}" for name, value in step["facts"].items())
+        yield f"- **{step['step']}**: {step['what']} (`{step['where']}`)" + (f": {facts}" if facts else "")
+    for training in made.get("trainings", ()):
+        facts = ", ".join(f"{name} {value}" for name, value in training.items() if name not in ("name", "log"))
+        yield f"- **Training: {training['name']}** (`{training['log']}`): {facts}"

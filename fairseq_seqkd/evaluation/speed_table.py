@@ -34,9 +34,9 @@ def make_rows(made):
     return list(rows.values()), slowest
 
 
-def markdown(made):
-    """The table, and what its columns are."""
-    rows, slowest = make_rows(made)
+def columns_and_rows(made):
+    """What text_table.table takes."""
+    rows, _ = make_rows(made)
     beams = sorted({speed["beam"] for speed in made["speeds"]})
     columns = [
         ("Model", lambda row: row["name"]),
@@ -47,10 +47,17 @@ def markdown(made):
     for title, key, form in COLUMNS:
         for beam in beams:
             columns.append((f"{title} K={beam}", lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f)))
-    return table(columns, rows) + "\n\n" + "\n".join(explain(made, slowest)) + "\n"
+    return columns, rows
 
 
-def explain(made, slowest):
+def markdown(made):
+    """The table, and what its columns are."""
+    return table(*columns_and_rows(made)) + "\n\n" + "\n".join(notes(made)) + "\n"
+
+
+def notes(made):
+    """A line for each column, and how it was measured."""
+    _, slowest = make_rows(made)
     rounds = len(made["speeds"][0]["words_per_second_rounds"])
     settings = made["settings"]
     return [

@@ -1,0 +1,61 @@
+"""The paper's Figure 2 for sentences of one's own: the teacher's beam as points, log-probability against similarity to gold."""
+
+from pathlib import Path
+
+import numpy as np
+from fairseq.data import Dictionary
+
+from fairseq_seqkd import selection
+from fairseq_seqkd.corpus import hypotheses
+from fairseq_seqkd.corpus.text import Detokeniser, joined_by
+
+TELLING, SPREAD = 8, 12  # sentences in which the choice gains most, and others, evenly spread
+SHORTEST = 4  # source tokens
+
+
+def pick(store, source_sizes):
+    """Sentence ids, in order: those in which the hypothesis closest to gold beats the favourite most, and an even spread."""
+    gains = np.zeros(len(store), np.float32)
+    for first, block in store.blocks():
+        starts = np.cumsum(block.counts, dtype=np.int64) - block.counts
+        chosen, values = selection.nearest_to_gold(block), block.arrays["similarity"]
+        listed = np.flatnonzero(chosen >= 0)
+        gains[first + listed] = values[starts[listed] + chosen[listed]] - values[starts[listed]]
+    usable = np.flatnonzero(source_sizes - 1 >= SHORTEST)
+    telling = usable[np.argsort(-gains[usable], kind="stable")[:TELLING]]
+    spread = usable[np.linspace(0, len(usable) - 1, min(SPREAD, len(usable))).astype(int)] if len(usable) else usable
+    return sorted(set(telling.tolist()) | set(spread.tolist()))
+
+
+def of_directory(folder, gold):
+    """[{"id", "source", "gold", "mode", "choice", "hypotheses": [{"text", "log_prob", "score", "similarity"}]}] for JSON.
+
+    mode and choice are ranks, from 0: what Seq-KD and Seq-Inter learn. log_prob is of the whole hypothesis, in nats.
+
+    Args: folder: a finished distilled directory; gold: the databin.Split that was decoded.
+    """
+    store = hypotheses.opened(folder)
+    if not store.has_similarity:
+        return []
+    languages = gold.source_lang, gold.target_lang
+    dictionaries = [Dictionary.load(str(Path(gold.folder) / f"dict.{lang}.txt")) for lang in languages]
+    source_text, target_text = (Detokeniser(d, joined_by(None, d)) for d in dictionaries)
+    source, target = (gold.read(lang) for lang in languages)
+    found = []
+    for sentence in pick(store, np.asarray(source.sizes)):
+        nbest = store[sentence]
+        if len(nbest) > 1:
+            found.append(
+                {
+                    "id": sentence,
+                    "source": source_text(source[sentence]),
+                    "gold": target_text(target[sentence]),
+                    "mode": 0,
+                    "choice": selection.closest([h.similarity for h in nbest]),
+                    "hypotheses": [
+                        {"text": target_text(h.tokens), "log_prob": h.log_prob, "score": h.score, "similarity": h.similarity}
+                        for h in nbest
+                    ],
+                }
+            )
+    return found

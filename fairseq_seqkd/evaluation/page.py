@@ -1,0 +1,72 @@
+"""The report as one HTML page that needs nothing else: no network, no framework; the figures are SVG in it."""
+
+import html
+import re
+from pathlib import Path
+
+from fairseq_seqkd.evaluation import corpus_table, figures, pruning_table, speed_table, table
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+def render(made):
+    """The page of a report, a dictionary of report.make with details.of. Raises Refusal where matplotlib is missing."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        title=made["title"],
+        report=made,
+        table1=grid(table.make_columns(made["rows"]), made["rows"]) if made["rows"] else None,
+        notes1=[inline(line) for line in table.explain(made)] if made["rows"] else [],
+        claims=[{**claim, "verdict": "Holds" if claim["holds"] else "Does not hold"} for claim in made.get("claims", [])],
+        speeds=[speed(part) for part in made.get("table2", [])],
+        pruning=pruning(made["table3"]) if made.get("table3") else None,
+        corpus=grid(corpus_table.columns(), corpus_table.rows(made["corpus"])) if made.get("corpus") else None,
+        corpus_notes=notes(corpus_table.NOTES),
+        provenance=notes(table.provenance(made).splitlines()[2:]) if made["rows"] else [],
+        figures=draw(made),
+        beams=[{**entry, "figure": figures.beam(entry, number)} for number, entry in enumerate(made.get("beams", []))],
+    )
+
+
+def draw(made):
+    """{name: SVG} of the figures that there are numbers for."""
+    rows, found = made["rows"], {}
+    names = [row["name"] for row in rows]
+    if made.get("curves"):
+        found["curves"] = figures.curves(made["curves"], names)
+    if len(rows) > 1:
+        found["search"], found["mode"] = figures.greedy_and_beam(rows), figures.mode_and_bleu(rows)
+    if made.get("table2"):
+        found["speed"] = figures.speed_and_quality([speed for part in made["table2"] for speed in part["speeds"]])
+    if made.get("table3"):
+        found["pruning"] = figures.pruning(pruning_table.series(made["table3"]))
+    return found
+
+
+def speed(part):
+    return {"grid": grid(*speed_table.columns_and_rows(part)), "notes": notes(speed_table.notes(part))}
+
+
+def pruning(rows):
+    return {"grid": grid(pruning_table.COLUMNS, rows), "notes": notes([pruning_table.note(rows)])}
+
+
+def grid(columns, rows):
+    """(titles, cells) of a table: see text_table.table."""
+    return [title for title, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
+
+
+def notes(lines):
+    return [inline(line) for line in lines]
+
+
+def inline(line):
+    """A line of a Markdown list as HTML: **bold** and `code`."""
+    import markupsafe
+
+    text = html.escape(line.removeprefix("- "))
+    text = re.sub(r"\*\*(.+?)\*\*(?!\*)", r"<strong>\1</strong>", text)
+    return markupsafe.Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", text))

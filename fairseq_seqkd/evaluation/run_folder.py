@@ -1,0 +1,187 @@
+"""What a folder of experiments holds, found by content: results, speeds, logs of trainings, distilled directories, data."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.distilled import DISTILLED
+from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import results, training_logs
+from fairseq_seqkd.evaluation.results import COMPARABLE, identity
+
+DEPTH = 5  # folders below the one that is named
+LOGS = (".log", ".txt", ".out")
+LARGEST_JSON = 1 << 26
+NOT_OURS = ("venv", ".venv", "node_modules", "__pycache__", "parts", "packages")
+
+
+@dataclass
+class Run:
+    """What was found. Paths are as they were named."""
+
+    results: list = field(default_factory=list)
+    pairs: list = field(default_factory=list)
+    speeds: list = field(default_factory=list)
+    trainings: list = field(default_factory=list)
+    distilled: list = field(default_factory=list)  # (folder, manifest), finished
+    bins: list = field(default_factory=list)
+    remarks: list = field(default_factory=list)  # what was left out, and why
+
+
+def look(paths):
+    """The Run of files, which are taken as they are, and of folders, of which the largest comparable set is taken; where
+    files hold results, those in the folders are not added to them.
+
+    Raises Refusal for a path that is absent or no file of ours, and for folders without anything to report.
+    """
+    run, sets = Run(), []
+    for path in map(Path, paths):
+        if path.is_dir():
+            for content, file in walk(path, run):
+                sets.append((content, file))
+        else:
+            add(run, results.read_json(path), path)
+    if sets:
+        choose(run, sets)
+    if not (run.results or run.speeds):
+        raise Refusal(
+            f"{', '.join(map(str, paths))}: there is nothing to report; `seqkd evaluate` and `seqkd bench` measure with -o"
+        )
+    return run
+
+
+def add(run, content, path):
+    """Adds the content of a file of `seqkd evaluate` or `seqkd bench`."""
+    if "speeds" in content:
+        run.speeds.append(results.speeds(content, path))
+        return
+    known = {identity(result) for result in run.results}
+    run.results += [result for result in results.of(content, path) if identity(result) not in known]
+    tested = {pair_identity(pair) for pair in run.pairs}
+    run.pairs += [pair for pair in results.pairs_of(content, path) if pair_identity(pair) not in tested]
+
+
+def pair_identity(pair):
+    return tuple(pair[key] for key in ("a", "search_a", "b", "search_b", "seed"))
+
+
+def choose(run, sets):
+    """Adds what may stand in one table: of the test split rather than another, and of as many systems as possible."""
+
+    def comparable(content):
+        first = content["results"][0] if content.get("results") else content
+        return first.get("data_sha256"), first.get("settings", {}).get("split")
+
+    groups = {}
+    for content, path in sets:
+        groups.setdefault(comparable(content), []).append((content, path))
+
+    def size(group):
+        return group[0][1] == "test", sum(len(content.get("results", ())) for content, _ in group[1])
+
+    if run.results or run.speeds:  # files that were named decide
+        chosen = comparable({"results": run.results} if run.results else run.speeds[0])
+    else:
+        chosen = max(groups.items(), key=size)[0]
+    for key, found in groups.items():
+        if key != chosen:
+            run.remarks += [f"{path} is of other data or another split, and left out" for _, path in found]
+            continue
+        # Those of the most systems first: of results of the same name and seed, the first stays.
+        found.sort(key=lambda item: len(item[0].get("results", ())), reverse=True)
+        first = next((content["results"][0] for content, _ in found if content.get("results")), None)
+        named = bool(run.results)
+        for content, path in found:
+            if named and "results" in content:
+                continue
+            if first and any(r.get(k) != first.get(k) for r in content.get("results", ()) for k in COMPARABLE):
+                run.remarks.append(f"{path} was measured with other settings, and is left out")
+            else:
+                add(run, content, path)
+
+
+def walk(folder, run):
+    """Yields (content, path) of results and speeds below a folder, and adds the rest that it finds to the Run."""
+    root = Path(folder)
+    for where, folders, names in os.walk(root):
+        place = Path(where)
+        folders[:] = sorted(name for name in folders if name not in NOT_OURS and not name.startswith("."))
+        if len(place.relative_to(root).parts) >= DEPTH or is_environment(place) or look_at_data(place, names, run):
+            folders[:] = []
+        for name in sorted(names):
+            path = place / name
+            if name.endswith(".json") and name != manifest.NAME and path.stat().st_size <= LARGEST_JSON:
+                content = json_of_ours(path)
+                if content:
+                    yield content, path
+            elif training_logs.is_tensorboard(path):
+                add_tensorboard(path, run)
+            elif name.endswith(LOGS) and training_logs.is_log(path):
+                run.trainings.append(training_logs.read(path))
+
+
+def is_environment(folder):
+    return (folder / "pyvenv.cfg").is_file()
+
+
+def look_at_data(place, names, run):
+    """Adds a finished distilled directory or a gold data-bin; whether it was anything of the kind, whose inside is known."""
+    if manifest.NAME in names:
+        found = manifest.read(place)
+        if found and found.get("kind") == DISTILLED and found.get("complete"):
+            run.distilled.append((place, found))
+        return bool(found and found.get("kind"))
+    if any(name.startswith("dict.") for name in names) and any(name.endswith(".idx") for name in names):
+        run.bins.append(place)
+        return True
+    return False
+
+
+def json_of_ours(path):
+    """The content of a JSON file if it is one of `seqkd evaluate` or `seqkd bench`; None for any other file."""
+    try:
+        content = results.read_json(path)
+        if "speeds" in content:
+            return results.speeds(content, path)
+        found = results.of(content, path)
+    except Refusal:
+        return None  # somebody else's
+    return content if found and "bleu_greedy" in found[0] else None
+
+
+def add_tensorboard(path, run):
+    if "valid" not in path.parent.name:
+        return
+    try:
+        run.trainings.append(training_logs.read_tensorboard(path))
+    except ImportError:
+        run.remarks.append(f"{path} is not read, because tensorboard is not installed: pip install tensorboard")
+
+
+def training_of(run, result):
+    """The Training that made a result's checkpoint, told by its folder; None where nobody knows."""
+    folder = Path(result.get("checkpoint", "")).absolute().parent
+    for same in (lambda path: path.absolute() == folder, lambda path: path.name == folder.name):
+        found = [t for t in run.trainings if t.save_dir and same(Path(t.save_dir))]
+        with_curve = [t for t in found if t.curve]
+        if found:
+            return (with_curve or found)[-1]
+    return None
+
+
+def gold_of(run, content):
+    """The Split that a distilled directory was decoded from, told by the hashes of its files; None where it is not there."""
+    data = content["settings"]["data"]
+    named = [Path(t.settings["data"]) for t in run.trainings if "data" in t.settings]
+    for folder in dict.fromkeys([*run.bins, *(path for path in named if path.is_dir())]):
+        try:
+            split = Split(folder, data["split"], data["source_lang"], data["target_lang"])
+        except Refusal:
+            continue  # other languages, or a view
+        files = split.files(split.target_lang)
+        if files and sha256(*files) == data.get("target_sha256"):
+            return split
+    return None

@@ -1,0 +1,182 @@
+"""What `seqkd report` finds in a folder of experiments: results that belong together, trainings, data, corpus statistics."""
+
+import json
+import math
+import shutil
+from itertools import product
+from pathlib import Path
+
+import helpers
+import numpy as np
+import pytest
+
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import corpus_statistics, run_folder, training_logs
+
+FACTS = {"bleu_greedy": 20.0, "bleu_beam5": 21.0, "ppl": 3.0, "mode_probability": 0.1, "checkpoint": "/gone/x/checkpoint_last.pt"}
+
+
+def write(path, names, data="d", split="test", seed=None, **more):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"split": split, "beam": 5}
+    found = [{"name": n, "seed": seed, "data_sha256": data, "settings": settings, **FACTS, **more} for n in names]
+    path.write_text(json.dumps({"results": found}))
+
+
+def names(run):
+    return [result["name"] for result in run.results]
+
+
+def test_of_a_folder_the_largest_set_of_the_test_split_is_taken(tmp_path):
+    write(tmp_path / "valid.json", "ABCDE", data="v", split="valid")
+    write(tmp_path / "a" / "test.json", "AB")
+    write(tmp_path / "b" / "more.json", "ABC", bleu_greedy=25.0)
+    write(tmp_path / "other.json", "X", data="other")
+    write(tmp_path / "venv" / "hidden.json", "Y")
+    (tmp_path / "strange.json").write_text('{"results": [{"name": "not ours"}]}')
+    run = run_folder.look([tmp_path])
+    assert names(run) == ["A", "B", "C"] and run.results[0]["bleu_greedy"] == 25.0  # of the file with more systems
+    assert sorted(Path(r.split(" is ")[0]).name for r in run.remarks) == ["other.json", "valid.json"]
+
+
+def test_files_that_are_named_decide(tmp_path):
+    write(tmp_path / "run" / "test.json", "ABC")
+    write(tmp_path / "valid.json", "AB", data="v", split="valid")
+    run = run_folder.look([tmp_path / "valid.json", tmp_path / "run"])
+    assert names(run) == ["A", "B"] and "test.json" in run.remarks[0]
+    assert names(run_folder.look([tmp_path / "run" / "test.json", tmp_path])) == ["A", "B", "C"]
+
+
+def test_other_settings_are_left_out_and_nothing_is_refused(tmp_path):
+    write(tmp_path / "a.json", "ABC")
+    write(tmp_path / "b.json", "D", settings={"split": "test", "beam": 4})
+    run = run_folder.look([tmp_path])
+    assert names(run) == ["A", "B", "C"] and "other settings" in run.remarks[0]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Refusal, match="nothing to report"):
+        run_folder.look([tmp_path / "empty"])
+    with pytest.raises(Refusal, match="there is no"):
+        run_folder.look([tmp_path / "absent.json"])
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, teacher, tmp_path_factory):
+    """{format: Training} of real trainings of two epochs, whose logs are in the formats simple and json."""
+    home, found = tmp_path_factory.mktemp("logs"), {}
+    for form in ("simple", "json"):
+        options = {"criterion": "word_kd", "teacher_path": teacher, "log_format": form, "max_epoch": 2, "alpha": 0.3}
+        done = helpers.train(tiny, home / form, **options)
+        (home / f"{form}.log").write_text(done.stdout)
+        assert training_logs.is_log(home / f"{form}.log")
+        found[form] = training_logs.read(home / f"{form}.log"), done.stdout
+    return found
+
+
+def test_a_real_log_tells_settings_and_perplexities(trained, tiny, teacher):
+    simple, printed = trained["simple"]
+    said = [line for line in printed.splitlines() if "valid on 'valid' subset" in line]
+    assert len(simple.curve) == len(said) == 2
+    for line, (updates, ppl) in zip(said, simple.curve.items()):
+        assert f"ppl {ppl:g} |" in line and line.endswith(f"num_updates {updates}") or f"num_updates {updates} |" in line
+    assert trained["json"][0].curve == simple.curve
+    settings = simple.settings
+    assert settings["criterion"] == "word_kd" and settings["alpha"] == "0.3" and settings["teacher_path"] == str(teacher)
+    assert settings["data"] == str(tiny) and settings["arch"] == "transformer" and settings["lr"] == "0.005"
+    assert Path(simple.save_dir).name == "simple" and "teacher_distributions" not in settings
+
+
+def test_a_log_of_several_attempts_is_one_training(tmp_path):
+    line = "2026-01-01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 4 | ppl {} | wps 1 | num_updates {}\n"
+    cut = "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': 'x'}}\n" + line.format(9.5, 100)
+    (tmp_path / "train.log").write_text(cut + "2026-01-01 | INFO | valid | epo\n" + cut + line.format(8.25, 200))
+    found = training_logs.read(tmp_path / "train.log")
+    assert found.curve == {100: 9.5, 200: 8.25} and found.save_dir == "x"
+    (tmp_path / "other.log").write_text("epoch 001 | ppl 3\n")
+    assert not training_logs.is_log(tmp_path / "other.log")
+
+
+def test_trainings_are_told_by_the_folder_of_the_checkpoint(tmp_path):
+    run = run_folder.Run(trainings=[training_logs.Training("a.log", {"save_dir": "/old/place/seq_kd@1"}, {1: 2.0})])
+    assert run_folder.training_of(run, {"checkpoint": "/new/place/seq_kd@1/checkpoint_last.pt"}).path == "a.log"
+    assert run_folder.training_of(run, {"checkpoint": "/new/place/student@1/checkpoint_last.pt"}) is None
+
+
+def test_gold_is_told_by_its_hash(distilled, tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "bin")
+    shutil.copytree(tiny, tmp_path / "wrong")
+    content = bytearray((tmp_path / "wrong" / "train.de-en.en.bin").read_bytes())
+    content[0] ^= 1
+    (tmp_path / "wrong" / "train.de-en.en.bin").write_bytes(content)
+    write(tmp_path / "r.json", "A")
+    shutil.copytree(distilled, tmp_path / "distilled")
+    run = run_folder.look([tmp_path])
+    assert sorted(path.name for path in run.bins) == ["bin", "wrong"]  # the views are not gold
+    ((folder, manifest),) = run.distilled
+    assert folder.name == "distilled" and run_folder.gold_of(run, manifest).folder == tmp_path / "bin"
+    shutil.rmtree(tmp_path / "bin")
+    assert run_folder.gold_of(run_folder.look([tmp_path]), manifest) is None
+
+
+# Statistics.
+
+
+def entropy_by_hand(pairs, iterations=5):
+    """C of Zhou et al. with dictionaries: Model 1 with NULL from a uniform start, then counts over its best links."""
+    t = {(x, y): 1.0 for source, target in pairs for x, y in product([None, *source], target)}
+    for _ in range(iterations):
+        counts, totals = {}, {}
+        for source, target in pairs:
+            for y in target:
+                whole = sum(t[x, y] for x in [None, *source])
+                for x in [None, *source]:
+                    counts[x, y] = counts.get((x, y), 0) + t[x, y] / whole
+                    totals[x] = totals.get(x, 0) + t[x, y] / whole
+        t = {(x, y): count / totals[x] for (x, y), count in counts.items()}
+    linked = {x: {} for x, _ in t if x is not None}
+    for source, target in pairs:
+        for y in target:
+            x = max([None, *source], key=lambda x: t[x, y])
+            if x is not None:
+                linked[x][y] = linked[x].get(y, 0) + 1
+    shares = [[n / sum(found.values()) for n in found.values()] for found in linked.values()]
+    return sum(-p * math.log(p) for share in shares for p in share) / len(linked)
+
+
+def test_complexity_is_that_of_model_1_by_hand():
+    random = np.random.default_rng(3)
+    pairs = []
+    for _ in range(40):
+        source = random.integers(4, 12, random.integers(1, 7))
+        pairs.append((source, np.array([x + 10 * (1 + random.integers(0, 2) * (x % 2)) for x in source])))
+    by_hand = entropy_by_hand([(s.tolist(), t.tolist()) for s, t in pairs])
+    assert corpus_statistics.complexity(pairs) == pytest.approx(by_hand, rel=1e-9) and by_hand > 0.1
+    assert corpus_statistics.complexity(list(reversed(pairs))) == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_a_dictionary_has_no_complexity_and_free_choice_has_ln_2():
+    random = np.random.default_rng(4)
+    sources = [random.permutation(np.arange(4, 24))[:5] for _ in range(400)]
+    fixed = [(s, s + 100) for s in sources]
+    free = [(s, s + 100 * (1 + random.integers(0, 2, len(s)))) for s in sources]
+    assert corpus_statistics.complexity(fixed) == pytest.approx(0, abs=1e-9)
+    assert corpus_statistics.complexity(free) == pytest.approx(math.log(2), abs=0.03)
+    assert corpus_statistics.complexity([]) == 0.0
+
+
+def test_statistics_are_those_of_the_text(tiny):
+    found = corpus_statistics.of_split(tiny, "train", "de", "en")
+    lines = [line.split() for line in (tiny.parent / "text" / "train.en").read_text().splitlines()]
+    sources = [line.split() for line in (tiny.parent / "text" / "train.de").read_text().splitlines()]
+    assert found["sentences"] == found["aligned"] == len(lines)
+    assert found["tokens"] == pytest.approx(sum(map(len, lines)) / len(lines))
+    assert found["ratio"] == pytest.approx(sum(map(len, lines)) / sum(map(len, sources)))
+    assert found["vocabulary"] == len({word for line in lines for word in line})
+    assert found["duplicates"] == pytest.approx(1 - len({tuple(line) for line in lines}) / len(lines))
+    assert found["complexity"] > 0
+
+
+def test_of_a_large_corpus_a_part_is_aligned(monkeypatch):
+    monkeypatch.setattr(corpus_statistics, "LINKS", 1000)
+    sizes = np.full(495, 9)
+    ids = corpus_statistics.sample(sizes, sizes)
+    assert len(ids) * 10 * 9 <= 1000 + 10 * 9 and ids[0] == 0 and ids[-1] >= 450
