@@ -46,6 +46,7 @@ setup(
         # The fast engine of teacher_decoding, and of exported students.
         "ctranslate2": ["ctranslate2>=4.6,<5"],
         "report": ["matplotlib>=3.7,<4", "jinja2>=3"],  # pictures and the page of `seqkd report`
+        "browser": ["selenium>=4.20,<5"],  # for the tests of that page
         "test": ["ctranslate2>=4.6,<5", "matplotlib>=3.7,<4", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["seqkd=fairseq_seqkd.cli:main"]},

@@ -46,6 +46,16 @@ need_environment() {
 modules_of() {
     case "$1" in *ctranslate2* | *test*) echo ctranslate2 ;; esac
     case "$1" in *report* | *test*) echo matplotlib ;; esac
+    case "$1" in *browser*) echo selenium ;; esac
+}
+
+# Installs packages of the distribution, for root on Debian or Ubuntu.
+install_packages() {
+    echo "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -qq -y --no-install-recommends "$@" >/dev/null ||
+        { apt-get -qq update && apt-get install -qq -y --no-install-recommends "$@" >/dev/null; } ||
+        die "cannot install $*; see above"
 }
 
 find_python() {

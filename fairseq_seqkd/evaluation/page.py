@@ -13,6 +13,7 @@ def render(made):
     """The page of a report, a dictionary of report.make with details.of. Raises Refusal where matplotlib is missing."""
     import jinja2
 
+    made = {"pipeline": [], "trainings": [], "remarks": [], **made}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
@@ -67,6 +68,8 @@ def inline(line):
     """A line of a Markdown list as HTML: **bold** and `code`."""
     import markupsafe
 
-    text = html.escape(line.removeprefix("- "))
-    text = re.sub(r"\*\*(.+?)\*\*(?!\*)", r"<strong>\1</strong>", text)
-    return markupsafe.Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", text))
+    parts = re.split(r"(`[^`]*`)", html.escape(line.removeprefix("- ")))
+    for i, part in enumerate(parts):  # those with odd numbers are code
+        bold = re.sub(r"\*\*(.+?)\*\*(?!\*)", r"<strong>\1</strong>", part)
+        parts[i] = f"<code>{part[1:-1]}</code>" if i % 2 else bold
+    return markupsafe.Markup("".join(parts))

@@ -55,7 +55,7 @@ def settings(line):
     if criterion := CRITERION.search(line):
         found["criterion"] = criterion["name"]
         found |= {key: value_of(key, criterion["all"]) for key in OF_CRITERION}
-    return {key: value for key, value in found.items() if value not in (None, "", "None", "False", "0.0")}
+    return {key: value for key, value in found.items() if value not in (None, "", "None", "False", "0", "0.0")}
 
 
 def value_of(key, line):

@@ -20,11 +20,7 @@ for command in munged slurmctld slurmd sbatch scontrol; do
         echo "skipped: there is no $command on this machine, and only root on Debian or Ubuntu can install slurm-wlm and munge"
         exit 77
     fi
-    echo "installing slurm-wlm and munge"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get install -qq -y --no-install-recommends slurm-wlm munge >/dev/null ||
-        { apt-get -qq update && apt-get install -qq -y --no-install-recommends slurm-wlm munge >/dev/null; } ||
-        die "cannot install slurm-wlm and munge; see above"
+    install_packages slurm-wlm munge
 done
 need_environment "$ROOT/.venv" test pytest
 
