@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import helpers
 import pytest
@@ -223,3 +224,35 @@ def test_json_on_standard_output_is_json(tiny, teacher, capsys):
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert result["settings"]["split"] == "valid" and result["name"] == "A" and result["seed"] is None
     assert result["bleu_greedy"] > 20 and result["ppl"] < 20  # it has learnt the toy language
+
+
+NAMES = [command.__name__.rpartition(".")[2] for command in cli.COMMANDS if command is not commands.translate]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_json(name, capsys):
+    """All but `translate`, whose output is text by nature."""
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    assert "--json" in capsys.readouterr().out
+
+
+def test_what_commands_say_as_json(tiny, teacher, distilled, tmp_path, capsys):
+    pruned, sparse, back, text = (str(tmp_path / name) for name in ("p.pt", "s.sparse", "b.pt", "text"))
+
+    def said(*words):
+        assert cli.main([*map(str, words), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    found = said("prune", teacher, "--sparsity", 0.5, "-o", pruned)
+    zeros = sum(matrix["zeros"] or 0 for matrix in found["matrices"])
+    assert found["params"] - found["nonzero_params"] == pytest.approx(zeros, abs=100) and zeros > found["params"] / 3
+    assert Path(found["output"]).is_file() and "output" not in said("prune", teacher, "--sparsity", 0.5, "--dry-run")
+    found = said("compress", pruned, "-o", sparse)
+    assert found["bytes"] == Path(sparse).stat().st_size and found["share"] == found["bytes"] / Path(pruned).stat().st_size
+    assert said("restore", sparse, "-o", back) == {"output": back, "bytes": Path(back).stat().st_size}
+    found = said("text", distilled, "-o", text)
+    assert found["lines"] == len(Path(found["files"][0]).read_text().splitlines()) > 100
+    assert said("inspect", distilled)["complete"] and said("doctor")["findings"]
+    found = said("export", teacher, "--data", tiny, "--no-subwords", "--check-sentences", 9, "-o", tmp_path / "ct2")
+    assert found["sentences"] == 9 and found["same"] <= 9 and found["quantization"] == "float32"

@@ -6,7 +6,7 @@ seqkd restore pruned.sparse -o pruned.pt
 
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import check_output, quieten
+from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
 
 
 def add(commands):
@@ -20,6 +20,7 @@ def add(commands):
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("-o", "--output", required=True, metavar="FILE")
     parser.add_argument("--fp16", action="store_true", help="store values in 16 bits: half the size, and rounded")
+    add_json(parser)
     parser = commands.add_parser(
         "restore",
         help="the checkpoint that a compact file holds",
@@ -28,6 +29,7 @@ def add(commands):
     parser.set_defaults(run=restore)
     parser.add_argument("sparse", metavar="FILE")
     parser.add_argument("-o", "--output", required=True, metavar="CHECKPOINT")
+    add_json(parser)
 
 
 def compress(arguments):
@@ -39,9 +41,11 @@ def compress(arguments):
     sparse.compress(state, arguments.output, arguments.fp16)
     nonzero, total = pruning.count(state["model"])
     before, after = Path(arguments.checkpoint).stat().st_size, Path(arguments.output).stat().st_size
-    print(
+    say(
+        arguments,
+        {"output": arguments.output, "bytes": after, "share": after / before, "params": total, "nonzero_params": nonzero},
         f"{arguments.output}: {after:,} bytes, {after / before:.1%} of {arguments.checkpoint}; of {total:,} parameters "
-        f"{nonzero:,} are not zero"
+        f"{nonzero:,} are not zero",
     )
 
 
@@ -51,4 +55,5 @@ def restore(arguments):
     from fairseq_seqkd import checkpoints, sparse
 
     checkpoints.write(arguments.output, sparse.restore(arguments.sparse))
-    print(f"{arguments.output} is written")
+    content = {"output": arguments.output, "bytes": Path(arguments.output).stat().st_size}
+    say(arguments, content, f"{arguments.output} is written")

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from fairseq_seqkd.commands.shared import add_json, say
 from fairseq_seqkd.errors import Refusal
 
 GENERATE = [sys.executable, "-m", "fairseq_cli.generate"]  # fairseq-generate, of this Python
@@ -39,6 +40,7 @@ def add(commands):
         help="processes (default: one for each NVIDIA GPU; without any, or with --cpu, one for each core)",
     )
     parser.add_argument("--gpus", metavar="LIST", help="GPUs to use, as CUDA_VISIBLE_DEVICES: 0,2 (default: all)")
+    add_json(parser)
 
 
 def run(arguments):
@@ -71,7 +73,8 @@ def run(arguments):
         display.close()
     state = progress.read(folder)
     if state and state.complete:
-        print(f"{folder} is complete | {state.signature}")
+        content = {"folder": str(folder), "complete": True, "sentences": state.sentences, "signature": state.signature}
+        say(arguments, content, f"{folder} is complete | {state.signature}")
     elif dead:
         raise Refusal(
             f"{folder} is not complete: worker {dead[0].rank} {dead[0].end()}, as did {SECOND_TRIES} before it; see {dead[0].log}"

@@ -1,8 +1,6 @@
 """`seqkd doctor`: what is installed, what is known to be wrong with it, and what to do about it."""
 
-import json
-
-from fairseq_seqkd.commands.shared import quieten
+from fairseq_seqkd.commands.shared import add_json, quieten, say
 
 
 def add(commands):
@@ -13,7 +11,7 @@ def add(commands):
         "with them. The exit code is 1 where something prevents work.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    add_json(parser)
 
 
 def run(arguments):
@@ -22,13 +20,15 @@ def run(arguments):
     from fairseq_seqkd import diagnosis
 
     found = diagnosis.examine()
-    if arguments.json:
-        print(json.dumps({"findings": found}, ensure_ascii=False, indent=1))
-    else:
-        width = max(len(finding["what"]) for finding in found)
-        for finding in found:
-            mark = {"ok": "ok     ", "warning": "known  ", "error": "WRONG  "}[finding["level"]]
-            print(f"{mark} {finding['what']:<{width}}  {finding['says']}")
-            if finding["do"]:
-                print(f"{'':<{8 + width}}  -> {finding['do']}")
+    say(arguments, {"findings": found}, in_words(found))
     return int(any(finding["level"] == "error" for finding in found))
+
+
+def in_words(found):
+    """A line for every finding, and one for what to do about it."""
+    width = max(len(finding["what"]) for finding in found)
+    for finding in found:
+        mark = {"ok": "ok     ", "warning": "known  ", "error": "WRONG  "}[finding["level"]]
+        yield f"{mark} {finding['what']:<{width}}  {finding['says']}"
+        if finding["do"]:
+            yield f"{'':<{8 + width}}  -> {finding['do']}"

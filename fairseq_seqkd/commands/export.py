@@ -3,9 +3,10 @@
 seqkd export student.pt --to ctranslate2 --quantization int8 --sentencepiece-model spm.model -o student.ct2
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import check_output, quieten
+from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 TYPES = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16")
@@ -48,6 +49,7 @@ def add(commands):
     )
     parser.add_argument("-o", "--output", metavar="FOLDER", help="default: the checkpoint's name, ending in .ctranslate2")
     parser.add_argument("--force", action="store_true", help="replace a folder that is there")
+    add_json(parser)
 
 
 def run(arguments):
@@ -72,10 +74,12 @@ def run(arguments):
     options = text_options(arguments, system.settings["post_process"])
     agreement = export.export(system, arguments.quantization, output, options, arguments.beam, lines, arguments.check_sentences)
     size = sum(file.stat().st_size for file in output.iterdir())
-    print(
+    say(
+        arguments,
+        {"output": str(output), "bytes": size, "quantization": arguments.quantization, **asdict(agreement)},
         f"{output}: {size:,} bytes, {arguments.quantization} | {agreement.same} of {agreement.sentences} greedy translations "
         f"are fairseq's, BLEU {agreement.bleu:.1f} against them; log-probabilities differ by {agreement.nats_a_token:.1g} nats a "
-        "token"
+        "token",
     )
 
 

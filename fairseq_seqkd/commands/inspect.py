@@ -3,11 +3,10 @@
 seqkd inspect distilled --differ 5 --data data-bin
 """
 
-import json
 import sys
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import quieten
+from fairseq_seqkd.commands.shared import add_json, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 LISTED = 8  # ids of a list that are printed
@@ -28,7 +27,7 @@ def add(commands):
     parser.add_argument(
         "--post-process", metavar="P", help="how subwords are joined, as fairseq's --post-process; none: not at all"
     )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    add_json(parser)
 
 
 def run(arguments):
@@ -42,12 +41,8 @@ def run(arguments):
     facts = inspection.examine(arguments.folder)
     if wanted or arguments.differ:
         facts["nbest"] = nbest_lists(arguments, facts, wanted)
-    if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False, indent=1))
-    else:
-        print("\n".join(in_words(facts)))
-        for entry in facts.get("nbest", ()):
-            print("\n" + "\n".join(nbest_in_words(entry)))
+    lists = (line for entry in facts.get("nbest", ()) for line in ("", *nbest_in_words(entry)))
+    say(arguments, facts, [*in_words(facts), *lists])
     for problem in facts["problems"]:
         print(f"wrong: {problem.removeprefix('fairseq_seqkd: ')}", file=sys.stderr)
     return int(bool(facts["problems"]))

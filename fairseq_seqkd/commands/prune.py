@@ -3,7 +3,7 @@
 seqkd prune student.pt --sparsity 0.8 -o pruned.pt
 """
 
-from fairseq_seqkd.commands.shared import check_output, quieten
+from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 SCHEMES = ("class-blind", "class-uniform", "class-distribution")  # as in pruning.py, which needs torch
@@ -32,6 +32,7 @@ def add(commands):
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="the pruned checkpoint")
     parser.add_argument("--dry-run", action="store_true", help="print the table and write nothing")
+    add_json(parser)
 
 
 def run(arguments):
@@ -48,10 +49,18 @@ def run(arguments):
     pruned, spared = pruning.classes(state["model"], arguments.exclude)
     pruning.choose(pruned, arguments.sparsity, arguments.scheme)
     result = pruning.apply(state, pruned)
-    print(table(pruned, spared, *pruning.count(result["model"])))
+    nonzero, total = pruning.count(result["model"])
+    content = {"matrices": [*map(facts, pruned), *map(facts, spared)], "params": total, "nonzero_params": nonzero}
+    lines = [table(pruned, spared, nonzero, total)]
     if not arguments.dry_run:
         checkpoints.write(arguments.output, result)
-        print(f"{arguments.output} is written; retrain it with --finetune-from-model {arguments.output} --freeze-zeros")
+        content["output"] = arguments.output
+        lines.append(f"{arguments.output} is written; retrain it with --finetune-from-model {arguments.output} --freeze-zeros")
+    say(arguments, content, lines)
+
+
+def facts(matrix):
+    return {"names": matrix.names, "weights": matrix.weights.numel(), "zeros": matrix.zeros}
 
 
 def table(pruned, spared, nonzero, total):

@@ -51,11 +51,18 @@ def parse_models(texts):
     return list(models.items())
 
 
-def print_json(content):
-    """For --json: numbers as they are."""
+def add_json(parser):
+    parser.add_argument("--json", action="store_true", help="print what is said, and more, as JSON for scripts")
+
+
+def say(arguments, content, text):
+    """Prints a command's result: JSON of `content` with --json, else `text`, a string or several lines."""
     import json
 
-    print(json.dumps(content, ensure_ascii=False, indent=1))
+    if arguments.json:
+        print(json.dumps(content, ensure_ascii=False, indent=1))
+    else:
+        print(text if isinstance(text, str) else "\n".join(text))
 
 
 def progress_of_batches(batches, what):

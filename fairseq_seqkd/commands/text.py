@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import check_output, quieten
+from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 NONE = "none"  # of an option: not at all, whatever would be done without it
@@ -38,6 +38,7 @@ def add(commands):
     )
     parser.add_argument("--bpe", metavar="NAME", help="fairseq's --bpe, undone on both sides; none: none")
     parser.add_argument("--tokenizer", metavar="NAME", help="fairseq's --tokenizer, undone on both sides; none: none")
+    add_json(parser)
 
 
 def run(arguments):
@@ -63,7 +64,8 @@ def run(arguments):
     check_options(arguments, similarity)
     sides = [make_side(i, arguments, split, languages, similarity, content) for i in (0, 1)]
     lines = parallel_text.write(*sides, *paths, rows=lambda n: tqdm(range(n), unit=" sentences", disable=None, leave=False))
-    print(f"{paths[0]}, {paths[1]}: {lines:,} lines each | {content['signature']}")
+    said = {"files": paths, "lines": lines, "counts": [dict(side.counts) for side in sides], "signature": content["signature"]}
+    say(arguments, said, f"{paths[0]}, {paths[1]}: {lines:,} lines each | {content['signature']}")
     for path, side in zip(paths, sides):
         for remark in remarks(side.counts):
             print(f"{path}: {remark}", file=sys.stderr)
