@@ -6,7 +6,7 @@ import helpers
 import pytest
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import pruning_table, report
+from fairseq_seqkd.evaluation import figures, pruning_table, report
 from fairseq_seqkd.evaluation import results as results_file
 
 
@@ -143,12 +143,13 @@ def test_lines_of_the_picture_begin_with_the_model_that_was_pruned():
 
 def test_the_picture_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
-    pruning_table.plot(pruning_table.make_rows(ROWS), tmp_path / "x.svg")
+    draw = figures.draw_pruning(pruning_table.series(pruning_table.make_rows(ROWS)))
+    figures.save(tmp_path / "x.svg", draw)
     assert (tmp_path / "x.svg").read_text().lstrip().startswith("<?xml")
-    pruning_table.plot(pruning_table.make_rows(ROWS), tmp_path / "x.png")
+    figures.save(tmp_path / "x.png", draw)
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(Refusal, match="cannot be drawn"):
-        pruning_table.plot(pruning_table.make_rows(ROWS), tmp_path / "x.docx")
+        figures.save(tmp_path / "x.docx", draw)
 
 
 def test_the_report_of_a_pruned_model(tiny, teacher, tmp_path):

@@ -47,6 +47,8 @@ def run(arguments):
     check_output(arguments.output)
     models = parse_models(arguments.models)
     quieten()
+    from tqdm import tqdm
+
     import fairseq_seqkd
     from fairseq_seqkd.corpus.files import whole_file
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
@@ -75,7 +77,14 @@ def run(arguments):
             with whole_file(arguments.output) as file:
                 file.write(speed_table.to_json({"speeds": speeds, **facts}).encode())
 
-    found, left_out = speed.run(named, wanted, beams, arguments.rounds, said=lambda text: print(text, file=sys.stderr), keep=keep)
+    with tqdm(desc="measurements", unit=" runs", disable=None, leave=False) as bar:
+
+        def said(text, total):
+            bar.total = total
+            bar.write(text, file=sys.stderr)
+            bar.update()
+
+        found, left_out = speed.run(named, wanted, beams, arguments.rounds, said, keep)
     for name, engine in left_out:
         print(f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr)
     made = {"speeds": found, **facts}

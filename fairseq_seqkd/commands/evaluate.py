@@ -72,16 +72,12 @@ def run(arguments):
         found.check(system.facts(device))
         prepared.append((name, seed, system))
     for i, (name, seed, system) in enumerate(prepared):
-        label = name if seed is None else f"{name} (seed {seed})"
-        print(f"[{i + 1}/{len(prepared)}] {label}: ", end="", file=sys.stderr, flush=True)
-        try:
-            measured = measured_or_known(system, device, cache, arguments.again)
-            if arguments.comet:
-                measured |= comet.of(system, measured["outputs"], arguments.comet, device, cache)
-        except BaseException:
-            print(file=sys.stderr)  # ends the line, so that the sentence that follows stands alone
-            raise
-        print(in_words(measured), file=sys.stderr)
+        label = f"[{i + 1}/{len(prepared)}] {name if seed is None else f'{name} (seed {seed})'}"
+        show = progress_of_batches(label)
+        measured = measured_or_known(system, device, cache, arguments.again, show)
+        if arguments.comet:
+            measured |= comet.of(system, measured["outputs"], arguments.comet, device, cache)
+        print(f"{label}: {in_words(measured)}", file=sys.stderr)
         measured = {key: value for key, value in measured.items() if key != "outputs"}
         found.add({"name": name, "seed": seed, "checkpoint": system.path, **measured, **system.facts(device)})
     found.compare(compare(found.all(), prepared[0][2], cache))
@@ -92,7 +88,7 @@ def run(arguments):
         print(table.markdown_table(report["rows"]), *table.explain_stars(report), sep="\n")
 
 
-def measured_or_known(system, device, cache, again):
+def measured_or_known(system, device, cache, again, show):
     """The measurements of a System with its outputs, from the cache or new."""
     from fairseq_seqkd.evaluation.cache import key
     from fairseq_seqkd.evaluation.measure import measure
@@ -101,7 +97,7 @@ def measured_or_known(system, device, cache, again):
     known = None if again else cache.get(name)
     if known:
         return {**known, "distillation_signature": system.distillation_signature}
-    measured = {**measure(system, device, progress_of_batches), "date": datetime.date.today().isoformat()}
+    measured = {**measure(system, device, show), "date": datetime.date.today().isoformat()}
     cache.put(name, measured)
     return measured
 

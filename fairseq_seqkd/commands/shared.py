@@ -65,14 +65,18 @@ def say(arguments, content, text):
         print(text if isinstance(text, str) else "\n".join(text))
 
 
-def progress_of_batches(batches, what):
-    """Yields the batches, lists of sentences; a terminal sees the rate and the time left."""
+def progress_of_batches(label):
+    """(batches, what is done with them) -> the batches, lists of sentences; a terminal sees the rate and the time left."""
     from tqdm import tqdm
 
-    with tqdm(total=sum(map(len, batches)), desc=what, unit=" sentences", disable=None, leave=False) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(len(batch))
+    def show(batches, what):
+        total = sum(map(len, batches))
+        with tqdm(total=total, desc=f"{label}: {what}", unit=" sentences", disable=None, leave=False) as bar:
+            for batch in batches:
+                yield batch
+                bar.update(len(batch))
+
+    return show
 
 
 def progress_of_tests(tests):

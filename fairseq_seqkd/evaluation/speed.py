@@ -144,10 +144,10 @@ def check_same(named):
             raise Refusal(f"{name} reads or writes other data than {first}, so their speeds do not compare; bench them apart")
 
 
-def run(named, wanted, beams, rounds, said=lambda text: None, keep=lambda found: None):
+def run(named, wanted, beams, rounds, said=lambda text, total: None, keep=lambda found: None):
     """Measures all contenders in turn, `rounds` times. Returns the list of summaries, and [(name, engine)] left out.
 
-    Args: said: is told of every measurement; keep: is given the summaries so far, after every round.
+    Args: said: is told of every measurement, and how many there are; keep: is given the summaries so far, after every round.
     """
     with tempfile.TemporaryDirectory(prefix="seqkd-bench-") as folder:
         bench = Bench(named, wanted, beams, folder)
@@ -159,7 +159,7 @@ def run(named, wanted, beams, rounds, said=lambda text: None, keep=lambda found:
                     results[-1].pop("outputs")  # those of the first round are enough
                 rate = bench.source_words / results[-1]["seconds"]
                 what = f"{contender.name}, {contender.engine}, beam {contender.beam}"
-                said(f"round {number + 1}/{rounds}: {what}: {rate:,.0f} words/s")
+                said(f"round {number + 1}/{rounds}: {what}: {rate:,.0f} words/s", rounds * len(bench.contenders))
             summaries = [bench.summary(contender, results) for contender, results in zip(bench.contenders, found)]
             keep(summaries)
         return summaries, bench.left_out
