@@ -109,25 +109,7 @@ do_text() {
         --src "$(help_folder "$S")" --tgt "$(help_folder "$T")" -o "$WORK/text"
 }
 
-do_subwords() {
-    cd "$WORK/text"
-    python - "$S" "$T" "$VOCABULARY" <<'PYTHON'
-import sys
-import sentencepiece
-
-source, target, vocabulary = sys.argv[1:]
-sentencepiece.SentencePieceTrainer.train(
-    input=f"train.{source},train.{target}", model_prefix="spm", vocab_size=int(vocabulary), model_type="bpe",
-    character_coverage=1.0, num_threads=1, hard_vocab_limit=False, minloglevel=1,
-)
-pieces = sentencepiece.SentencePieceProcessor(model_file="spm.model")
-for split in ("train", "valid", "test"):
-    for lang in (source, target):
-        with open(f"{split}.{lang}", encoding="utf-8") as text, open(f"{split}.spm.{lang}", "w", encoding="utf-8") as out:
-            for line in text:
-                print(*pieces.encode(line.rstrip("\n"), out_type=str), file=out)
-PYTHON
-}
+do_subwords() { python "$ROOT/recipes/subwords.py" "$WORK/text" --langs "$S" "$T" --vocabulary "$VOCABULARY"; }
 
 do_binarise() {
     rm -rf "$BIN"

@@ -1,0 +1,100 @@
+"""The worked example is run as it stands, with a small text and few updates; and every option is explained."""
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+
+import helpers
+import pytest
+
+EXAMPLE = helpers.ROOT / "examples" / "own_text" / "README.md"
+FEWER = {
+    r"--max-update \d+": "--max-update 12",
+    r"--vocabulary \d+": "--vocabulary 60",
+    r"--warmup-updates \d+": "--warmup-updates 4",
+    r"-interval(-updates)? 1000": r"-interval\1 6",
+    r"(embed-dim|ffn-embed-dim) \d+": r"\1 32",
+    r"-layers 6": "-layers 1",
+    r"(--lr) \S+": r"\1 5e-3",
+    r"seqkd bench": "seqkd bench --rounds 1 --engines fairseq,ctranslate2-int8 --beams 5",
+    r"seqkd decode": "seqkd decode --cpu --workers 1",
+    r"fairseq-train": "fairseq-train --cpu --num-workers 0",
+}
+
+
+def commands(path):
+    """The bash blocks of a page, but those that a comment before them excepts."""
+    text = re.sub(r"<!-- not tested[^>]*-->\n```bash\n.*?```\n", "", path.read_text(), flags=re.DOTALL)
+    return "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+
+
+def test_the_worked_example_works(tmp_path):
+    pytest.importorskip("ctranslate2")
+    pytest.importorskip("matplotlib")
+    subprocess.run([sys.executable, helpers.ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True)
+    for lang in ("de", "en"):
+        (tmp_path / "text" / f"train.{lang}").rename(tmp_path / f"corpus.{lang}")
+    (tmp_path / "fairseq_seqkd").symlink_to(helpers.ROOT)
+    script = commands(EXAMPLE)
+    for found, fewer in FEWER.items():
+        script, times = re.subn(found, fewer, script)
+        assert times, f"nothing in the example is {found}"
+    environment = helpers.environment(PATH=f"{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    lines = [len((tmp_path / name).read_text().splitlines()) for name in ("text/test.de", "test.out.en")]
+    assert lines[0] == lines[1] > 10
+    page = (tmp_path / "report.html").read_text()
+    assert "Seq-KD + Seq-Inter 80% retrained" in page and "complexity" in page and "student.log" in page
+
+
+OPTIONS = helpers.ROOT / "examples" / "options.md"
+
+
+def explained():
+    """The options that have a row of their own in a table of the page, by section: {"Criterions": {"--alpha", ...}, ...}."""
+    sections = re.split(r"^## ", OPTIONS.read_text(), flags=re.MULTILINE)[1:]
+    return {s.split("\n")[0]: set(re.findall(r"^\| .*", s, re.MULTILINE)) for s in sections}
+
+
+def rows_of(section):
+    return {name for row in explained()[section] for name in re.findall(r"`(--[\w-]+)", row.split("|")[1])}
+
+
+def test_every_option_of_the_criterions_is_explained():
+    from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig as Stock
+
+    from fairseq_seqkd.criterions.word_kd import WordKDConfig
+
+    ours = {field.name for field in fields(WordKDConfig)} - {field.name for field in fields(Stock)} | {"label_smoothing"}
+    names = {f"--{name.replace('_', '-')}" for name in ours}
+    assert names == rows_of("Criterions")
+
+
+def test_every_option_of_the_task_is_explained():
+    from fairseq.tasks.translation import TranslationConfig
+
+    from fairseq_seqkd.tasks._options import TeacherDecodingConfig
+
+    ours = {field.name: field for field in fields(TeacherDecodingConfig) if "help" in field.metadata}
+    names = {f"--{name.replace('_', '-')}" for name in ours if name not in {field.name for field in fields(TranslationConfig)}}
+    assert len(names) > 15 and names <= rows_of("Task teacher_decoding")
+
+
+@pytest.mark.parametrize(
+    "command", ["decode", "text", "inspect", "prune", "compress", "export", "translate", "evaluate", "bench", "report"]
+)
+def test_every_option_of_a_command_is_explained(command):
+    from fairseq_seqkd import cli
+
+    actions = cli.make_parser()._subparsers._group_actions[0].choices[command]._actions
+    names = {next(name for name in action.option_strings if name.startswith("--")) for action in actions if action.option_strings}
+    assert names - {"--help", "--json"} == rows_of(f"seqkd {command}") - {"--json"}
