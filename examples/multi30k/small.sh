@@ -8,8 +8,8 @@
 #   SPM_MODEL   what cut the text into pieces
 #   WORK        where everything goes (default: ./multi30k-small); run again, it continues where it was
 #
-# Writes WORK/report.md with the paper's Tables 2 and 3, WORK/report.json and WORK/pruning.svg, and the folder
-# WORK/student.ct2, which `seqkd translate` runs. On two cores it takes about an hour.
+# Writes WORK/report.md with the paper's Tables 2 and 3, WORK/report.json, the page WORK/report.html and WORK/pruning.svg, and
+# the folder WORK/student.ct2, which `seqkd translate` runs. On two cores it takes about an hour.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=recipes/lib.sh
@@ -76,7 +76,7 @@ do_evaluate() {
     local systems=(Teacher="$TEACHER" Seq-KD="$WORK/student/checkpoint_last.pt") share
     for share in 20 40 60 80; do systems+=("Seq-KD $share%=$WORK/sweep$share.pt"); done
     for share in 60 80; do systems+=("Seq-KD $share% retrained=$WORK/pruned$share/checkpoint_last.pt"); done
-    seqkd evaluate "${systems[@]}" --data "$BIN" -o "$WORK/results.json"
+    seqkd evaluate "${systems[@]}" --data "$BIN" --cache "$WORK/cache" -o "$WORK/results.json"
 }
 
 do_bench() { # alone on the machine
@@ -85,8 +85,10 @@ do_bench() { # alone on the machine
 }
 
 do_report() {
-    seqkd report "$WORK/results.json" "$WORK/speed.json" -o "$WORK/report.md" --json "$WORK/report.json" \
-        --plot "$WORK/pruning.svg" --title "A small student on Multi30k German-English, test_2016_flickr"
+    local title="A small student on Multi30k German-English, test_2016_flickr"
+    seqkd report "$WORK/results.json" "$WORK/speed.json" --title "$title" -o "$WORK/report.md" -o "$WORK/report.json" \
+        --plot "$WORK/pruning.svg"
+    seqkd report "$WORK" "$BIN" --title "$title" -o "$WORK/report.html"
 }
 
 echo "the teacher's beam search over the training set"
