@@ -180,3 +180,20 @@ def test_of_a_large_corpus_a_part_is_aligned(monkeypatch):
     sizes = np.full(495, 9)
     ids = corpus_statistics.sample(sizes, sizes)
     assert len(ids) * 10 * 9 <= 1000 + 10 * 9 and ids[0] == 0 and ids[-1] >= 450
+
+
+def test_tensorboard_files_tell_the_same(tiny, tmp_path):
+    """Written by a real fairseq-train --tensorboard-logdir; where neither package is installed, there is nothing to read."""
+    pytest.importorskip("tensorboardX")
+    pytest.importorskip("tensorboard")
+    options = {"criterion": "cross_entropy", "max_epoch": 2, "tensorboard_logdir": tmp_path / "tb" / "student"}
+    helpers.train(tiny, tmp_path / "student", **options)
+    write(tmp_path / "r.json", "A", checkpoint=str(tmp_path / "student" / "checkpoint_last.pt"))
+    done = helpers.train(tiny, tmp_path / "again", **{**options, "tensorboard_logdir": None})
+    (tmp_path / "text.log").write_text(done.stdout)
+    run = run_folder.look([tmp_path])
+    found = {Path(t.path).parent.parent.name: t for t in run.trainings if "tfevents" in t.path}
+    assert len(found["student"].curve) == 2
+    (text,) = (t for t in run.trainings if t.path.endswith("text.log"))
+    assert {k: round(v, 2) for k, v in found["student"].curve.items()} == text.curve
+    assert run_folder.training_of(run, run.results[0]).curve == found["student"].curve
