@@ -157,7 +157,8 @@ def test_markdown_and_page_have_the_same_sections(written):
 def test_a_page_of_files_alone_has_what_they_have(run_dir, tmp_path):
     helpers.command("seqkd", "report", run_dir / "results.json", "-o", tmp_path / "r.html")
     found = Elements((tmp_path / "r.html").read_text())
-    assert len(found.of("svg")) == 3 and "Single sentences" not in found.all[0]["text"]  # search, mode, pruning
+    assert len(found.of("svg")) == 4 and "Single sentences" not in found.all[0]["text"]  # search, mode, speed, pruning
+    assert "sentences a second" in found.all[0]["text"] and "source words a second" not in found.all[0]["text"]
 
 
 def test_text_is_text(written):
@@ -186,7 +187,7 @@ def test_without_matplotlib_the_page_is_refused_before_the_work(run_dir, tmp_pat
 def test_one_system_needs_no_comparison(run_dir):
     results = json.loads((run_dir / "results.json").read_text())["results"][:1]
     found = Elements(page.render({**report.make(results, [])}))
-    assert not found.of("svg") and len(found.of("table")) == 1
+    assert len(found.of("svg")) == 1 and len(found.of("table")) == 1  # its two speeds
 
 
 # In a browser.

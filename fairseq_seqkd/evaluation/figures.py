@@ -125,15 +125,15 @@ def mode_and_bleu(rows):
     return figure("mode", draw, 4.4, "BLEU with greedy search against the probability of the mode")
 
 
-def speed_and_quality(speeds):
-    """BLEU against source words a second. Args: speeds: those of `seqkd bench`."""
+def speed_and_quality(speeds, what="source words a second, one thread"):
+    """BLEU against speed. Args: speeds: those of `seqkd bench`, or of_rows; what: what the speed is."""
 
     def draw(axes):
         names = list(dict.fromkeys(speed["name"] for speed in speeds))
         engines = list(dict.fromkeys(speed["engine"] for speed in speeds))
         for speed in speeds:
             axes.plot(
-                speed["words_per_second"], speed["bleu"], MARKERS[engines.index(speed["engine"])], ms=6,
+                speed["speed"], speed["bleu"], MARKERS[engines.index(speed["engine"])], ms=6,
                 color=colour(names, speed["name"]), mfc="none" if speed["beam"] == 1 else None,
             )  # fmt: skip
         for name in names:
@@ -141,7 +141,7 @@ def speed_and_quality(speeds):
         for engine in engines:
             axes.plot([], [], MARKERS[engines.index(engine)], color=INK, label=engine)
         axes.plot([], [], "o", color=INK, mfc="none", label="hollow: greedy; full: beam")
-        axes.set(xlabel="source words a second, one thread", ylabel="BLEU", xscale="log")
+        axes.set(xlabel=what, ylabel="BLEU", xscale="log")
         plain_logarithm(axes.xaxis)
         below(axes)
 

@@ -41,10 +41,28 @@ def draw(made):
     if len(rows) > 1:
         found["search"], found["mode"] = figures.greedy_and_beam(rows), figures.mode_and_bleu(rows)
     if made.get("table2"):
-        found["speed"] = figures.speed_and_quality([speed for part in made["table2"] for speed in part["speeds"]])
+        benched = [{**s, "speed": s["words_per_second"]} for part in made["table2"] for s in part["speeds"]]
+        found["speed"] = figures.speed_and_quality(benched)
+    elif rows and all("sentences_per_second_greedy" in row for row in rows):
+        found["speed"] = figures.speed_and_quality(speeds_of(rows), "sentences a second, fairseq, one thread")
     if made.get("table3"):
         found["pruning"] = figures.pruning(pruning_table.series(made["table3"]))
     return found
+
+
+def speeds_of(rows):
+    """What `seqkd evaluate` saw of speed, in the form of `seqkd bench`."""
+    return [
+        {
+            "name": row["name"],
+            "engine": "fairseq",
+            "beam": beam,
+            "speed": row[f"sentences_per_second_{k}"],
+            "bleu": row[f"bleu_{k}"],
+        }
+        for row in rows
+        for k, beam in (("greedy", 1), ("beam5", 5))
+    ]
 
 
 def speed(part):
