@@ -127,3 +127,29 @@ stop_all() {
 after() {
     while [ ! -e "$WORK/done/$1" ]; do sleep 1; done
 }
+
+# Trains with two processes of half the batch each, where two processors do the work; else with one that adds two batches up, the
+# same thing. Arguments: folder of the run, then a command that takes further options of fairseq-train at its end.
+on_both_cores() {
+    local folder=$1 meet rank pids=()
+    shift
+    if [ "$JOBS" -lt 2 ] || python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+        "$@" --update-freq 2
+        return
+    fi
+    mkdir -p "$folder"
+    meet=$(mktemp -u "$folder/meet.XXXXXX") # a new one each time: a leftover would call up processes that are gone
+    for rank in 0 1; do
+        "$@" --distributed-world-size 2 --distributed-rank "$rank" --distributed-init-method "file://$meet" \
+            --distributed-no-spawn --distributed-backend gloo --ddp-backend legacy_ddp --load-checkpoint-on-all-dp-ranks --cpu &
+        pids+=($!)
+    done
+    for rank in 0 1; do
+        if ! wait -n; then # alone, the other one would wait for long
+            kill "${pids[@]}" 2>/dev/null || true
+            wait
+            return 1
+        fi
+    done
+    rm -f "$meet"
+}

@@ -140,8 +140,9 @@ layers() { # layers on each side, dimensions, feed-forward, heads
         --encoder-attention-heads "$4" --decoder-attention-heads "$4"
 }
 
-# Two processes of half the batch each, where two processors do the work; else one that adds two batches up, the same thing.
-do_teacher() {
+do_teacher() { on_both_cores "$WORK/teacher" teacher; }
+
+teacher() {
     if [ "$JOBS" -lt 2 ] || python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
         teacher --update-freq 2
         return

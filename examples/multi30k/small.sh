@@ -34,32 +34,39 @@ do_decode() { # a worker; length penalty 1.4, because this teacher's favourites 
         --distill-dir "$DISTILLED" --distributed-world-size "$JOBS" --distributed-rank "$(($1 - 1))"
 }
 
-# Arguments: run, updates, learning rate, warm-up, then what differs.
+do_score() { # its 8 most probable symbols at every token of its translations, for retraining
+    fairseq-generate "$DISTILLED/seq_kd" --user-dir "$ROOT/fairseq_seqkd" --task teacher_decoding --path "$TEACHER" \
+        --gen-subset train --score-reference --topk 8 --distill-dir "$WORK/distributions" \
+        --distributed-world-size "$JOBS" --distributed-rank "$(($1 - 1))"
+}
+
+# Arguments: run, updates, learning rate, warm-up, then what differs. Half a batch for each of two processes.
 train() {
     local run=$1 updates=$2 lr=$3 warmup=$4
     shift 4
     fairseq-train "$DISTILLED/seq_kd" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$run" --arch transformer \
-        --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 128 --decoder-embed-dim 128 \
-        --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 --decoder-attention-heads 4 \
-        --share-all-embeddings --encoder-normalize-before --decoder-normalize-before --dropout 0.1 --seed 1 \
+        --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 168 --decoder-embed-dim 168 \
+        --encoder-ffn-embed-dim 336 --decoder-ffn-embed-dim 336 --encoder-attention-heads 4 --decoder-attention-heads 4 \
+        --share-all-embeddings --encoder-normalize-before --decoder-normalize-before --seed 1 \
         --criterion seq_kd --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --warmup-updates "$warmup" \
-        --total-num-update "$updates" --max-update "$updates" --max-tokens 1500 --required-batch-size-multiple 1 \
+        --total-num-update "$updates" --max-update "$updates" --max-tokens 750 --required-batch-size-multiple 1 \
         --num-workers 0 --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 "$@"
 }
 
-do_student() { train student 4400 3e-3 400; }
+do_student() { on_both_cores "$WORK/student" train student 4400 3e-3 400 --dropout 0.1; }
 
-# Arguments: the share in per cent, the run that is pruned, updates.
+# Arguments: the share in per cent, the run that is pruned, updates. Few weights cannot learn too much: no dropout.
 prune_and_retrain() {
     local share=$1 from=$2 updates=$3
     mkdir -p "$WORK/pruned$share"
     seqkd prune "$WORK/$from/checkpoint_last.pt" --sparsity "0.$share" -o "$WORK/pruned$share/pruned.pt"
-    train "pruned$share" "$updates" 2e-3 100 --finetune-from-model "$WORK/pruned$share/pruned.pt" --freeze-zeros
+    on_both_cores "$WORK/pruned$share" train "pruned$share" "$updates" 2e-3 100 --dropout 0 --freeze-zeros \
+        --finetune-from-model "$WORK/pruned$share/pruned.pt" --teacher-distributions "$WORK/distributions"
 }
 
 do_pruned60() { prune_and_retrain 60 student 1000; }
-do_pruned80() { prune_and_retrain 80 pruned60 3000; }
+do_pruned80() { prune_and_retrain 80 pruned60 5000; }
 
 do_sweep() { # without retraining, for Table 3
     local share
@@ -94,6 +101,8 @@ do_report() {
 echo "the teacher's beam search over the training set"
 side_by_side decode@1 decode@2
 stage decoded do_decode 1
+side_by_side score@1 score@2
+stage scored do_score 1
 echo "student, pruned and retrained"
 for name in student sweep pruned60 pruned80 export; do stage "$name" "do_$name"; done
 echo "evaluation"
