@@ -47,7 +47,16 @@ setup(
         "ctranslate2": ["ctranslate2>=4.6,<5"],
         "report": ["matplotlib>=3.7,<4", "jinja2>=3"],  # pictures and the page of `seqkd report`
         "browser": ["selenium>=4.20,<5"],  # for the tests of that page
-        "test": ["ctranslate2>=4.6,<5", "matplotlib>=3.7,<4", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"],
+        "test": [
+            "ctranslate2>=4.6,<5",
+            "matplotlib>=3.7,<4",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "tensorboard>=2.15,<3",
+            "tensorboardX>=2.6,<3",
+        ],  # fmt: skip
     },
     entry_points={"console_scripts": ["seqkd=fairseq_seqkd.cli:main"]},
     classifiers=["License :: OSI Approved :: MIT License", "Programming Language :: Python :: 3"],

@@ -46,6 +46,7 @@ need_environment() {
 modules_of() {
     case "$1" in *ctranslate2* | *test*) echo ctranslate2 ;; esac
     case "$1" in *report* | *test*) echo matplotlib ;; esac
+    case "$1" in *test*) echo tensorboard tensorboardX ;; esac
     case "$1" in *browser*) echo selenium ;; esac
 }
 

@@ -90,7 +90,7 @@ def test_every_option_of_the_task_is_explained():
 
 
 @pytest.mark.parametrize(
-    "command", ["decode", "text", "inspect", "prune", "compress", "export", "translate", "evaluate", "bench", "report"]
+    "command", ["decode", "text", "inspect", "prune", "compress", "restore", "export", "translate", "evaluate", "bench", "report"]
 )
 def test_every_option_of_a_command_is_explained(command):
     from fairseq_seqkd import cli

@@ -143,8 +143,8 @@ def test_beams_are_those_of_the_store(written, distilled):
         nbest = store[entry["id"]]
         assert [h["log_prob"] for h in entry["hypotheses"]] == [h.log_prob for h in nbest]
         similarity = [h["similarity"] for h in entry["hypotheses"]]
-        assert similarity[entry["choice"]] == max(similarity) and entry["mode"] == 0
-    gains = [e["hypotheses"][e["choice"]]["similarity"] - e["hypotheses"][0]["similarity"] for e in found]
+        assert similarity[entry["seq_inter"]] == max(similarity) and entry["seq_kd"] == 0
+    gains = [e["hypotheses"][e["seq_inter"]]["similarity"] - e["hypotheses"][0]["similarity"] for e in found]
     best = max(max(h.similarity for h in store[i]) - store[i][0].similarity for i in range(len(store)) if len(store[i]) > 1)
     assert max(gains) == pytest.approx(best, abs=1e-4)  # the most telling one is among them
 
@@ -182,6 +182,44 @@ def test_without_matplotlib_the_page_is_refused_before_the_work(run_dir, tmp_pat
         cli.main(["report", str(run_dir), "-o", str(tmp_path / "r.html")])
     assert not list(tmp_path.iterdir())
     assert cli.main(["report", str(run_dir / "results.json"), "-o", str(tmp_path / "r.md")]) == 0
+
+
+def test_letters_of_formulas_are_letters_and_logs_need_no_decode(run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("distilled", "bin"))
+    content = json.loads((tmp_path / "run" / "results.json").read_text())
+    content["results"][1]["name"] = "A $\\frac$ b"
+    (tmp_path / "run" / "results.json").write_text(json.dumps(content))
+    helpers.command("seqkd", "report", tmp_path / "run", "-o", tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "A $\\frac$ b" in text and "Training: Seq-KD" in text and "Single sentences" not in text
+
+
+@pytest.mark.parametrize("how", [{"select": "mbr"}, {"similarity": "ter"}])
+def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how):
+    from fairseq_seqkd.corpus import hypotheses
+    from fairseq_seqkd.evaluation import beams, details, run_folder
+
+    helpers.decode(tiny, teacher, tmp_path / "distilled", **how)
+    shutil.copytree(tiny, tmp_path / "bin")
+    run = run_folder.Run()
+    assert not list(run_folder.walk(tmp_path, run))
+    made = details.of(run, [])
+    entry = max(made["beams"], key=lambda e: e["seq_kd"] + e["seq_inter"])
+    nbest = hypotheses.opened(tmp_path / "distilled")[entry["id"]]
+    page_text = page.render({"title": "x", "rows": [], **made})
+    if "select" in how:
+        assert entry["seq_kd"] > 0 and nbest[entry["seq_kd"]].consensus == max(h.consensus for h in nbest)
+        assert "most similar to the others" in page_text and "the teacher's favourite" not in page_text
+    else:
+        assert max(h.similarity for h in nbest) <= 0
+        clip = re.search(
+            r'<clipPath id="beam0-[^>]*>\s*<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', page_text
+        )
+        x, y, width, height = map(float, clip.groups())
+        for point in re.findall(r'<g id="beam0-h\d+">.*?</g>\s*</g>', page_text, re.DOTALL):
+            at = re.search(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', point)
+            assert x <= float(at[1]) <= x + width and y <= float(at[2]) <= y + height
+    assert beams.SHORTEST == 4
 
 
 def test_one_system_needs_no_comparison(run_dir):
@@ -300,9 +338,14 @@ def test_a_click_on_a_point_shows_its_text(opened):
     assert row.get_attribute("data-rank") == "1" and script(browser, "document.activeElement.dataset.rank") == "1"
 
 
-def test_printed_it_is_whole(opened):
-    browser = opened(media="print")
+def test_printed_it_has_every_section_and_nothing_to_press(opened):
+    browser = opened(media="print", width=700)
     assert not script(browser, "document.querySelector('.controls').getClientRects().length")
+    sections = script(
+        browser, "[...document.querySelectorAll('section')].map(s => [s.id, s.getBoundingClientRect().height > 100])"
+    )
+    assert [name for name, _ in sections] == ["results", "pipeline", "training", "search", "speed", "pruning", "corpus", "beams"]
+    assert all(tall for _, tall in sections)
     printed = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
     assert base64.b64decode(printed).startswith(b"%PDF")
     assert browser.get_log("browser") == []

@@ -10,6 +10,7 @@ import helpers
 import numpy as np
 import pytest
 
+from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import corpus_statistics, run_folder, training_logs
 
@@ -77,12 +78,12 @@ def test_a_real_log_tells_settings_and_perplexities(trained, tiny, teacher):
     said = [line for line in printed.splitlines() if "valid on 'valid' subset" in line]
     assert len(simple.curve) == len(said) == 2
     for line, (updates, ppl) in zip(said, simple.curve.items()):
-        assert f"ppl {ppl:g} |" in line and line.endswith(f"num_updates {updates}") or f"num_updates {updates} |" in line
+        assert f"| ppl {ppl:g} |" in line and f"| num_updates {updates}" in line
     assert trained["json"][0].curve == simple.curve
     settings = simple.settings
     assert settings["criterion"] == "word_kd" and settings["alpha"] == "0.3" and settings["teacher_path"] == str(teacher)
     assert settings["data"] == str(tiny) and settings["arch"] == "transformer" and settings["lr"] == "0.005"
-    assert Path(simple.save_dir).name == "simple" and "teacher_distributions" not in settings
+    assert simple.folder.name == "simple" and "teacher_distributions" not in settings
 
 
 def test_a_log_of_several_attempts_is_one_training(tmp_path):
@@ -90,15 +91,73 @@ def test_a_log_of_several_attempts_is_one_training(tmp_path):
     cut = "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': 'x'}}\n" + line.format(9.5, 100)
     (tmp_path / "train.log").write_text(cut + "2026-01-01 | INFO | valid | epo\n" + cut + line.format(8.25, 200))
     found = training_logs.read(tmp_path / "train.log")
-    assert found.curve == {100: 9.5, 200: 8.25} and found.save_dir == "x"
+    assert found.curve == {100: 9.5, 200: 8.25} and found.folder == tmp_path / "x"
+    others = line.format(9.5, 100) + line.format(99.5, 100).replace("'valid'", "'valid1'") + line.format("nan", 200)
+    (tmp_path / "train.log").write_text(others)
+    assert training_logs.read(tmp_path / "train.log").curve == {100: 9.5}
     (tmp_path / "other.log").write_text("epoch 001 | ppl 3\n")
     assert not training_logs.is_log(tmp_path / "other.log")
 
 
-def test_trainings_are_told_by_the_folder_of_the_checkpoint(tmp_path):
-    run = run_folder.Run(trainings=[training_logs.Training("a.log", {"save_dir": "/old/place/seq_kd@1"}, {1: 2.0})])
-    assert run_folder.training_of(run, {"checkpoint": "/new/place/seq_kd@1/checkpoint_last.pt"}).path == "a.log"
-    assert run_folder.training_of(run, {"checkpoint": "/new/place/student@1/checkpoint_last.pt"}) is None
+def trained_in(folder, log, curve, **settings):
+    return training_logs.Training(str(log), {"save_dir": str(folder), **settings}, curve)
+
+
+def result_in(folder, name="checkpoint_last.pt"):
+    return {"checkpoint": f"{folder}/{name}"}
+
+
+def test_trainings_are_told_by_the_folder_of_the_checkpoint():
+    run = run_folder.Run(trainings=[trained_in("/old/place/seq_kd@1", "a.log", {1: 2.0})])
+    run.results = [result_in("/new/place/seq_kd@1"), result_in("/new/place/student@1")]
+    assert run_folder.training_of(run, run.results[0]).path == "a.log"
+    assert run_folder.training_of(run, run.results[1]) is None
+    # A name that several have tells nothing; nor is a checkpoint's training that of what was made of it.
+    run.results.append(result_in("/other/place/seq_kd@1"))
+    assert run_folder.training_of(run, run.results[0]) is None
+    run.trainings.append(trained_in("/new/place/seq_kd@1", "b.log", {1: 3.0}))
+    assert run_folder.training_of(run, run.results[0]).path == "b.log"
+    assert run_folder.training_of(run, result_in("/new/place/seq_kd@1", "pruned.pt")) is None
+
+
+def test_a_relative_folder_is_looked_for_around_the_log(tmp_path):
+    for name in ("student", "teacher"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    logs = [trained_in("checkpoints", tmp_path / name / "train.log", {1: 2.0}) for name in ("student", "teacher")]
+    run = run_folder.Run(trainings=logs, results=[result_in(tmp_path / name / "checkpoints") for name in ("student", "teacher")])
+    assert [run_folder.training_of(run, result).path for result in run.results] == [log.path for log in logs]
+
+
+def test_several_logs_of_a_folder_are_one_training():
+    logs = [
+        trained_in("/x", "1.out", {1: 9.0, 2: 8.0}, arch="lstm"),
+        trained_in("/x", "2.out", {3: 7.0}),
+        trained_in("/x", "tb", {3: 7.0}),
+    ]
+    found = run_folder.training_of(run_folder.Run(trainings=logs), result_in("/x"))
+    assert found.curve == {1: 9.0, 2: 8.0, 3: 7.0} and found.settings["arch"] == "lstm"
+
+
+def test_another_checkpoint_of_the_same_name_is_not_merged(tmp_path):
+    write(tmp_path / "a.json", "A", checkpoint_sha256="one")
+    write(tmp_path / "b.json", "AB", checkpoint_sha256="two")
+    with pytest.raises(Refusal, match="another checkpoint named A"):
+        run_folder.look([tmp_path / "a.json", tmp_path / "b.json"])
+    run = run_folder.look([tmp_path])
+    assert [r["checkpoint_sha256"] for r in run.results] == ["two", "two"] and "another checkpoint" in run.remarks[0]
+    assert names(run_folder.look([tmp_path / "a.json", tmp_path / "a.json"])) == ["A"]
+
+
+def test_strange_files_are_passed_over(tmp_path):
+    write(tmp_path / "r.json", "A")
+    (tmp_path / "latest.log").symlink_to(tmp_path / "gone")
+    (tmp_path / "x.json").symlink_to(tmp_path / "gone")
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "manifest.json").write_text('{"name": "app"}')
+    write(tmp_path / "web" / "more.json", "AB", data="other")
+    run = run_folder.look([tmp_path, tmp_path])
+    assert names(run) == ["A", "B"]
+    assert any("web/manifest.json is not a manifest" in remark for remark in run.remarks)
 
 
 def test_gold_is_told_by_its_hash(distilled, tiny, tmp_path):
@@ -164,7 +223,8 @@ def test_a_dictionary_has_no_complexity_and_free_choice_has_ln_2():
 
 
 def test_statistics_are_those_of_the_text(tiny):
-    found = corpus_statistics.of_split(tiny, "train", "de", "en")
+    gold = databin.Split(tiny, "train", "de", "en")
+    found = corpus_statistics.of_directory(gold, [("gold", tiny)])["gold"]
     lines = [line.split() for line in (tiny.parent / "text" / "train.en").read_text().splitlines()]
     sources = [line.split() for line in (tiny.parent / "text" / "train.de").read_text().splitlines()]
     assert found["sentences"] == found["aligned"] == len(lines)
@@ -175,15 +235,31 @@ def test_statistics_are_those_of_the_text(tiny):
     assert found["complexity"] > 0
 
 
-def test_of_a_large_corpus_a_part_is_aligned(monkeypatch):
-    monkeypatch.setattr(corpus_statistics, "LINKS", 1000)
-    sizes = np.full(495, 9)
-    ids = corpus_statistics.sample(sizes, sizes)
-    assert len(ids) * 10 * 9 <= 1000 + 10 * 9 and ids[0] == 0 and ids[-1] >= 450
+def test_of_a_large_corpus_the_same_part_is_aligned_everywhere(distilled, tiny, tmp_path, monkeypatch):
+    """Also where a view lacks sentences: entropies over other sentences do not compare."""
+    monkeypatch.setattr(corpus_statistics, "LINKS", 4000)
+    view = tmp_path / "seq_kd"
+    shutil.copytree(distilled / "seq_kd", view)
+    gold = databin.Split(tiny, "train", "de", "en")
+    sentences = len(gold.read("en"))
+    kept = np.setdiff1d(np.arange(sentences), [0, 7])
+    for lang in ("de", "en"):  # the same view without the sentences 0 and 7
+        side = databin.Split(distilled / "seq_kd", "train", "de", "en").read(lang)
+        with databin.Writer(view / f"train.de-en.{lang}", np.uint16) as writer:
+            for i in kept:
+                writer.add(side[int(i)].numpy(), [len(side[int(i)])])
+    np.save(view / "rows.npy", kept)
+    aligned, real = [], corpus_statistics.complexity
+    monkeypatch.setattr(
+        corpus_statistics, "complexity", lambda pairs: aligned.append([s.tolist() for s, _ in pairs]) or real(pairs)
+    )
+    found = corpus_statistics.of_directory(gold, [("gold", tiny), ("seq_kd", view)])
+    assert aligned[0] == aligned[1] and 5 < len(aligned[0]) < sentences / 2
+    assert found["gold"]["aligned"] == found["seq_kd"]["aligned"] == len(aligned[0]) and found["seq_kd"]["sentences"] == len(kept)
 
 
 def test_tensorboard_files_tell_the_same(tiny, tmp_path):
-    """Written by a real fairseq-train --tensorboard-logdir; where neither package is installed, there is nothing to read."""
+    """Written by a real fairseq-train --tensorboard-logdir."""
     pytest.importorskip("tensorboardX")
     pytest.importorskip("tensorboard")
     options = {"criterion": "cross_entropy", "max_epoch": 2, "tensorboard_logdir": tmp_path / "tb" / "student"}

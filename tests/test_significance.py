@@ -31,7 +31,7 @@ def texts():
 
 
 def systems_of(texts, *named):
-    return [(name, seed, {"greedy": texts[greedy], "beam5": texts[beam]}) for name, seed, greedy, beam in named]
+    return [(name, seed, {"greedy": texts[greedy], "beam5": texts[beam]}, f"{name}{seed}") for name, seed, greedy, beam in named]
 
 
 def test_p_values_are_those_of_sacrebleus_command(texts, tmp_path):
@@ -75,10 +75,9 @@ def test_the_worst_seed_decides_about_the_star(texts):
     facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
     report = table.make_report([{"name": name, "seed": seed, **facts} for name, seed, *_ in named], pairs=found)
     row = report["rows"][1]
-    assert row["p_greedy"] < 0.01 and row["p_beam5"] == max(
-        p["p_value"] for p in found if p["search_a"] == p["search_b"] == "beam5"
-    )
-    assert row["p_beam5"] > 0.05 and "p_greedy" not in report["rows"][0]
+    by_seed = {p["seed"]: p["p_value"] for p in found if p["search_a"] == p["search_b"] == "beam5"}
+    assert max(row["p_greedy"].values()) < 0.01 and row["p_beam5"] == by_seed and by_seed[1] < 0.05 < by_seed[2]
+    assert "p_greedy" not in report["rows"][0]
     line = table.markdown_table(report["rows"]).splitlines()[-1]
     assert "+0.00* |" in line and "+0.00 |" in line
     assert "p < 0.05 for every seed" in table.to_markdown(report) and "bs:1000" in table.to_markdown(report)
@@ -115,7 +114,7 @@ def test_evaluate_compares_pairs_and_knows_them_the_next_time(evaluated, tiny):
 
 
 def test_damaged_comparisons_are_refused(tmp_path):
-    for pairs in ({}, [1], [{"a": "x"}]):
+    for pairs in ({}, [1], [{"a": "x"}], [{"a": "x", "b": "y", "search_a": "greedy", "search_b": "greedy", "p_value": 1}]):
         with pytest.raises(Refusal, match="damaged comparisons"):
             results.pairs_of({"results": [], "pairs": pairs}, "results.json")
     assert results.pairs_of({"results": []}, "results.json") == []
@@ -141,11 +140,13 @@ def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, tmp_p
     module.__spec__ = types.SimpleNamespace(name="comet")
     monkeypatch.setitem(sys.modules, "comet", module)
     monkeypatch.setattr(comet.metadata, "version", lambda name: "2.2.6")
-    comet.check_installed()
     fairseq_seqkd.register()
     system, device = systems.prepare(str(teacher), str(tiny)), torch.device("cpu")
     outputs = measure.measure(system, device)["outputs"]
-    found = [comet.of(system, outputs, "Unbabel/wmt22-comet-da", device, Cache(tmp_path)) for _ in range(2)]
+    cache, name, loaded = Cache(tmp_path), "Unbabel/wmt22-comet-da", []
+    monkeypatch.setattr(module, "load_from_checkpoint", lambda path: loaded.append(path) or Model())
+    found = [comet.Scorer(name, device, cache, [system]).scores(system, outputs) for _ in range(2)]
+    assert loaded == [f"/models/{name}"]  # before anything is scored, and not where everything is known
     sources, references = systems.texts(system)
     assert found[0] == found[1] and len(asked) == 2  # once a search, and nothing the second time
     assert asked[0] == [{"src": s, "mt": m, "ref": r} for s, m, r in zip(sources, outputs["greedy"], references)]
@@ -155,6 +156,56 @@ def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, tmp_p
     assert "| COMET K=1 " in table.markdown_table(table.make_rows([row])) and "wmt22" in table.to_markdown(
         table.make_report([row])
     )
+
+
+@pytest.fixture
+def three(texts):
+    """Comparisons of Student with Seq-KD over three seeds, and rows of both."""
+    named = [(name, seed, how, how) for name, how in (("Student", "bad"), ("Seq-KD", "good")) for seed in (1, 2, 3)]
+    facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
+    found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
+    return found, [{"name": name, "seed": seed, "checkpoint_sha256": f"{name}{seed}", **facts} for name, seed, *_ in named]
+
+
+def test_no_star_where_a_seed_was_not_compared(three):
+    found, rows = three
+    assert "+0.00*" in table.markdown_table(table.make_report(rows, pairs=found)["rows"])
+    some = [pair for pair in found if pair["seed"] != 3]
+    report = table.make_report([*rows, {**rows[0], "name": "Other", "seed": 9}], pairs=some)
+    assert "*" not in table.markdown_table(report["rows"]) and table.explain_stars(report) == []
+    first = [row for row in rows if (row["name"], row["seed"]) != ("Student", 3)]
+    assert "*" not in table.markdown_table(table.make_report(first, pairs=some)["rows"])
+    report = table.make_report([*rows, {**rows[0], "name": "Other", "seed": 9}], pairs=found)
+    assert "Not tested, for lack of outputs or of equal seeds: Other" in table.explain_stars(report)[0]
+
+
+def test_the_claim_names_the_p_of_every_seed(three):
+    found, rows = three
+    seen = table.make_report(rows, pairs=found)["claims"][0]["seen"]
+    p = significance.between(found, "Seq-KD", "greedy", "Student", "beam5")
+    assert f"p of the seeds {p[1]:.3f}, {p[2]:.3f}, {p[3]:.3f})" in seen
+
+
+def test_comparisons_stay_with_their_checkpoints(three, tmp_path):
+    """Continuing a file keeps what is still true of it, with an empty cache too."""
+    found, rows = three
+    first = results.Results(tmp_path / "r.json")
+    for row in rows:
+        first.add(row)
+    first.compare(found)
+    second = results.Results(tmp_path / "r.json")
+    second.add({**rows[0], "checkpoint_sha256": "trained further"})
+    assert {p["seed"] for p in json.loads((tmp_path / "r.json").read_text())["pairs"]} == {2, 3}
+    second.compare([])
+    assert len(json.loads((tmp_path / "r.json").read_text())["pairs"]) == len(found) * 2 / 3
+    assert results.pairs_among(found * 2, rows) == found
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_the_work(tiny, teacher, tmp_path):
+    (tmp_path / "file").write_text("")
+    arguments = [teacher, "--data", tiny, "--cache", tmp_path / "file" / "cache", "-o", tmp_path / "r.json"]
+    done = helpers.command("seqkd", "evaluate", *arguments, check=False)
+    assert "--cache" in helpers.refusal(done) and "BLEU" not in done.stdout
 
 
 def test_without_comet_the_option_is_refused(tiny, teacher):

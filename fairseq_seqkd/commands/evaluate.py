@@ -59,11 +59,10 @@ def run(arguments):
     from fairseq_seqkd.evaluation import comet, results, systems, table
     from fairseq_seqkd.evaluation.cache import Cache
 
-    if arguments.comet:
-        comet.check_installed()
     fairseq_seqkd.register()
     device = systems.choose_device(arguments.cpu)
     found, cache = results.Results(arguments.output), Cache(arguments.cache)
+    cache.prepare()
     prepared = []
     for name, seed, path in requests:
         system = systems.prepare(
@@ -71,12 +70,13 @@ def run(arguments):
         )
         found.check(system.facts(device))
         prepared.append((name, seed, system))
+    scorer = arguments.comet and comet.Scorer(arguments.comet, device, cache, [system for *_, system in prepared])
     for i, (name, seed, system) in enumerate(prepared):
         label = f"[{i + 1}/{len(prepared)}] {name if seed is None else f'{name} (seed {seed})'}"
         show = progress_of_batches(label)
         measured = measured_or_known(system, device, cache, arguments.again, show)
-        if arguments.comet:
-            measured |= comet.of(system, measured["outputs"], arguments.comet, device, cache)
+        if scorer:
+            measured |= scorer.scores(system, measured["outputs"])
         print(f"{label}: {in_words(measured)}", file=sys.stderr)
         measured = {key: value for key, value in measured.items() if key != "outputs"}
         found.add({"name": name, "seed": seed, "checkpoint": system.path, **measured, **system.facts(device)})
@@ -117,7 +117,9 @@ def compare(found, system, cache):
 
     names = [key({fact: result.get(fact) for fact in systems.FACTS}) for result in found]
     known = [(name, cache.get(name)) for name in names]
-    compared = [(r["name"], r.get("seed"), content["outputs"]) for r, (_, content) in zip(found, known) if content]
+    compared = [
+        (r["name"], r.get("seed"), content["outputs"], r["checkpoint_sha256"]) for r, (_, content) in zip(found, known) if content
+    ]
     facts = {"pairs": [(r["name"], r.get("seed"), name) for r, (name, content) in zip(found, known) if content]}
     kept_as = key({**facts, "seed": significance.seed_of_the_test()})
     content = cache.get(kept_as)

@@ -3,6 +3,7 @@
 seqkd report RUN_DIR -o report.html
 """
 
+import sys
 from pathlib import Path
 
 from fairseq_seqkd.commands.shared import check_output, progress_of_corpora, quieten
@@ -56,6 +57,8 @@ def run(arguments):
     made = report.make(found.results, found.speeds, title, found.pairs)
     if folders:
         made |= details.of(found, made["rows"], progress_of_corpora)
+        for remark in found.remarks:
+            print(f"left out: {remark}", file=sys.stderr)
     if arguments.plot:
         if not made.get("table3"):
             raise Refusal("--plot draws what pruning costs, and none of these results is of a pruned model")

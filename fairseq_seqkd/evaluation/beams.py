@@ -27,12 +27,13 @@ def pick(store, source_sizes):
     return sorted(set(telling.tolist()) | set(spread.tolist()))
 
 
-def of_directory(folder, gold):
-    """[{"id", "source", "gold", "mode", "choice", "hypotheses": [{"text", "log_prob", "score", "similarity"}]}] for JSON.
+def of_directory(folder, select, gold):
+    """[{"id", "source", "gold", "seq_kd", "seq_inter", "hypotheses": [{"text", "log_prob", "score", "similarity"}]}] for JSON.
 
-    mode and choice are ranks, from 0: what Seq-KD and Seq-Inter learn. log_prob is of the whole hypothesis, in nats.
+    seq_kd and seq_inter are ranks, from 0: what they learn; the mode is 0. log_prob is of the whole hypothesis, in nats.
 
-    Args: folder: a finished distilled directory; gold: the databin.Split that was decoded.
+    Args: folder: a finished distilled directory; select: "mode" or "mbr", by which seq_kd was taken; gold: the
+    databin.Split that was decoded.
     """
     store = hypotheses.opened(folder)
     if not store.has_similarity:
@@ -50,8 +51,8 @@ def of_directory(folder, gold):
                     "id": sentence,
                     "source": source_text(source[sentence]),
                     "gold": target_text(target[sentence]),
-                    "mode": 0,
-                    "choice": selection.closest([h.similarity for h in nbest]),
+                    "seq_kd": 0 if select == "mode" else selection.closest([h.consensus for h in nbest]),
+                    "seq_inter": selection.closest([h.similarity for h in nbest]),
                     "hypotheses": [
                         {"text": target_text(h.tokens), "log_prob": h.log_prob, "score": h.score, "similarity": h.similarity}
                         for h in nbest

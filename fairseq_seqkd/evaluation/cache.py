@@ -6,6 +6,7 @@ A checkpoint that moved, or has another name now, is still the same measurement;
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from fairseq_seqkd.corpus.files import whole_file
@@ -31,6 +32,15 @@ class Cache:
     def __init__(self, folder=None):
         self.folder = Path(folder) if folder else default_folder()
 
+    def prepare(self):
+        """Raises Refusal for a folder in which nothing can be kept, before there is anything to keep."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise Refusal(f"{self.folder} cannot be written: {error.strerror or error}; name another with --cache") from None
+
     def get(self, name):
         """The content under a key, or None. A file that is damaged counts as absent: it is made again, and replaced."""
         try:
@@ -42,9 +52,5 @@ class Cache:
         return content if isinstance(content, dict) else None
 
     def put(self, name, content):
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Refusal(f"{self.folder} cannot be made: {error.strerror or error}; name another with --cache") from None
         with whole_file(self.folder / f"{name}.json") as file:
             file.write(json.dumps(content, ensure_ascii=False).encode())

@@ -23,7 +23,8 @@ def make_claims(rows):
 def claim_greedy(base, taught):
     difference = taught["bleu_greedy"] - base["bleu_beam5"]
     p = taught.get("p_greedy_against_beam5")
-    chance = "" if p is None else f"; p {'up to' if 'seeds' in taught else '='} {p:.3f}"
+    by_seed = ", ".join(f"{p[seed]:.3f}" for seed in sorted(p, key=str)) if p else ""
+    chance = f"; p {'of the seeds ' if len(p) > 1 else '= '}{by_seed}" if p else ""
     return {
         "claim": f"{SEQ_KD} with greedy search is as good as {BASELINE} with beam 5",
         "seen": f"{taught['bleu_greedy']:.2f} against {base['bleu_beam5']:.2f} BLEU, {difference:+.2f} "

@@ -12,27 +12,38 @@ from fairseq_seqkd.evaluation.cache import key
 BATCH = 16
 
 
-def check_installed():
-    if find_spec("comet") is None:
-        raise Refusal("--comet needs unbabel-comet, which is not installed: pip install unbabel-comet, or leave --comet out")
+class Scorer:
+    """A model of COMET, loaded if anything is left to score.
 
+    Args: model: a name of unbabel-comet, or the file of a checkpoint; wanted: the systems.System that will be scored.
+    Raises Refusal where the library is missing, and for a model that cannot be loaded.
+    """
 
-def of(system, outputs, model, device, cache):
-    """{"comet_<search>": score of the whole split, "comet_signature"} of outputs, {search: [text]}, from the cache or new."""
-    is_file = Path(model).is_file()
-    found = {"comet_signature": f"comet:{metadata.version('unbabel-comet')}|model:{Path(model).name if is_file else model}"}
-    facts = {"comet": found["comet_signature"], "checkpoint": sha256(model) if is_file else None, "of": system.facts(device)}
-    known = cache.get(key(facts))
-    if known:
-        return known
-    scorer = load(model, is_file)
-    sources, references = systems.texts(system)
-    for search, texts in outputs.items():
-        triples = [{"src": s, "mt": t, "ref": r} for s, t, r in zip(sources, texts, references)]
-        predicted = scorer.predict(triples, batch_size=BATCH, gpus=int(device.type == "cuda"), progress_bar=False)
-        found[f"comet_{search}"] = float(predicted.system_score)
-    cache.put(key(facts), found)
-    return found
+    def __init__(self, model, device, cache, wanted):
+        if find_spec("comet") is None:
+            raise Refusal("--comet needs unbabel-comet, which is not installed: pip install unbabel-comet, or leave --comet out")
+        is_file = Path(model).is_file()
+        self.device, self.cache = device, cache
+        self.signature = f"comet:{metadata.version('unbabel-comet')}|model:{Path(model).name if is_file else model}"
+        self.checkpoint = sha256(model) if is_file else None
+        self.model = None if all(cache.get(self.key(system)) for system in wanted) else load(model, is_file)
+
+    def key(self, system):
+        return key({"comet": self.signature, "checkpoint": self.checkpoint, "of": system.facts(self.device)})
+
+    def scores(self, system, outputs):
+        """{"comet_<search>": score of the whole split, "comet_signature"} of outputs, {search: [text]}."""
+        found = self.cache.get(self.key(system))
+        if found:
+            return found
+        sources, references = systems.texts(system)
+        found = {"comet_signature": self.signature}
+        for search, texts in outputs.items():
+            triples = [{"src": s, "mt": t, "ref": r} for s, t, r in zip(sources, texts, references)]
+            predicted = self.model.predict(triples, batch_size=BATCH, gpus=int(self.device.type == "cuda"), progress_bar=False)
+            found[f"comet_{search}"] = float(predicted.system_score)
+        self.cache.put(self.key(system), found)
+        return found
 
 
 def load(model, is_file):

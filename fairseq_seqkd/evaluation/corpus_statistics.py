@@ -10,20 +10,34 @@ import zlib
 import numpy as np
 
 from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.views import ROWS
 
 ITERATIONS = 5  # of EM
 LINKS = 4_000_000  # source-target pairs that are aligned at most, which bounds memory and time
 NULL = 0  # the source symbol of what nothing in the source explains
 
 
-def of_split(folder, name, source_lang, target_lang):
-    """The statistics of a split, a dictionary for JSON; EOS is no token here.
+def of_directory(gold, places):
+    """{name: statistics} of data-bins that hold the same split, aligned over the same sentences.
+
+    Args: gold: the databin.Split of the first; places: [(name, folder)], gold's own and those of views, which may lack rows.
+    """
+    splits = [(name, Split(folder, gold.name, gold.source_lang, gold.target_lang)) for name, folder in places]
+    sides = [gold.read(lang) for lang in (gold.source_lang, gold.target_lang)]  # held, or fairseq unmaps their sizes
+    wanted = sample(*(np.asarray(side.sizes, np.int64) for side in sides))
+    rows = {name: np.load(split.folder / ROWS) for name, split in splits if (split.folder / ROWS).is_file()}
+    for kept in rows.values():
+        wanted = wanted[np.isin(wanted, kept)]
+    return {name: of_split(split, np.searchsorted(rows[name], wanted) if name in rows else wanted) for name, split in splits}
+
+
+def of_split(split, aligned):
+    """The statistics of a databin.Split, a dictionary for JSON; EOS is no token here. Args: aligned: rows that are aligned.
 
     tokens: target tokens a sentence, the mean; ratio: target tokens for a source token; vocabulary: target symbols that
     occur; duplicates: share of the targets that an earlier sentence has too; complexity: nats, over `aligned` sentences.
     """
-    split = Split(folder, name, source_lang, target_lang)
-    source, target = split.read(source_lang), split.read(target_lang)
+    source, target = split.read(split.source_lang), split.read(split.target_lang)
     sentences = len(target)
     sizes = [np.asarray(side.sizes, np.int64) - 1 for side in (source, target)]
     seen, digests = np.zeros(1, bool), np.zeros(sentences, np.uint64)
@@ -34,7 +48,6 @@ def of_split(folder, name, source_lang, target_lang):
         seen[row] = True
         data = row.tobytes()
         digests[i] = zlib.crc32(data) << 32 | zlib.adler32(data)
-    aligned = sample(*sizes)
     pairs = [(np.asarray(source[i])[:-1], np.asarray(target[i])[:-1]) for i in aligned.tolist()]
     return {
         "sentences": sentences,
@@ -48,8 +61,8 @@ def of_split(folder, name, source_lang, target_lang):
 
 
 def sample(source_sizes, target_sizes):
-    """Ids of sentences, evenly spread, of about as many links as are aligned."""
-    links = float(((source_sizes + 1) * target_sizes).sum())
+    """Ids of sentences, evenly spread, of about as many links as are aligned. Sizes count EOS, as NULL does."""
+    links = float((source_sizes * target_sizes).sum())
     return np.arange(0, len(source_sizes), max(1, int(np.ceil(links / LINKS))))
 
 

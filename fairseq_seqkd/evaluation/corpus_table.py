@@ -6,12 +6,12 @@ COLUMNS = (
     ("sentences", "sentences", "{:,}"), ("tokens", "tokens", "{:.1f}"), ("to source", "ratio", "{:.2f}"),
     ("vocabulary", "vocabulary", "{:,}"), ("duplicates", "duplicates", "{:.1%}"), ("complexity", "complexity", "{:.2f}"),
 )  # fmt: skip
-NOTES = (
+NOTES = [
     "- **tokens**: of a target, the mean, EOS not counted. **to source**: target tokens for a source token.",
-    "- **vocabulary**: target symbols that occur. **duplicates**: targets that another sentence has too.",
+    "- **vocabulary**: target symbols that occur. **duplicates**: targets that an earlier sentence has too.",
     "- **complexity**: how free the translation is: the mean over source symbols of the entropy, in nats, of what they are "
     "aligned to (Zhou et al. 2020; alignments by IBM Model 1). Less is easier to learn.",
-)
+]
 
 
 def columns():
@@ -24,5 +24,11 @@ def rows(corpus):
     return [{"name": name, **found} for name, found in corpus.items()]
 
 
+def notes(corpus):
+    """A line for each column, and on how many sentences the last one stands, which it depends on."""
+    aligned = next(iter(corpus.values()))["aligned"]
+    return [*NOTES, f"- Aligned were the same {aligned:,} sentences of all; more of them make the number larger."]
+
+
 def markdown(corpus):
-    return table(columns(), rows(corpus)) + "\n\n" + "\n".join(NOTES) + "\n"
+    return table(columns(), rows(corpus)) + "\n\n" + "\n".join(notes(corpus)) + "\n"

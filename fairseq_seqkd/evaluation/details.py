@@ -8,36 +8,44 @@ GOLD = "gold"
 
 
 def of(run, rows, progress=lambda things: things):
-    """{"pipeline", "trainings", "curves", "corpus", "beams"} of a run_folder.Run, for JSON; what is not there is empty.
+    """{"pipeline", "trainings", "curves", "decoded", "corpus", "beams", "remarks"} of a run_folder.Run, for JSON.
+
+    What is not there is empty.
 
     Args: rows: those of Table 1; progress: a list -> the same, to show how far it is.
     """
     decoded = [(folder, content, run_folder.gold_of(run, content)) for folder, content in run.distilled]
+    with_gold = [found for found in decoded if found[2] and found[1]["settings"]["data"]["target_sha256"]]
+    with_gold.sort(key=lambda found: found[1]["settings"]["data"]["split"] != "train")
+    chosen = with_gold[:1]  # what corpus statistics and beams are about
     return {
-        "pipeline": pipeline(run, decoded),
+        "pipeline": pipeline(decoded),
         "trainings": trainings(run, rows),
         "curves": curves(run),
-        "corpus": corpus(decoded, progress),
-        "beams": beams(decoded),
+        "decoded": [about(folder, content) for folder, content, _ in chosen],
+        "corpus": corpus(chosen, progress),
+        "beams": [entry for folder, content, gold in chosen for entry in of_directory(folder, content, gold)],
         "remarks": run.remarks,
     }
 
 
-def pipeline(run, decoded):
+def about(folder, content):
+    """What a reader of statistics and beams must know about the directory that they are of."""
+    settings = content["settings"]
+    split, metric = settings["data"]["split"], settings["similarity"]["metric"]
+    return {"folder": str(folder), "split": split, "select": settings["select"], "similarity": metric}
+
+
+def pipeline(decoded):
     """[{"step", "what", "where", "facts": {name: value}}], in the order in which things were made."""
     steps = []
     for folder, content, gold in decoded:
         settings = content["settings"]
         data = settings["data"]
-        pair = f"{data['source_lang']}-{data['target_lang']}"
-        steps.append(
-            {
-                "step": "Gold",
-                "what": f"split {data['split']}, {pair}, {data['sentences']:,} sentence pairs",
-                "where": str(gold.folder) if gold else "not found here",
-                "facts": {"sources": data["source_sha256"][:12]},
-            }
-        )
+        kind = "sentence pairs" if data["target_sha256"] else "sentences without targets"
+        what = f"split {data['split']}, {data['source_lang']}-{data['target_lang']}, {data['sentences']:,} {kind}"
+        where = str(gold.folder) if gold else "not found here"
+        steps.append({"step": "Gold", "what": what, "where": where, "facts": {"sources": data["source_sha256"][:12]}})
         counted = {name.replace("_", " "): f"{count:,}" for name, count in content["counts"].items()}
         steps.append(
             {
@@ -47,9 +55,13 @@ def pipeline(run, decoded):
                 "facts": {**dict(part.split(":", 1) for part in content["signature"].split("|")), **counted},
             }
         )
+        favourite = "the hypothesis that the teacher likes best"
+        chosen = {
+            "seq_kd": favourite if settings["select"] == "mode" else "the hypothesis that is most similar to the others",
+            "seq_inter": f"the hypothesis that is closest to gold by {settings['similarity']['metric']}",
+        }
         for view in reversed(content.get("views", [])):
-            what = {"seq_kd": "the hypothesis that the teacher likes best", "seq_inter": "the hypothesis that is closest to gold"}
-            steps.append({"step": f"Data {view}", "what": what.get(view, ""), "where": str(Path(folder) / view), "facts": {}})
+            steps.append({"step": f"Data {view}", "what": chosen[view], "where": str(Path(folder) / view), "facts": {}})
     return steps
 
 
@@ -75,22 +87,18 @@ def curves(run):
     return found
 
 
-def corpus(decoded, progress):
-    """{"gold" and names of views: corpus_statistics.of_split} of the first directory whose gold is there."""
-    for folder, content, gold in decoded:
-        if gold:
-            from fairseq_seqkd.evaluation.corpus_statistics import of_split
+def corpus(chosen, progress):
+    """{"gold" and names of views: statistics of their targets} of the chosen directory."""
+    from fairseq_seqkd.evaluation import corpus_statistics
 
-            languages = gold.source_lang, gold.target_lang
-            places = [(GOLD, gold.folder), *((view, Path(folder) / view) for view in reversed(content.get("views", [])))]
-            return {name: of_split(place, gold.name, *languages) for name, place in progress(places) if place.is_dir()}
-    return {}
+    found = {}
+    for folder, content, gold in progress(chosen):
+        places = [(GOLD, gold.folder), *((view, Path(folder) / view) for view in reversed(content.get("views", [])))]
+        found |= corpus_statistics.of_directory(gold, [(name, place) for name, place in places if place.is_dir()])
+    return found
 
 
-def beams(decoded):
-    for folder, _, gold in decoded:
-        if gold:
-            from fairseq_seqkd.evaluation.beams import of_directory
+def of_directory(folder, content, gold):
+    from fairseq_seqkd.evaluation import beams
 
-            return of_directory(folder, gold)
-    return []
+    return beams.of_directory(folder, content["settings"]["select"], gold)

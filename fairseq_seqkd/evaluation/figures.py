@@ -47,7 +47,7 @@ def drawn(draw, height, more=None):
     pyplot = load()
     settings = {
         "font.size": 9, "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False, "grid.color": INK,
-        "grid.alpha": 0.15, "legend.frameon": False, "legend.fontsize": 8, **(more or {}),
+        "text.parse_math": False, "grid.alpha": 0.15, "legend.frameon": False, "legend.fontsize": 8, **(more or {}),
     }  # fmt: skip
     with pyplot.rc_context(settings):
         drawing, axes = pyplot.subplots(figsize=(WIDTH, height), layout="constrained")
@@ -167,21 +167,24 @@ def draw_pruning(lines):
     return draw
 
 
-def beam(entry, number):
+def beam(entry, number, metric="bleu"):
     """Figure 2 of the paper for one sentence of beams.of_directory; its points have the ids beam<number>-h0, -h1, ..."""
+    perfect = 0 if metric == "ter" else 100  # TER counts errors, and its negative is the similarity
 
     def draw(axes):
         for rank, h in enumerate(entry["hypotheses"]):
             mark, fill = "o", "none"
-            if rank == entry["choice"]:
+            if rank == entry["seq_inter"]:
                 mark, fill = "D", COLOURS[1]
-            if rank == entry["mode"]:
-                mark, fill = ("D" if rank == entry["choice"] else "s"), COLOURS[0]
+            if rank == entry["seq_kd"]:
+                mark, fill = ("D" if rank == entry["seq_inter"] else "s"), COLOURS[0]
             axes.plot(h["log_prob"], h["similarity"], mark, ms=7, mfc=fill, color=COLOURS[0], gid=f"h{rank}")
-        axes.axhline(100, color=COLOURS[2], lw=1, ls="--")
-        axes.annotate("gold", (0.01, 100), xycoords=("axes fraction", "data"), va="bottom", color=COLOURS[2], fontsize=8)
-        axes.set(xlabel="log-probability, nats", ylabel="similarity to gold", ylim=(-5, 109))
-        axes.margins(x=0.08)
+        axes.axhline(perfect, color=COLOURS[2], lw=1, ls="--")
+        axes.annotate("gold", (0.01, perfect), xycoords=("axes fraction", "data"), va="bottom", color=COLOURS[2], fontsize=8)
+        axes.set(xlabel="log-probability, nats", ylabel=f"similarity to gold ({metric})")
+        axes.margins(x=0.08, y=0.1)
+        if metric != "ter":
+            axes.set_ylim(-5, 109)
 
     return figure(f"beam{number}", draw, 3.0, "The beam of the teacher: log-probability against similarity to gold")
 

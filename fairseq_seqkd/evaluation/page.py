@@ -13,7 +13,7 @@ def render(made):
     """The page of a report, a dictionary of report.make with details.of. Raises Refusal where matplotlib is missing."""
     import jinja2
 
-    made = {"pipeline": [], "trainings": [], "remarks": [], **made}
+    made = {"pipeline": [], "trainings": [], "remarks": [], "beams": [], "decoded": [], **made}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
@@ -25,11 +25,16 @@ def render(made):
         speeds=[speed(part) for part in made.get("table2", [])],
         pruning=pruning(made["table3"]) if made.get("table3") else None,
         corpus=grid(corpus_table.columns(), corpus_table.rows(made["corpus"])) if made.get("corpus") else None,
-        corpus_notes=notes(corpus_table.NOTES),
+        corpus_notes=notes(corpus_table.notes(made["corpus"])) if made.get("corpus") else [],
         provenance=notes(table.provenance(made).splitlines()[2:]) if made["rows"] else [],
         figures=draw(made),
-        beams=[{**entry, "figure": figures.beam(entry, number)} for number, entry in enumerate(made.get("beams", []))],
+        beams=beams(made),
     )
+
+
+def beams(made):
+    metric = made["decoded"][0]["similarity"] if made["decoded"] else None
+    return [{**entry, "figure": figures.beam(entry, number, metric)} for number, entry in enumerate(made["beams"])]
 
 
 def draw(made):

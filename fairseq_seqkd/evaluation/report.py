@@ -40,6 +40,8 @@ def to_markdown(made):
         parts.append(f"## What is learnt from\n\n{corpus_table.markdown(made['corpus'])}")
     if made.get("pipeline") or made.get("trainings"):
         parts.append("## The pipeline\n\n" + "\n".join(steps(made)) + "\n")
+    if made.get("remarks"):
+        parts.append("## Left out\n\n" + "\n".join(f"- {remark}" for remark in made["remarks"]) + "\n")
     return "\n".join(parts)
 
 

@@ -50,13 +50,25 @@ def of(content, path):
     return found
 
 
+PAIR = ("a", "search_a", "checkpoint_a", "b", "search_b", "checkpoint_b", "seed")  # what makes a comparison itself
+
+
 def pairs_of(content, path):
     """The comparisons in the content of a file; none where it has none."""
     found = content.get("pairs", [])
-    needed = {"a", "search_a", "b", "search_b", "seed", "difference", "p_value"}
-    if not isinstance(found, list) or not all(isinstance(pair, dict) and needed <= pair.keys() for pair in found):
+    if not isinstance(found, list) or not all(
+        isinstance(p, dict) and {*PAIR, "difference", "p_value"} <= p.keys() for p in found
+    ):
         raise Refusal(f"{path} holds damaged comparisons; measure again with `seqkd evaluate`")
     return found
+
+
+def pairs_among(pairs, results):
+    """The comparisons of checkpoints that stand among the results under the same names, each once, the latest."""
+    known = {(result["name"], result.get("checkpoint_sha256")) for result in results}
+    found = {tuple(pair[key] for key in PAIR): pair for pair in pairs}
+    sides = (("a", "checkpoint_a"), ("b", "checkpoint_b"))
+    return [pair for pair in found.values() if all((pair[name], pair[checkpoint]) in known for name, checkpoint in sides)]
 
 
 def to_json(results, pairs=()):
@@ -72,8 +84,8 @@ class Results:
 
     def __init__(self, path=None):
         self.path = path
-        self.kept = read(path) if path and Path(path).exists() else []
-        self.new, self.pairs = [], []
+        content = read_json(path) if path and Path(path).exists() else {"results": []}
+        self.kept, self.pairs, self.new = of(content, path), pairs_of(content, path), []
 
     def check(self, facts):
         """Refuses to mix measurements in one file that may not be compared, before anything is measured."""
@@ -89,14 +101,14 @@ class Results:
         self.write()
 
     def compare(self, pairs):
-        """Adds the comparisons of all systems, and writes the file where there is one."""
-        self.pairs = pairs
+        """Adds comparisons to those that are still of these systems, and writes the file where there is one."""
+        self.pairs = pairs_among([*self.pairs, *pairs], self.all())
         self.write()
 
     def write(self):
         if self.path:
             with whole_file(self.path) as file:
-                file.write(to_json(self.all(), self.pairs).encode())
+                file.write(to_json(self.all(), pairs_among(self.pairs, self.all())).encode())
 
     def all(self):
         named = {identity(result) for result in self.new}

@@ -37,15 +37,17 @@ def look(paths):
 
     Raises Refusal for a path that is absent or no file of ours, and for folders without anything to report.
     """
-    run, sets = Run(), []
+    run, sets, seen = Run(), {}, set()
     for path in map(Path, paths):
         if path.is_dir():
-            for content, file in walk(path, run):
-                sets.append((content, file))
-        else:
-            add(run, results.read_json(path), path)
+            sets |= {file.resolve(): (content, file) for content, file in walk(path, run)}
+        elif path.resolve() not in seen:
+            seen.add(path.resolve())
+            add(run, results.read_json(path), path, named=True)
+    sets = [found for file, found in sets.items() if file not in seen]
     if sets:
         choose(run, sets)
+    run.pairs = results.pairs_among(run.pairs, run.results)
     if not (run.results or run.speeds):
         raise Refusal(
             f"{', '.join(map(str, paths))}: there is nothing to report; `seqkd evaluate` and `seqkd bench` measure with -o"
@@ -53,19 +55,25 @@ def look(paths):
     return run
 
 
-def add(run, content, path):
-    """Adds the content of a file of `seqkd evaluate` or `seqkd bench`."""
+def add(run, content, path, named=False):
+    """Adds the content of a file of `seqkd evaluate` or `seqkd bench`; of two results of one name and seed, the first stays.
+
+    Raises Refusal where these are of different checkpoints, and the user named the file.
+    """
     if "speeds" in content:
         run.speeds.append(results.speeds(content, path))
         return
-    known = {identity(result) for result in run.results}
-    run.results += [result for result in results.of(content, path) if identity(result) not in known]
-    tested = {pair_identity(pair) for pair in run.pairs}
-    run.pairs += [pair for pair in results.pairs_of(content, path) if pair_identity(pair) not in tested]
-
-
-def pair_identity(pair):
-    return tuple(pair[key] for key in ("a", "search_a", "b", "search_b", "seed"))
+    known = {identity(result): result.get("checkpoint_sha256") for result in run.results}
+    for result in results.of(content, path):
+        if identity(result) not in known:
+            run.results.append(result)
+        elif result.get("checkpoint_sha256") != known[identity(result)]:
+            name, seed = identity(result)
+            what = f"{path} has another checkpoint named {name}{'' if seed is None else f', seed {seed}'}"
+            if named:
+                raise Refusal(f"{what}, than the file before it; give every checkpoint a name of its own, NAME@SEED=PATH")
+            run.remarks.append(f"{what}, which is left out")
+    run.pairs += results.pairs_of(content, path)
 
 
 def choose(run, sets):
@@ -111,16 +119,27 @@ def walk(folder, run):
         folders[:] = sorted(name for name in folders if name not in NOT_OURS and not name.startswith("."))
         if len(place.relative_to(root).parts) >= DEPTH or is_environment(place) or look_at_data(place, names, run):
             folders[:] = []
-        for name in sorted(names):
-            path = place / name
-            if name.endswith(".json") and name != manifest.NAME and path.stat().st_size <= LARGEST_JSON:
-                content = json_of_ours(path)
-                if content:
-                    yield content, path
-            elif training_logs.is_tensorboard(path):
-                add_tensorboard(path, run)
-            elif name.endswith(LOGS) and training_logs.is_log(path):
-                run.trainings.append(training_logs.read(path))
+        for path in (place / name for name in sorted(names)):
+            try:
+                content = look_at_file(path, run)
+            except OSError as error:
+                run.remarks.append(f"{path} cannot be read: {error.strerror or error}")
+                continue
+            if content:
+                yield content, path
+
+
+def look_at_file(path, run):
+    """The content of a file of results or speeds; a log of a training is added to the Run. None for any other file."""
+    if not path.is_file():  # such as a link to nowhere
+        return None
+    if path.suffix == ".json" and path.name != manifest.NAME and path.stat().st_size <= LARGEST_JSON:
+        return json_of_ours(path)
+    if training_logs.is_tensorboard(path):
+        add_tensorboard(path, run)
+    elif path.suffix in LOGS and training_logs.is_log(path):
+        run.trainings.append(training_logs.read(path))
+    return None
 
 
 def is_environment(folder):
@@ -130,7 +149,11 @@ def is_environment(folder):
 def look_at_data(place, names, run):
     """Adds a finished distilled directory or a gold data-bin; whether it was anything of the kind, whose inside is known."""
     if manifest.NAME in names:
-        found = manifest.read(place)
+        try:
+            found = manifest.read(place)
+        except Refusal as refusal:  # somebody else's, or damaged
+            run.remarks.append(refusal.sentence.removeprefix("fairseq_seqkd: "))
+            return False
         if found and found.get("kind") == DISTILLED and found.get("complete"):
             run.distilled.append((place, found))
         return bool(found and found.get("kind"))
@@ -153,7 +176,7 @@ def json_of_ours(path):
 
 
 def add_tensorboard(path, run):
-    if "valid" not in path.parent.name:
+    if path.parent.name != training_logs.VALID:
         return
     try:
         run.trainings.append(training_logs.read_tensorboard(path))
@@ -162,14 +185,26 @@ def add_tensorboard(path, run):
 
 
 def training_of(run, result):
-    """The Training that made a result's checkpoint, told by its folder; None where nobody knows."""
-    folder = Path(result.get("checkpoint", "")).absolute().parent
-    for same in (lambda path: path.absolute() == folder, lambda path: path.name == folder.name):
-        found = [t for t in run.trainings if t.save_dir and same(Path(t.save_dir))]
-        with_curve = [t for t in found if t.curve]
-        if found:
-            return (with_curve or found)[-1]
-    return None
+    """The Training that made a result's checkpoint, told by its folder; None where nobody knows.
+
+    A folder that has moved since is told by its name, if that is one training's and one folder of results'. Logs and
+    TensorBoard's files of one folder are one training.
+    """
+    path = Path(result.get("checkpoint", "")).absolute()
+    if not path.name.startswith("checkpoint"):
+        return None  # made of a checkpoint, by pruning for instance
+    folders = {t.folder for t in run.trainings if t.folder}
+    folder = path.parent
+    if folder not in folders:
+        mine = {f for f in folders if f.name == folder.name}
+        theirs = {Path(r.get("checkpoint", "")).absolute().parent for r in run.results}
+        if len(mine) != 1 or len({f for f in theirs if f.name == folder.name}) != 1:
+            return None
+        (folder,) = mine
+    found = [t for t in run.trainings if t.folder == folder]
+    best = max(found, key=lambda t: len(t.settings))
+    curve = {updates: ppl for training in found for updates, ppl in training.curve.items()}
+    return training_logs.Training(best.path, best.settings, curve)
 
 
 def gold_of(run, content):
@@ -181,7 +216,7 @@ def gold_of(run, content):
             split = Split(folder, data["split"], data["source_lang"], data["target_lang"])
         except Refusal:
             continue  # other languages, or a view
-        files = split.files(split.target_lang)
-        if files and sha256(*files) == data.get("target_sha256"):
+        sides = ((split.source_lang, data["source_sha256"]), (split.target_lang, data["target_sha256"]))
+        if all((sha256(*split.files(lang)) if split.files(lang) else None) == digest for lang, digest in sides):
             return split
     return None

@@ -24,8 +24,8 @@ def pairs(systems):
 def compare(systems, references, tokenizer, progress=lambda tests: tests):
     """The comparisons of `pairs`, a dictionary each for JSON.
 
-    Args: systems: [(name, seed or None, {search: [text of every sentence]})]; references: [text]; tokenizer: sacrebleu's;
-    progress: a list -> the same, to show how far it is.
+    Args: systems: [(name, seed or None, {search: [text of every sentence]}, hash of the checkpoint)]; references: [text];
+    tokenizer: sacrebleu's; progress: a list -> the same, to show how far it is.
 
     difference is BLEU of a minus BLEU of b; p_value the probability of at least such a difference by chance, were they equal
     (Koehn 2004), 1,000 resamples, seed 12345 or SACREBLEU_SEED.
@@ -47,6 +47,7 @@ def compare(systems, references, tokenizer, progress=lambda tests: tests):
                 {
                     "a": systems[a][0], "search_a": search_a, "b": systems[b][0], "search_b": search_b,
                     "seed": systems[b][1] if systems[a][1] is None else systems[a][1],
+                    "checkpoint_a": systems[a][3], "checkpoint_b": systems[b][3],
                     "difference": score.score - base.score, "p_value": score.p_value,
                     "signature": str(signatures["BLEU"]),
                 }
@@ -59,7 +60,7 @@ def seed_of_the_test():
     return os.environ.get("SACREBLEU_SEED", "12345")
 
 
-def largest_p(found, a, search_a, b, search_b):
-    """The largest p over the seeds, whichever of the two was named first; None where they were not compared."""
+def between(found, a, search_a, b, search_b):
+    """{seed: p} of the comparisons of two systems, whichever of the two was named first."""
     sides = {(a, search_a), (b, search_b)}
-    return max((p["p_value"] for p in found if {(p["a"], p["search_a"]), (p["b"], p["search_b"])} == sides), default=None)
+    return {p["seed"]: p["p_value"] for p in found if {(p["a"], p["search_a"]), (p["b"], p["search_b"])} == sides}

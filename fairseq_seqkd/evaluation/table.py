@@ -8,7 +8,7 @@ import statistics
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation.claims import BASELINE, make_claims
 from fairseq_seqkd.evaluation.results import COMPARABLE, identity
-from fairseq_seqkd.evaluation.significance import largest_p
+from fairseq_seqkd.evaluation.significance import between
 from fairseq_seqkd.evaluation.text_table import flat, millions, number, percent, table, with_deviation
 
 NUMBERS = (
@@ -23,6 +23,9 @@ WITH_DEVIATION = (
 SCORED_BY = ("sacrebleu_signature", "chrf_signature", "comet_signature")
 SIGNATURES = (*SCORED_BY, "distillation_signature")
 SIGNIFICANT = 0.05
+COMPARED = (
+    ("p_greedy", "greedy", "greedy"), ("p_beam5", "beam5", "beam5"), ("p_greedy_against_beam5", "greedy", "beam5"),
+)  # fmt: skip
 FACTS = ("machine", "date", "versions")  # may differ between results; the report then names them all
 
 
@@ -41,19 +44,16 @@ def make_report(results, title=None, pairs=()):
 
 
 def add_significance(rows, pairs):
-    """Gives rows `p_<search>`: how probable their difference from the baseline is by chance; the largest of the seeds'.
+    """Gives rows `p_<search>`, {seed: p}: how probable their difference from the baseline is by chance.
 
-    p_greedy_against_beam5 compares greedy search with the baseline's beam.
+    p_greedy_against_beam5 compares greedy search with the baseline's beam. A row of which a seed was not compared has none.
     """
-    for row in rows:
-        for key, mine, theirs in (
-            ("p_greedy", "greedy", "greedy"),
-            ("p_beam5", "beam5", "beam5"),
-            ("p_greedy_against_beam5", "greedy", "beam5"),
-        ):
-            p = None if row["name"] == BASELINE else largest_p(pairs, row["name"], mine, BASELINE, theirs)
-            if p is not None:
-                row[key] = p
+    base = next((row for row in rows if row["name"] == BASELINE), None)
+    for row in rows if base else []:
+        for key, mine, theirs in COMPARED:
+            found = {} if row is base else between(pairs, row["name"], mine, BASELINE, theirs)
+            if len(found) >= max(len(row.get("seeds", [1])), 1 if "seeds" in row else len(base.get("seeds", [1]))):
+                row[key] = found
 
 
 def check(results):
@@ -162,19 +162,23 @@ def make_columns(rows):
 
 def gain(row, base, search):
     """BLEU above the baseline's, with a star where that is hardly chance."""
-    star = "*" if row.get(f"p_{search}", 1) < SIGNIFICANT else ""
+    p = row.get(f"p_{search}")
+    star = "*" if p and max(p.values()) < SIGNIFICANT else ""
     return f"{row[f'bleu_{search}'] - base[f'bleu_{search}']:+.2f}{star}"
 
 
 def explain_stars(report):
     """What a star is; nothing where nobody tested."""
-    if not any("p_greedy" in row for row in report["rows"]):
+    tested = [row["name"] for row in report["rows"] if "p_greedy" in row]
+    if not tested:
         return []
+    others = [row["name"] for row in report["rows"] if row["name"] not in (*tested, BASELINE)]
     seeds = " for every seed" if any("seeds" in row for row in report["rows"]) else ""
     signatures = ", ".join(dict.fromkeys(f"`{pair['signature']}`" for pair in report["pairs"] if "signature" in pair))
     return [
         f"- *****: p < {SIGNIFICANT}{seeds} in sacrebleu's paired bootstrap test against {BASELINE} with the same search"
         + (f": {signatures}." if signatures else ".")
+        + (f" Not tested, for lack of outputs or of equal seeds: {', '.join(others)}." if others else "")
     ]
 
 

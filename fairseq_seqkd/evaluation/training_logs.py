@@ -4,6 +4,7 @@ Read from its log in the formats `simple` and `json` (also of --log-file), or fr
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ SETTINGS = ("save_dir", "data", "arch", "max_update", "lr", "finetune_from_model
 OF_CRITERION = ("teacher_path", "teacher_distributions", "alpha", "temperature", "label_smoothing", "freeze_zeros")
 CRITERION = re.compile(r"'criterion': (?P<all>\{'_name': '(?P<name>[^']+)'[^{}]*\})")
 SNIFFED = 1 << 16  # bytes of a file that decide whether it is a log of fairseq-train
-TAG = "ppl"
+TAG, VALID = "ppl", "valid"  # of TensorBoard's files; the first validation set has this name unless the user says otherwise
 
 
 @dataclass
@@ -28,8 +29,13 @@ class Training:
     curve: dict = field(default_factory=dict)  # updates -> perplexity on gold; a training that was resumed says it once
 
     @property
-    def save_dir(self):
-        return self.settings.get("save_dir")
+    def folder(self):
+        """Where its checkpoints went; a relative path is one that leads somewhere from a folder around the log."""
+        if "save_dir" not in self.settings:
+            return None
+        path = Path(self.settings["save_dir"])
+        around = Path(self.path).absolute().parents
+        return path if path.is_absolute() else next((p / path for p in around if (p / path).is_dir()), around[0] / path)
 
 
 def is_log(path):
@@ -39,13 +45,16 @@ def is_log(path):
 
 def read(path):
     """The Training of a log. A log of several attempts is one training, with the settings of the last."""
-    found = Training(str(path))
+    found, first = Training(str(path)), None
     with Path(path).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if "'save_dir'" in line or "save_dir=" in line:
                 found.settings = settings(line)
             elif point := validation(line):
-                found.curve[point[0]] = point[1]
+                split, updates, ppl = point
+                first = first or split
+                if split == first and math.isfinite(ppl):  # of several validation sets the first, as for checkpoint_best
+                    found.curve[updates] = ppl
     return found
 
 
@@ -64,16 +73,16 @@ def value_of(key, line):
 
 
 def validation(line):
-    """(updates, perplexity) of a line about a validation, or None."""
+    """(validation set, updates, perplexity) of a line about a validation, or None."""
     if found := SIMPLE.search(line):
-        return int(found["updates"]), float(found["ppl"])
+        return found["split"], int(found["updates"]), float(found["ppl"])
     if found := JSON.search(line):
         try:
             said = json.loads(found[0])
         except ValueError:
             return None  # a line that was cut short
         if "valid_num_updates" in said:
-            return int(said["valid_num_updates"]), float(said["valid_ppl"])
+            return VALID, int(said["valid_num_updates"]), float(said["valid_ppl"])
     return None
 
 
