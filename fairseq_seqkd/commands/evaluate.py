@@ -112,7 +112,7 @@ def in_words(measured):
 
 def compare(found, system, cache):
     """The bootstrap tests of all pairs of results whose outputs are known, from the cache or new."""
-    from fairseq_seqkd.evaluation import significance, systems
+    from fairseq_seqkd.evaluation import results, significance, systems
     from fairseq_seqkd.evaluation.cache import key
 
     names = [key({fact: result.get(fact) for fact in systems.FACTS}) for result in found]
@@ -121,7 +121,7 @@ def compare(found, system, cache):
         (r["name"], r.get("seed"), content["outputs"], r["checkpoint_sha256"]) for r, (_, content) in zip(found, known) if content
     ]
     facts = {"pairs": [(r["name"], r.get("seed"), name) for r, (name, content) in zip(found, known) if content]}
-    kept_as = key({**facts, "seed": significance.seed_of_the_test()})
+    kept_as = key({**facts, "seed": significance.seed_of_the_test(), "holds": results.PAIR})
     content = cache.get(kept_as)
     if content is None:
         references = systems.texts(system)[1]
