@@ -197,7 +197,7 @@ def test_letters_of_formulas_are_letters_and_logs_need_no_decode(run_dir, tmp_pa
 @pytest.mark.parametrize("how", [{"select": "mbr"}, {"similarity": "ter"}])
 def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how):
     from fairseq_seqkd.corpus import hypotheses
-    from fairseq_seqkd.evaluation import beams, details, run_folder
+    from fairseq_seqkd.evaluation import details, run_folder
 
     helpers.decode(tiny, teacher, tmp_path / "distilled", **how)
     shutil.copytree(tiny, tmp_path / "bin")
@@ -219,7 +219,21 @@ def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how)
         for point in re.findall(r'<g id="beam0-h\d+">.*?</g>\s*</g>', page_text, re.DOTALL):
             at = re.search(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', point)
             assert x <= float(at[1]) <= x + width and y <= float(at[2]) <= y + height
-    assert beams.SHORTEST == 4
+
+
+def test_text_without_targets_has_a_pipeline_and_no_beams(tiny, teacher, tmp_path):
+    from fairseq_seqkd.evaluation import details, run_folder
+
+    shutil.copytree(tiny, tmp_path / "bin")
+    for ending in ("bin", "idx"):
+        (tmp_path / "bin" / f"train.de-en.en.{ending}").unlink()
+    helpers.decode(tmp_path / "bin", teacher, tmp_path / "distilled")
+    run = run_folder.Run()
+    assert not list(run_folder.walk(tmp_path, run))
+    made = details.of(run, [])
+    assert [step["step"] for step in made["pipeline"]] == ["Gold", "The teacher's search", "Data seq_kd"]
+    assert made["pipeline"][0]["where"] == str(tmp_path / "bin") and "without targets" in made["pipeline"][0]["what"]
+    assert not made["beams"] and not made["corpus"] and page.render({"title": "x", "rows": [], **made})
 
 
 def test_one_system_needs_no_comparison(run_dir):

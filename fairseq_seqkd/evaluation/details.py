@@ -5,6 +5,10 @@ from pathlib import Path
 from fairseq_seqkd.evaluation import run_folder
 
 GOLD = "gold"
+TAKEN = {  # which hypothesis, by the view and --select
+    ("seq_kd", "mode"): "the teacher likes best", ("seq_kd", "mbr"): "is most similar to the others",
+    ("seq_inter", "mode"): "is closest to gold", ("seq_inter", "mbr"): "is closest to gold",
+}  # fmt: skip
 
 
 def of(run, rows, progress=lambda things: things):
@@ -55,13 +59,9 @@ def pipeline(decoded):
                 "facts": {**dict(part.split(":", 1) for part in content["signature"].split("|")), **counted},
             }
         )
-        favourite = "the hypothesis that the teacher likes best"
-        chosen = {
-            "seq_kd": favourite if settings["select"] == "mode" else "the hypothesis that is most similar to the others",
-            "seq_inter": f"the hypothesis that is closest to gold by {settings['similarity']['metric']}",
-        }
         for view in reversed(content.get("views", [])):
-            steps.append({"step": f"Data {view}", "what": chosen[view], "where": str(Path(folder) / view), "facts": {}})
+            what = f"the hypothesis that {TAKEN[view, settings['select']]}"
+            steps.append({"step": f"Data {view}", "what": what, "where": str(Path(folder) / view), "facts": {}})
     return steps
 
 
