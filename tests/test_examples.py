@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import helpers
 import pytest
+import warm
 
 EXAMPLE = helpers.ROOT / "examples" / "own_text" / "README.md"
 FEWER = {
@@ -40,7 +41,9 @@ def test_the_worked_example_works(tmp_path):
     for found, fewer in FEWER.items():
         script, times = re.subn(found, fewer, script)
         assert times, f"nothing in the example is {found}"
-    environment = helpers.environment(PATH=f"{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
+    (tmp_path / "bin.warm").mkdir()
+    shims = warm.shims(tmp_path / "bin.warm", helpers.BIN)
+    environment = helpers.environment(PATH=f"{shims}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=tmp_path,

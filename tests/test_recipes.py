@@ -6,6 +6,7 @@ import sys
 
 import helpers
 import pytest
+import warm
 
 RECIPES = helpers.ROOT / "recipes"
 PAGE = """<html><head><title>No paragraph</title></head><body>
@@ -86,7 +87,9 @@ def test_quickstart_refuses_wrong_options(tmp_path, options, sentence):
 def quickstart(work, text, **more):
     options = {"work": work, "pair": "de-en", "src": text / "train.de", "tgt": text / "train.en", "vocabulary": 60, "beam": 3}
     lengths = {"teacher-updates": 250, "student-updates": 15, "tuning-updates": 5}
-    environment = helpers.environment(VIRTUAL_ENV=sys.prefix, PATH=f"{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
+    (text.parent / "warm").mkdir(exist_ok=True)
+    shims = warm.shims(text.parent / "warm", helpers.BIN)
+    environment = helpers.environment(VIRTUAL_ENV=sys.prefix, PATH=f"{shims}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
     return subprocess.run(
         ["bash", RECIPES / "quickstart.sh", *helpers.flags(options, lengths, more)],
         stdout=subprocess.PIPE,
