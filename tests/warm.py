@@ -17,8 +17,8 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
+import uuid
 from pathlib import Path
 
 COMMANDS = ("fairseq-generate", "fairseq-preprocess", "fairseq-train", "seqkd")
@@ -34,12 +34,11 @@ _server = None
 def run(script, arguments, env, timeout):
     """Runs a console script. Returns (exit code, what it printed); raises TimeoutExpired and kills it after `timeout` s."""
     reader, writer = os.pipe()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked, os.fdopen(
-        reader, encoding="utf-8", errors="replace"
-    ) as pipe:
-        with os.fdopen(writer, "wb"):
+    pipe = os.fdopen(reader, encoding="utf-8", errors="replace")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked, pipe:
+        with os.fdopen(writer, "wb"), Path(os.devnull).open("rb") as nothing:
             asked.connect(server().address)
-            send(asked, script, arguments, env, [writer, writer])
+            send(asked, script, arguments, env, [nothing.fileno(), writer, writer])
         pid = json.loads(asked.recv(1000))["pid"]
         printed = []
         thread = threading.Thread(target=lambda: printed.append(pipe.read()), daemon=True)
@@ -91,8 +90,7 @@ class Server:
 
     def __init__(self):
         self.pid = os.getpid()
-        self.folder = tempfile.TemporaryDirectory(prefix="warm-")
-        self.address = str(Path(self.folder.name) / "socket")
+        self.address = f"\0warm-{uuid.uuid4().hex}"  # Linux's kind that is no file, so that nobody has to remove it
         self.ours, theirs = socket.socketpair()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(self.address)
@@ -106,7 +104,6 @@ class Server:
     def close(self):
         self.ours.close()
         self.process.wait()
-        self.folder.cleanup()
 
 
 def serve(listener, lifeline):
