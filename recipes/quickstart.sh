@@ -143,29 +143,6 @@ layers() { # layers on each side, dimensions, feed-forward, heads
 do_teacher() { on_both_cores "$WORK/teacher" teacher; }
 
 teacher() {
-    if [ "$JOBS" -lt 2 ] || python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-        teacher --update-freq 2
-        return
-    fi
-    local meet rank pids=()
-    mkdir -p "$WORK/teacher"
-    meet=$(mktemp -u "$WORK/teacher/meet.XXXXXX") # a new one each time: a leftover would call up processes that are gone
-    for rank in 0 1; do
-        teacher --distributed-world-size 2 --distributed-rank "$rank" --distributed-init-method "file://$meet" \
-            --distributed-no-spawn --distributed-backend gloo --ddp-backend legacy_ddp --load-checkpoint-on-all-dp-ranks --cpu &
-        pids+=($!)
-    done
-    for rank in 0 1; do
-        if ! wait -n; then # alone, the other one would wait for long
-            kill "${pids[@]}" 2>/dev/null || true
-            wait
-            return 1
-        fi
-    done
-    rm -f "$meet"
-}
-
-teacher() {
     # shellcheck disable=SC2046
     train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 320 --warmup-updates 300 --criterion cross_entropy --dropout 0.3 --seed 1 \
         $(layers 2 192 512 4) "$@"

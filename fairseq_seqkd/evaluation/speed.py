@@ -179,4 +179,6 @@ def version_of_ctranslate2(wanted):
 
 
 def one_thread():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    # A folder with a clone of this package in it is a package too, to a Python that looks there first.
+    safe = {"PYTHONSAFEPATH": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **safe}
