@@ -224,15 +224,11 @@ def test_json_on_standard_output_is_json(tiny, teacher, capsys):
     assert result["bleu_greedy"] > 20 and result["ppl"] < 20  # it has learnt the toy language
 
 
-EXCEPT = (commands.translate, commands.report)  # text by nature; its --json names a file
-NAMES = [command.__name__.rpartition(".")[2] for command in cli.COMMANDS if command not in EXCEPT]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"translate", "report"}))  # text by nature; its --json names a file
 def test_every_command_has_json(name, capsys):
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
-    assert re.search(r"--json(,|\n| +print)", capsys.readouterr().out)
+    assert re.search(r"--json +print", " ".join(capsys.readouterr().out.split()))
 
 
 def test_what_commands_say_as_json(tiny, teacher, distilled, tmp_path, capsys):

@@ -114,7 +114,7 @@ def test_other_folders_and_other_gold_are_refused(distilled, tiny, tmp_path):
     other = tmp_path / "bin"
     shutil.copytree(tiny, other)
     flip(other / "train.de-en.en.bin")
-    assert "its targets are others" in helpers.refusal(inspect(distilled, "--ids", 1, "--data", other, check=False))
+    assert "is not the data-bin that was decoded" in helpers.refusal(inspect(distilled, "--ids", 1, "--data", other, check=False))
 
 
 def test_sources_of_a_view_with_fewer_rows(distilled, tmp_path):

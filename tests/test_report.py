@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import report as whole_report
-from fairseq_seqkd.evaluation import table, text_table
+from fairseq_seqkd.evaluation import results, table, text_table
 
 
 def result(name, seed=None, **changes):
@@ -146,7 +145,7 @@ def test_a_name_with_a_bar_stays_in_its_cell():
 
 def test_json_is_not_rounded_and_has_every_fact():
     report = table.make_report([result("Student", bleu_greedy=100 / 3), result("B", machine="another")])
-    again = json.loads(whole_report.to_json(report))
+    again = json.loads(results.to_json(report))
     assert again == report
     assert again["rows"][0]["bleu_greedy"] == 100 / 3
     assert again["split"] == "test" and again["settings"]["max_len_b"] == 10 and again["machine"] == ["a toaster", "another"]

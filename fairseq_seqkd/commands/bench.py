@@ -6,7 +6,7 @@ seqkd bench Teacher=teacher.pt Student=student.pt --data data-bin -o speed.json
 import datetime
 import sys
 
-from fairseq_seqkd.commands.shared import check_output, parse_models, quieten
+from fairseq_seqkd.commands.shared import add_json, check_output, parse_models, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 
@@ -36,7 +36,7 @@ def add(commands):
     parser.add_argument("--max-len-a", type=float, default=1.2, metavar="A", help="a search ends after A * source tokens + B")
     parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
     parser.add_argument("-o", "--output", metavar="FILE", help="the measurements as JSON, for `seqkd report`")
-    parser.add_argument("--json", action="store_true", help="print the measurements as JSON instead of a table")
+    add_json(parser)
 
 
 def run(arguments):
@@ -53,6 +53,7 @@ def run(arguments):
     from fairseq_seqkd.corpus.files import whole_file
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
     from fairseq_seqkd.evaluation import speed, speed_table, systems
+    from fairseq_seqkd.evaluation.results import to_json
 
     fairseq_seqkd.register()
     wanted = arguments.engines.split(",")
@@ -75,7 +76,7 @@ def run(arguments):
     def keep(speeds):
         if arguments.output:
             with whole_file(arguments.output) as file:
-                file.write(speed_table.to_json({"speeds": speeds, **facts}).encode())
+                file.write(to_json({"speeds": speeds, **facts}).encode())
 
     with tqdm(desc="measurements", unit=" runs", disable=None, leave=False) as bar:
 
@@ -88,7 +89,7 @@ def run(arguments):
     for name, engine in left_out:
         print(f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr)
     made = {"speeds": found, **facts}
-    print(speed_table.to_json(made) if arguments.json else speed_table.markdown(made), end="")
+    say(arguments, made, speed_table.markdown(made).rstrip("\n"))
 
 
 def whole_numbers(option, text):

@@ -6,7 +6,15 @@ seqkd evaluate Teacher=teacher.pt Student@1=work/student-1/checkpoint_last.pt --
 import datetime
 import sys
 
-from fairseq_seqkd.commands.shared import check_output, parse_checkpoint, progress_of_batches, progress_of_tests, quieten
+from fairseq_seqkd.commands.shared import (
+    add_json,
+    check_output,
+    parse_checkpoint,
+    progress_of_batches,
+    progress_of_tests,
+    quieten,
+    say,
+)
 from fairseq_seqkd.errors import Refusal
 
 
@@ -47,7 +55,7 @@ def add(commands):
     )
     parser.add_argument("--again", action="store_true", help="measure again what is in the cache")
     parser.add_argument("-o", "--output", metavar="FILE", help="results as JSON; a file that is there is continued")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of a table")
+    add_json(parser)
 
 
 def run(arguments):
@@ -81,11 +89,8 @@ def run(arguments):
         measured = {key: value for key, value in measured.items() if key != "outputs"}
         found.add({"name": name, "seed": seed, "checkpoint": system.path, **measured, **system.facts(device)})
     found.compare(compare(found.all(), prepared[0][2], cache))
-    if arguments.json:
-        print(results.to_json(found.all(), found.pairs), end="")
-    else:
-        report = table.make_report(found.all(), pairs=found.pairs)
-        print(table.markdown_table(report["rows"]), *table.explain_stars(report), sep="\n")
+    report = table.make_report(found.all(), pairs=found.pairs)
+    say(arguments, found.content(), [table.markdown_table(report["rows"]), *table.explain_stars(report)])
 
 
 def measured_or_known(system, device, cache, again, show):

@@ -81,16 +81,7 @@ def nbest_lists(arguments, facts, wanted):
         entry = {"id": sentence, "source": None if ids is None else texts[0](ids)}
         if gold is not None:
             entry["gold"] = texts[1](gold[sentence])
-        entry["hypotheses"] = [
-            {
-                "text": texts[1](h.tokens),
-                "score": float(h.score),
-                "log_prob": float(h.log_prob),
-                "similarity": None if h.similarity is None else float(h.similarity),
-                "hit_limit": bool(h.hit_limit),
-            }
-            for h in store[sentence]
-        ]
+        entry["hypotheses"] = inspection.as_text(store[sentence], texts[1])
         entries.append(entry)
     return entries
 
@@ -99,14 +90,12 @@ def gold_of(arguments, facts):
     """The gold targets, where --data names them and they are those that were decoded."""
     if not arguments.data:
         return None
-    from fairseq_seqkd.corpus.databin import Split
-    from fairseq_seqkd.corpus.files import sha256
+    from fairseq_seqkd.corpus.databin import Split, holds
 
     data = facts["settings"]["data"]
     split = Split(arguments.data, data["split"], data["source_lang"], data["target_lang"])
-    files = split.files(split.target_lang)
-    if not files or sha256(*files) != data["target_sha256"]:
-        raise Refusal(f"--data {arguments.data} is not the data-bin that was decoded: its targets are others")
+    if not split.files(split.target_lang) or not holds(split, data):
+        raise Refusal(f"--data {arguments.data} is not the data-bin that was decoded, or has no targets")
     return split.read(split.target_lang)
 
 

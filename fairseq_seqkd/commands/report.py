@@ -71,8 +71,9 @@ def run(arguments):
 
 def render(made, as_json, as_page):
     from fairseq_seqkd.evaluation import page, report
+    from fairseq_seqkd.evaluation.results import to_json
 
-    return report.to_json(made) if as_json else page.render(made) if as_page else report.to_markdown(made)
+    return to_json(made) if as_json else page.render(made) if as_page else report.to_markdown(made)
 
 
 def write_text(path, text):

@@ -88,6 +88,12 @@ def split_hashes(split):
     }
 
 
+def holds(split, data):
+    """Whether a split is what a manifest's settings["data"] describe."""
+    dictionaries = [split.folder / f"dict.{lang}.txt" for lang in (split.source_lang, split.target_lang)]
+    return all(file.is_file() for file in dictionaries) and all(data[key] == value for key, value in split_hashes(split).items())
+
+
 class Writer:
     """Writes one side of a split, sentence by sentence or in blocks; memory is four bytes a sentence, eight while closing."""
 

@@ -7,6 +7,7 @@ import numpy as np
 from fairseq_seqkd.corpus import array_files, manifest, views
 from fairseq_seqkd.corpus.distilled import DISTILLED, STORES
 from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.corpus.plan import Plan
 from fairseq_seqkd.errors import Refusal
 
 VIEW = "view"
@@ -45,9 +46,8 @@ def parts(folder, found):
     settings = found["settings"]
     committed = sorted((Path(folder) / "parts").glob("*.part"))
     whole = [path for path in committed if array_files.is_whole(path)]
-    size = settings["plan"]["part_size"]
-    total = -(-settings["data"]["sentences"] // size)
-    return {"done": len(whole), "of": total, "damaged": [path for path in committed if path not in whole]}
+    plan = Plan(settings["data"]["sentences"], settings["plan"]["part_size"], max_tokens=None, max_sentences=None)
+    return {"done": len(whole), "of": plan.parts, "damaged": [path for path in committed if path not in whole]}
 
 
 def store_problems(folder, found):
@@ -94,6 +94,20 @@ def most_different(store, count):
         order = np.argsort(values, kind="stable")[:count]
         ids, values = ids[order], values[order]
     return list(zip(ids.tolist(), values.tolist()))
+
+
+def as_text(nbest, detokenise):
+    """An n-best list for people and JSON: text, score, log-probability in nats, similarity to gold or None, limit."""
+    return [
+        {
+            "text": detokenise(h.tokens),
+            "score": h.score,
+            "log_prob": h.log_prob,
+            "similarity": h.similarity,
+            "hit_limit": h.hit_limit,
+        }
+        for h in nbest
+    ]
 
 
 def sources(folder, content):

@@ -6,7 +6,7 @@ import numpy as np
 from fairseq.data import Dictionary
 
 from fairseq_seqkd import selection
-from fairseq_seqkd.corpus import hypotheses
+from fairseq_seqkd.corpus import hypotheses, inspection
 from fairseq_seqkd.corpus.text import Detokeniser, joined_by
 
 TELLING, SPREAD = 8, 12  # sentences in which the choice gains most, and others, evenly spread
@@ -28,7 +28,7 @@ def pick(store, source_sizes):
 
 
 def of_directory(folder, select, gold):
-    """[{"id", "source", "gold", "seq_kd", "seq_inter", "hypotheses": [{"text", "log_prob", "score", "similarity"}]}] for JSON.
+    """[{"id", "source", "gold", "seq_kd", "seq_inter", "hypotheses": inspection.as_text}] for JSON.
 
     seq_kd and seq_inter are ranks, from 0: what they learn; the mode is 0. log_prob is of the whole hypothesis, in nats.
 
@@ -53,10 +53,7 @@ def of_directory(folder, select, gold):
                     "gold": target_text(target[sentence]),
                     "seq_kd": 0 if select == "mode" else selection.closest([h.consensus for h in nbest]),
                     "seq_inter": selection.closest([h.similarity for h in nbest]),
-                    "hypotheses": [
-                        {"text": target_text(h.tokens), "log_prob": h.log_prob, "score": h.score, "similarity": h.similarity}
-                        for h in nbest
-                    ],
+                    "hypotheses": inspection.as_text(nbest, target_text),
                 }
             )
     return found

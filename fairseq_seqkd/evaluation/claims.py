@@ -20,6 +20,10 @@ def make_claims(rows):
     return [claim_greedy(base, taught), claim_same_as_beam(base, taught), claim_ppl(base, taught), claim_mode(base, taught)]
 
 
+def verdict(claim):
+    return "Holds" if claim["holds"] else "Does not hold"
+
+
 def claim_greedy(base, taught):
     difference = taught["bleu_greedy"] - base["bleu_beam5"]
     p = taught.get("p_greedy_against_beam5")

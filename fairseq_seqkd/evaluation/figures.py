@@ -33,10 +33,10 @@ def figure(name, draw, height=HEIGHT, label=""):
     return for_page(out.getvalue(), name, label)
 
 
-def save(path, draw, height=HEIGHT):
+def save(path, draw):
     """A file of its own, of the kind that its ending says. Raises Refusal for a kind that nobody can draw."""
     try:
-        with drawn(draw, height) as drawing:
+        with drawn(draw, HEIGHT) as drawing:
             drawing.savefig(path, dpi=200)
     except (OSError, ValueError) as error:
         raise Refusal(f"{path} cannot be drawn: {error}") from None
@@ -102,7 +102,7 @@ def greedy_and_beam(rows):
         axes.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)])
         axes.set(xlabel="BLEU")
         axes.margins(y=0.08)
-        below(axes, 2)
+        below(axes)
 
     return figure("search", draw, 1.3 + 0.3 * len(rows), "BLEU of every system with greedy search and with beam 5")
 
@@ -126,7 +126,7 @@ def mode_and_bleu(rows):
 
 
 def speed_and_quality(speeds, what="source words a second, one thread"):
-    """BLEU against speed. Args: speeds: those of `seqkd bench`, or of_rows; what: what the speed is."""
+    """BLEU against speed. Args: speeds: [{"name", "engine", "beam", "speed", "bleu"}]; what: what the speed is."""
 
     def draw(axes):
         names = list(dict.fromkeys(speed["name"] for speed in speeds))
@@ -167,7 +167,7 @@ def draw_pruning(lines):
     return draw
 
 
-def beam(entry, number, metric="bleu"):
+def beam(entry, number, metric):
     """Figure 2 of the paper for one sentence of beams.of_directory; its points have the ids beam<number>-h0, -h1, ..."""
     perfect = 0 if metric == "ter" else 100  # TER counts errors, and its negative is the similarity
 
@@ -206,6 +206,6 @@ def plain_logarithm(axis):
     axis.set_minor_formatter(NullFormatter())
 
 
-def below(axes, columns=2):
+def below(axes):
     """The legend, where it covers nothing."""
-    axes.get_figure().legend(loc="outside lower center", ncols=columns)
+    axes.get_figure().legend(loc="outside lower center", ncols=2)

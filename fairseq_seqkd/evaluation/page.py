@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from fairseq_seqkd.evaluation import corpus_table, figures, pruning_table, speed_table, table
+from fairseq_seqkd.evaluation.claims import verdict
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -21,7 +22,7 @@ def render(made):
         report=made,
         table1=grid(table.make_columns(made["rows"]), made["rows"]) if made["rows"] else None,
         notes1=[inline(line) for line in table.explain(made)] if made["rows"] else [],
-        claims=[{**claim, "verdict": "Holds" if claim["holds"] else "Does not hold"} for claim in made.get("claims", [])],
+        claims=[{**claim, "verdict": verdict(claim)} for claim in made.get("claims", [])],
         speeds=[speed(part) for part in made.get("table2", [])],
         pruning=pruning(made["table3"]) if made.get("table3") else None,
         corpus=grid(corpus_table.columns(), corpus_table.rows(made["corpus"])) if made.get("corpus") else None,

@@ -3,8 +3,6 @@
 JSON has the numbers as they were measured: those of Table 1 at its top, `table2`, `table3` and what details.of found beside.
 """
 
-import json
-
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import corpus_table, pruning_table, speed_table, table
 
@@ -25,10 +23,6 @@ def make(results, speeds, title=None, pairs=()):
     if pruned:
         made["table3"] = pruned
     return made
-
-
-def to_json(made):
-    return json.dumps(made, ensure_ascii=False, indent=1) + "\n"
 
 
 def to_markdown(made):

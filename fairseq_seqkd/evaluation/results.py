@@ -9,6 +9,7 @@ from pathlib import Path
 from fairseq_seqkd.corpus.files import whole_file
 from fairseq_seqkd.errors import Refusal
 
+PAIR = ("a", "search_a", "checkpoint_a", "b", "search_b", "checkpoint_b", "seed")  # what makes a comparison itself
 COMPARABLE = ("data_sha256", "settings")  # different: the numbers may not stand in one table
 
 
@@ -50,9 +51,6 @@ def of(content, path):
     return found
 
 
-PAIR = ("a", "search_a", "checkpoint_a", "b", "search_b", "checkpoint_b", "seed")  # what makes a comparison itself
-
-
 def pairs_of(content, path):
     """The comparisons in the content of a file; none where it has none."""
     found = content.get("pairs", [])
@@ -71,8 +69,9 @@ def pairs_among(pairs, results):
     return [pair for pair in found.values() if all((pair[name], pair[checkpoint]) in known for name, checkpoint in sides)]
 
 
-def to_json(results, pairs=()):
-    return json.dumps({"results": results, "pairs": list(pairs)}, ensure_ascii=False, indent=1) + "\n"
+def to_json(content):
+    """The text of a file of results, speeds, or a whole report."""
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
 class Results:
@@ -98,17 +97,17 @@ class Results:
     def add(self, result):
         """Adds a result, and writes the file where there is one."""
         self.new.append(result)
-        self.write()
+        self.compare([])
 
     def compare(self, pairs):
         """Adds comparisons to those that are still of these systems, and writes the file where there is one."""
         self.pairs = pairs_among([*self.pairs, *pairs], self.all())
-        self.write()
-
-    def write(self):
         if self.path:
             with whole_file(self.path) as file:
-                file.write(to_json(self.all(), pairs_among(self.pairs, self.all())).encode())
+                file.write(to_json(self.content()).encode())
+
+    def content(self):
+        return {"results": self.all(), "pairs": self.pairs}
 
     def all(self):
         named = {identity(result) for result in self.new}

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.databin import Split, holds
 from fairseq_seqkd.corpus.distilled import DISTILLED
-from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results, training_logs
 from fairseq_seqkd.evaluation.results import COMPARABLE, identity
@@ -216,7 +215,6 @@ def gold_of(run, content):
             split = Split(folder, data["split"], data["source_lang"], data["target_lang"])
         except Refusal:
             continue  # other languages, or a view
-        sides = ((split.source_lang, data["source_sha256"]), (split.target_lang, data["target_sha256"]))
-        if all((sha256(*split.files(lang)) if split.files(lang) else None) == digest for lang, digest in sides):
+        if holds(split, data):
             return split
     return None

@@ -1,17 +1,11 @@
 """Table 2 of Kim & Rush (2016) from the measurements of `seqkd bench`: source words a second."""
 
-import json
-
 from fairseq_seqkd.evaluation.text_table import flat, millions, number, table
 
 COLUMNS = (
     ("words/s", "words_per_second", "{:,.0f}"), ("spread", "spread", "{:.0%}"), ("times", "times", "{:.1f}"),
     ("BLEU", "bleu", "{:.2f}"), ("peak MB", "peak_memory_mb", "{:,.0f}"),
 )  # fmt: skip
-
-
-def to_json(made):
-    return json.dumps(made, ensure_ascii=False, indent=1) + "\n"
 
 
 def make_rows(made):

@@ -6,7 +6,7 @@ JSON has the numbers as they were measured; Markdown has them rounded for readin
 import statistics
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation.claims import BASELINE, make_claims
+from fairseq_seqkd.evaluation.claims import BASELINE, make_claims, verdict
 from fairseq_seqkd.evaluation.results import COMPARABLE, identity
 from fairseq_seqkd.evaluation.significance import between
 from fairseq_seqkd.evaluation.text_table import flat, millions, number, percent, table, with_deviation
@@ -217,7 +217,7 @@ def claims_section(claims):
     """What the paper claims and what is seen; empty without claims."""
     if not claims:
         return ""
-    lines = [f"- {c['claim']}: {c['seen']}. **{'Holds' if c['holds'] else 'Does not hold'}.**" for c in claims]
+    lines = [f"- {c['claim']}: {c['seen']}. **{verdict(c)}.**" for c in claims]
     return "## What the paper claims, and what is seen here\n\n" + "\n".join(lines)
 
 
