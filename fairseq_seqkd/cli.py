@@ -6,10 +6,36 @@ Each subcommand has its file in commands/; this one keeps what they have in comm
 import argparse
 import sys
 
-from fairseq_seqkd.commands import bench, compress, decode, doctor, evaluate, export, inspect, prune, report, text, translate
+from fairseq_seqkd.commands import (
+    bench,
+    compress,
+    decode,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    prune,
+    report,
+    select,
+    text,
+    translate,
+)
 from fairseq_seqkd.version import __version__
 
-COMMANDS = (decode, inspect, text, prune, compress, export, translate, evaluate, bench, report, doctor)  # in the order of --help
+COMMANDS = (
+    decode,
+    inspect,
+    select,
+    text,
+    prune,
+    compress,
+    export,
+    translate,
+    evaluate,
+    bench,
+    report,
+    doctor,
+)  # in the order of --help
 
 
 def main(argv=None):

@@ -1,9 +1,11 @@
 """Trains one SentencePiece BPE model for both languages of a folder of text, and cuts the text with it.
 
-From FOLDER/{train,valid,test}.{source,target} to FOLDER/spm.model and FOLDER/{train,valid,test}.spm.{source,target}.
+From FOLDER/{train,valid,test}.{source,target} to FOLDER/spm.model and FOLDER/{train,valid,test}.spm.{source,target}. With
+--model a model that is there cuts it, and becomes FOLDER/spm.model.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 import sentencepiece
@@ -16,9 +18,16 @@ def main():
     parser.add_argument(
         "--vocabulary", type=int, default=8000, metavar="N", help="pieces for both languages (default: %(default)s)"
     )
+    parser.add_argument("--model", metavar="FILE", help="a SentencePiece model that is there, instead of a new one")
+    parser.add_argument(
+        "--splits", nargs="+", default=["train", "valid", "test"], metavar="SPLIT", help="what is cut (default: %(default)s)"
+    )
     arguments = parser.parse_args()
-    train(arguments.folder, arguments.langs, arguments.vocabulary)
-    for split in ("train", "valid", "test"):
+    if arguments.model:
+        shutil.copyfile(arguments.model, arguments.folder / "spm.model")
+    else:
+        train(arguments.folder, arguments.langs, arguments.vocabulary)
+    for split in arguments.splits:
         for lang in arguments.langs:
             cut(arguments.folder, f"{split}.{lang}", f"{split}.spm.{lang}")
 

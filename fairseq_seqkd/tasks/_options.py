@@ -20,11 +20,13 @@ from fairseq_seqkd.tasks._settings import precision, uses_gpu
 
 DEFAULT_TOPK = 8
 STORE_DTYPES = ("float16", "float32")
-# Options of this task that scoring has no use for.
-OF_SEARCH = {
-    "engine", "compute_type", "similarity", "similarity_tokenizer", "similarity_workers", "select", "filter_length_ratio",
-    "filter_copy", "filter_repeats", "filter_score", "filter_empty", "teacher_source_lang", "teacher_target_lang",
+# What becomes of the lists that a search has found.
+OF_SELECTION = {
+    "similarity", "similarity_tokenizer", "similarity_workers", "select", "filter_length_ratio", "filter_copy",
+    "filter_repeats", "filter_score", "filter_empty",
 }  # fmt: skip
+# Options of this task that scoring has no use for.
+OF_SEARCH = {"engine", "compute_type", *OF_SELECTION, "teacher_source_lang", "teacher_target_lang"}
 
 
 @dataclass
@@ -141,14 +143,19 @@ def check_search(cfg):
     if search.constraints is not None:
         raise Refusal("--constraints needs constraints in the source text, which a binarised split has not")
     check_engine(cfg)
+    check_selection(cfg)
+    if not (search.temperature > 0):
+        raise Refusal(f"--temperature is {search.temperature}, it must be positive")
+
+
+def check_selection(cfg):
+    """Refuses contradictions among the options that say what becomes of n-best lists."""
     check_tokenizer(str(cfg.similarity), cfg.similarity_tokenizer)
     if cfg.similarity_workers < 0:
         raise Refusal(f"--similarity-workers is {cfg.similarity_workers}, it must be a number of processes, or 0")
-    if str(cfg.select) == "mbr" and search.nbest < 2:
+    if str(cfg.select) == "mbr" and cfg.generation.nbest < 2:
         raise Refusal("--select mbr compares the hypotheses of a list with each other: --nbest must be at least 2")
     check_filters(cfg)
-    if not (search.temperature > 0):
-        raise Refusal(f"--temperature is {search.temperature}, it must be positive")
 
 
 def check_scoring(cfg):

@@ -1,0 +1,292 @@
+#!/usr/bin/env bash
+# Kim & Rush (2016) on Multi30k, German to English: Tables 1, 2 and 3, and what the settings change.
+#
+#   examples/multi30k/paper.sh --text DIR (--model DIR | --train-teacher) [options] [PART...]
+#
+#   PART             table1, table2, table3, sweeps (default: all four, in this order); results makes the files anew
+#   --text DIR       Multi30k, task 1, raw: {train,val,test_2016_flickr,test_2017_flickr}.{de,en}.gz
+#   --model DIR      a Transformer teacher to start from: teacher.pt, spm.model, data-bin/dict.de.txt
+#   --train-teacher  train one instead, and a SentencePiece model (two hours on one core)
+#   --work DIR       where everything goes (default: ./multi30k-paper); run again, it continues where it was
+#   --seeds LIST     seeds of the students (default: 1); more can be added later: --seeds 1,2,3
+#   --pairs LIST     transformer,lstm (default: both)
+#   --students LIST  small,medium (default: both)
+#   --shorten N      divides every number of updates by N, to try the script (default: 1)
+#   --jobs N         processes side by side, one thread each (default: 2)
+#   --help
+#
+# Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again. The results are DIR/RESULTS.md and
+# DIR/results.json; every number in them comes from a file that a command wrote to DIR/measured.
+set -euo pipefail
+ROOT=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=recipes/lib.sh
+. "$ROOT/recipes/lib.sh"
+
+TEXT='' MODEL='' TRAIN_TEACHER='' WORK=multi30k-paper SEEDS=1 PAIRS=transformer,lstm STUDENTS=small,medium SHORTEN=1 JOBS=2 PARTS=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h | --help) usage; exit ;;
+        --train-teacher) TRAIN_TEACHER=yes; shift; continue ;;
+        table1 | table2 | table3 | sweeps | results) PARTS+=("$1"); shift; continue ;;
+    esac
+    [ $# -ge 2 ] || die "option $1 needs a value, or is none; see --help"
+    case "$1" in
+        --text) TEXT=$2 ;;
+        --model) MODEL=$2 ;;
+        --work) WORK=$2 ;;
+        --seeds) SEEDS=$2 ;;
+        --pairs) PAIRS=$2 ;;
+        --students) STUDENTS=$2 ;;
+        --shorten) SHORTEN=$2 ;;
+        --jobs) JOBS=$2 ;;
+        *) die "unknown option $1; see --help" ;;
+    esac
+    shift 2
+done
+[ ${#PARTS[@]} -gt 0 ] || PARTS=(table1 table2 table3 sweeps)
+[[ $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas"
+[[ $SHORTEN =~ ^[1-9][0-9]*$ && $JOBS =~ ^[1-9][0-9]*$ ]] || die "--shorten and --jobs take positive numbers"
+for name in ${PAIRS//,/ }; do [[ $name == transformer || $name == lstm ]] || die "--pairs has '$name'; see --help"; done
+for name in ${STUDENTS//,/ }; do [[ $name == small || $name == medium ]] || die "--students has '$name'; see --help"; done
+for name in {train,val,test_2016_flickr,test_2017_flickr}.{de,en}.gz; do
+    [ -f "$TEXT/$name" ] || die "--text is '$TEXT', which has no $name; it is task 1, raw, of github.com/multi30k/dataset"
+done
+[ -n "$MODEL$TRAIN_TEACHER" ] || die "name a trained teacher with --model, or train one with --train-teacher"
+for name in teacher.pt spm.model data-bin/dict.de.txt; do
+    [ -n "$TRAIN_TEACHER" ] || [ -f "$MODEL/$name" ] || die "--model is '$MODEL', which has no $name; or use --train-teacher"
+done
+TEXT=$(realpath "$TEXT")
+[ -n "$TRAIN_TEACHER" ] || MODEL=$(realpath "$MODEL")
+mkdir -p "$WORK" || die "cannot make the folder $WORK"
+WORK=$(cd "$WORK" && pwd)
+settings="$TEXT|${TRAIN_TEACHER:-$MODEL}|$SHORTEN"
+[ "$(cat "$WORK/settings" 2>/dev/null || echo "$settings")" = "$settings" ] ||
+    die "$WORK was begun with other text, another teacher or another --shorten; name another folder with --work"
+echo "$settings" >"$WORK/settings"
+exec 9>"$WORK/.lock" # held by every process that is started here, too
+flock -n 9 || die "another run works in $WORK; wait for it, or stop it with all that it started"
+need_environment "$WORK/venv" ctranslate2,report
+trap 'stop_all interrupted' INT TERM
+BIN=$WORK/bin USER_DIR=$ROOT/fairseq_seqkd BEAM=10 LENPEN=1.8
+
+# --- Text ---------------------------------------------------------------------------------------------------------------
+
+do_text() {
+    mkdir -p "$WORK/text"
+    local lang name
+    for lang in de en; do
+        for name in train:train val:valid test_2016_flickr:test test_2017_flickr:test1; do
+            gunzip -c "$TEXT/${name%:*}.$lang.gz" >"$WORK/text/${name#*:}.$lang"
+        done
+    done
+}
+
+do_subwords() {
+    local model=()
+    [ -n "$TRAIN_TEACHER" ] || model=(--model "$MODEL/spm.model")
+    python "$ROOT/recipes/subwords.py" "$WORK/text" --langs de en --vocabulary 6000 --splits train valid test test1 "${model[@]}"
+}
+
+do_binarise() {
+    local dictionary=()
+    [ -n "$TRAIN_TEACHER" ] || dictionary=(--srcdict "$MODEL/data-bin/dict.de.txt")
+    fairseq-preprocess --source-lang de --target-lang en --joined-dictionary "${dictionary[@]}" --destdir "$BIN" --workers 1 \
+        --trainpref "$WORK/text/train.spm" --validpref "$WORK/text/valid.spm" --testpref "$WORK/text/test.spm,$WORK/text/test1.spm"
+}
+
+# --- Training -----------------------------------------------------------------------------------------------------------
+
+# Arguments: data, folder of the run, updates, learning rate, tokens a batch, then what differs.
+train() {
+    local data=$1 run=$2 updates=$(($3 / SHORTEN + 1)) lr=$4 tokens=$5
+    shift 5
+    fairseq-train "$data" --user-dir "$USER_DIR" --save-dir "$WORK/$run" --share-all-embeddings \
+        --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
+        --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
+        --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 \
+        --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 "$@"
+}
+
+# What a model is. Arguments: pair, size.
+architecture() {
+    case "$1.$2" in
+        transformer.teacher) transformer 3 192 768 4 ;;
+        transformer.medium) transformer 1 168 336 4 --encoder-normalize-before --decoder-normalize-before ;;
+        transformer.small) transformer 1 64 128 2 --encoder-normalize-before --decoder-normalize-before ;;
+        lstm.teacher) lstm 2 192 --encoder-bidirectional ;;
+        lstm.medium) lstm 1 128 ;;
+        lstm.small) lstm 1 64 ;;
+    esac
+}
+
+transformer() { # layers on each side, dimensions, feed-forward, heads, then what differs
+    echo --arch transformer --encoder-layers "$1" --decoder-layers "$1" --encoder-embed-dim "$2" --decoder-embed-dim "$2" \
+        --encoder-ffn-embed-dim "$3" --decoder-ffn-embed-dim "$3" --encoder-attention-heads "$4" --decoder-attention-heads "$4" \
+        "${@:5}"
+}
+
+lstm() { # stacked, with attention and input feeding, as in the paper: layers on each side, dimensions, then what differs
+    echo --arch lstm --encoder-layers "$1" --decoder-layers "$1" --encoder-embed-dim "$2" --decoder-embed-dim "$2" \
+        --encoder-hidden-size "$2" --decoder-hidden-size "$2" --decoder-out-embed-dim "$2" "${@:3}"
+}
+
+# shellcheck disable=SC2046
+do_teacher() { # pair
+    case "$1.$TRAIN_TEACHER" in
+        # The teacher that is there was trained with label smoothing, which makes its translations short: two epochs without it.
+        transformer.) train "$BIN" transformer/teacher 520 5e-4 2048 --warmup-updates 50 --criterion cross_entropy --dropout 0.3 \
+            --seed 1 --end-learning-rate 0 --finetune-from-model "$MODEL/teacher.pt" $(architecture transformer teacher) ;;
+        transformer.*) train "$BIN" transformer/teacher 8000 2e-3 1024 --warmup-updates 800 --criterion cross_entropy \
+            --dropout 0.3 --seed 1 $(architecture transformer teacher) ;;
+        lstm.*) train "$BIN" lstm/teacher 3000 2e-3 2048 --warmup-updates 200 --criterion cross_entropy --dropout 0.3 --seed 1 \
+            $(architecture lstm teacher) ;;
+    esac
+}
+
+do_teacher_inter() { # pair; the teacher, fine-tuned towards what it says itself
+    after "distilled@$1"
+    # shellcheck disable=SC2046
+    train "$WORK/$1/distilled/seq_inter" "$1/teacher_inter" 500 3e-4 1024 --warmup-updates 50 --criterion seq_inter \
+        --dropout 0.3 --seed 1 --finetune-from-model "$WORK/$1/teacher/checkpoint_last.pt" $(architecture "$1" teacher)
+}
+
+# Every student is pair.size.run.seed. Options of its own may follow, which the sweeps use.
+do_train() {
+    local pair size run seed
+    IFS=. read -r pair size run seed <<<"$1"
+    local views=$WORK/$pair/distilled says=$WORK/$pair/distributions
+    case "$run" in
+        student) from_scratch "$1" "$BIN" --criterion cross_entropy ;;
+        word_kd) after "score@$pair.gold" && from_scratch "$1" "$BIN" --criterion word_kd --teacher-distributions "$says/gold" ;;
+        seq_kd) after "distilled@$pair" && from_scratch "$1" "$views/seq_kd" --criterion seq_kd ;;
+        seq_word) after "score@$pair.seq_kd" &&
+            from_scratch "$1" "$views/seq_kd" --criterion seq_kd --teacher-distributions "$says/seq_kd" ;;
+        student_inter) fine_tune "$1" "$pair.$size.student.$seed" ;;
+        word_kd_inter) fine_tune "$1" "$pair.$size.word_kd.$seed" ;;
+        seq_inter) fine_tune "$1" "$pair.$size.seq_kd.$seed" ;;
+        seq_inter_word) after "score@$pair.seq_inter" &&
+            fine_tune "$1" "$pair.$size.seq_word.$seed" --teacher-distributions "$says/seq_inter" ;;
+    esac
+}
+
+folder_of() { echo "students/$1"; }
+
+from_scratch() { # student, data, then criterion and teacher
+    local rate=4e-3
+    [[ $1 != lstm.* ]] || rate=3e-3
+    student "$1" "$2" 4000 "$rate" 400 "${@:3}"
+}
+
+# Student, the one to start from, then what differs. Seq-Inter is fine-tuning with a smaller learning rate.
+fine_tune() {
+    after "distilled@${1%%.*}"
+    after "train@$2"
+    student "$1" "${SEQ_INTER:-$WORK/${1%%.*}/distilled/seq_inter}" 900 1e-3 50 --criterion seq_inter \
+        --finetune-from-model "$WORK/$(folder_of "$2")/checkpoint_last.pt" "${@:3}"
+}
+
+student() { # student, data, updates, learning rate, warm-up, then what differs
+    local pair size run seed
+    IFS=. read -r pair size run seed <<<"$1"
+    # shellcheck disable=SC2046
+    train "$2" "$(folder_of "$1")" "$3" "$4" 1000 --warmup-updates "$5" --dropout 0 --seed "$seed" $(architecture "$pair" "$size") \
+        "${@:6}"
+}
+
+# --- What the teacher says ------------------------------------------------------------------------------------------------
+
+# Arguments: data, directory, pair, then what differs.
+ask_teacher() {
+    fairseq-generate "$1" --user-dir "$USER_DIR" --task teacher_decoding --path "$WORK/$3/teacher/checkpoint_last.pt" \
+        --gen-subset train --distill-dir "$2" "${@:4}"
+}
+
+search() { # pair, directory, beam; the length penalty is the best one of 1, 1.4, 1.8 and 2.2 on the validation split
+    local engine=fairseq
+    [ "$1" != transformer ] || engine=ctranslate2
+    ask_teacher "$BIN" "$2" "$1" --beam "$3" --nbest "$3" --lenpen "$LENPEN" --max-len-a 1.2 --max-len-b 10 --engine "$engine" \
+        --post-process sentencepiece
+}
+
+do_decode() { # pair.worker; any number of workers share the directory
+    after "teacher@${1%.*}"
+    search "${1%.*}" "$WORK/${1%.*}/distilled" "$BEAM"
+}
+
+do_distilled() { # pair; finishes what the workers have done
+    local worker
+    for worker in $(seq "$JOBS"); do after "decode@$1.$worker"; done
+    search "$1" "$WORK/$1/distilled" "$BEAM"
+}
+
+do_score() { # pair.targets: its 8 most probable symbols at every target token, for word-level distillation
+    local pair=${1%.*} data
+    [ "${1#*.}" = gold ] && data=$BIN || data=$WORK/$pair/distilled/${1#*.}
+    after "teacher@$pair"
+    [ "$data" = "$BIN" ] || after "distilled@$pair"
+    ask_teacher "$data" "$WORK/$pair/distributions/${1#*.}" "$pair" --score-reference --topk 8 --max-tokens 2000
+}
+
+# --- Measuring ------------------------------------------------------------------------------------------------------------
+
+NAMES=("Student:student" "Word-KD:word_kd" "Seq-KD:seq_kd" "Student + Seq-Inter:student_inter" "Word-KD + Seq-Inter:word_kd_inter"
+    "Seq-KD + Seq-Inter:seq_inter" "Seq-KD + Word-KD:seq_word" "Seq-KD + Seq-Inter + Word-KD:seq_inter_word")
+
+# pair.size.split.seeds: all rows of a table.
+do_evaluate() {
+    local pair size split seeds seed name systems=()
+    IFS=. read -r pair size split seeds <<<"$1"
+    systems+=("Teacher=$WORK/$pair/teacher/checkpoint_last.pt" "Teacher + Seq-Inter=$WORK/$pair/teacher_inter/checkpoint_last.pt")
+    for name in "${NAMES[@]}"; do
+        for seed in ${seeds//,/ }; do
+            systems+=("${name%:*}@$seed=$WORK/$(folder_of "$pair.$size.${name#*:}.$seed")/checkpoint_last.pt")
+        done
+    done
+    measure "$pair.$size.$split" "$split" "${systems[@]}"
+}
+
+measure() { # name of the file, split, systems
+    mkdir -p "$WORK/measured"
+    seqkd evaluate "${@:3}" --data "$BIN" --split "$2" --cache "$WORK/cache" -o "$WORK/measured/$1.json"
+}
+
+# --- Table 1 ---------------------------------------------------------------------------------------------------------------
+
+# The stages of Table 1 in the order in which they begin: what shows most first, the LSTM's teacher beside the Transformer's
+# students, further seeds at the end.
+stages_of_table1() {
+    local pair size seed name ready=' '
+    for pair in lstm transformer; do [[ ,$PAIRS, != *,$pair,* ]] || echo "teacher@$pair"; done
+    for seed in ${SEEDS//,/ }; do
+        for size in small medium; do
+            [[ ,$STUDENTS, == *,$size,* ]] || continue
+            for pair in transformer lstm; do
+                [[ ,$PAIRS, == *,$pair,* ]] || continue
+                if [[ $ready != *" $pair "* ]]; then
+                    seq -f "decode@$pair.%g" "$JOBS"
+                    echo "distilled@$pair" "score@$pair".{seq_kd,gold,seq_inter} "teacher_inter@$pair"
+                    ready+="$pair "
+                fi
+                for name in seq_kd student seq_word word_kd seq_inter student_inter seq_inter_word word_kd_inter; do
+                    echo "train@$pair.$size.$name.$seed"
+                done
+            done
+        done
+    done
+}
+
+run_table1() {
+    local pair size split
+    # shellcheck disable=SC2046
+    side_by_side $(stages_of_table1)
+    for pair in ${PAIRS//,/ }; do
+        for size in ${STUDENTS//,/ }; do
+            for split in test test1 valid; do echo "evaluate@$pair.$size.$split.$SEEDS"; done
+        done
+    done | xargs printf '%s\n' >"$WORK/stages"
+    mapfile -t stages <"$WORK/stages"
+    side_by_side "${stages[@]}"
+}
+
+for name in text subwords binarise; do stage "$name" "do_$name"; done
+for part in "${PARTS[@]}"; do "run_$part"; done

@@ -1,0 +1,138 @@
+"""The views of a finished decode made anew, without a search: other similarity, shorter lists, other filters (`seqkd select`).
+
+The new directory is, byte for byte, the one that decoding with the new options would have left.
+"""
+
+import copy
+import logging
+from dataclasses import fields
+
+import numpy as np
+from fairseq import options
+from fairseq.data import encoders
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.tasks.translation import TranslationTask
+
+from fairseq_seqkd.corpus import hypotheses, manifest
+from fairseq_seqkd.corpus.databin import Split, holds
+from fairseq_seqkd.corpus.plan import Plan
+from fairseq_seqkd.engines.options import WITHOUT_EFFECT
+from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.tasks._options import OF_SEARCH, OF_SELECTION, TeacherDecodingConfig, check_selection
+from fairseq_seqkd.tasks._recorder import Recorder
+from fairseq_seqkd.tasks._settings import filter_settings, similarity_settings
+
+logger = logging.getLogger(__name__)
+AT_A_TIME = 64  # sentences that are handed to the scorer together
+
+
+def reselect(folder, data, out, nbest, words, show=iter):
+    """Writes the distilled directory `out`; returns its manifest.
+
+    Args:
+        folder: a finished decode. data: the data-bin that was decoded.
+        nbest: so many hypotheses of each list, the first ones; None: all.
+        words: options of `teacher_decoding` that are about similarity, selection, filters and text, as on a command line.
+        show: (parts) -> the parts, for a progress bar.
+
+    Raises Refusal for a directory that is not finished, other data, and options that are about the search.
+    """
+    found = finished(folder)
+    settings = copy.deepcopy(found["settings"])
+    about = settings["data"]
+    gold = Split(data, about["split"], about["source_lang"], about["target_lang"])
+    if not holds(gold, about):
+        raise Refusal(f"--data {data} is not the data-bin that {folder} was decoded from")
+    settings["search"]["nbest"] = shorter(nbest, settings["search"]["nbest"], folder)
+    cfg = configuration(gold, out, settings["search"], words)
+    task = TranslationTask.setup_task(cfg.task)
+    task.load_dataset(gold.name)
+    dataset = task.dataset(gold.name)
+    settings["similarity"] = None
+    if dataset.tgt is not None or str(cfg.task.select) == "mbr":
+        settings["similarity"] = similarity_settings(cfg.task, dataset)
+    settings.update(select=str(cfg.task.select), filters=filter_settings(cfg.task))
+    check_text(found["settings"]["similarity"] or {}, settings["similarity"] or {})
+    size = settings["plan"]
+    recorder = Recorder(cfg.task, gold, dataset, settings, Plan(about["sentences"], **size))
+    recorder.engine = StoredLists(hypotheses.opened(folder), settings["search"]["nbest"])
+    recorder.bpe, recorder.tokenizer = encoders.build_bpe(cfg.bpe), encoders.build_tokenizer(cfg.tokenizer)
+    try:
+        fill(recorder, Plan(about["sentences"], **size), show)
+    finally:
+        recorder.close()
+    recorder.finished()
+    return manifest.read(out)
+
+
+class StoredLists:
+    """Instead of a search, what a search has found. Args: store: Hypotheses; nbest: how many of each list."""
+
+    def __init__(self, store, nbest):
+        self.store, self.nbest = store, nbest
+
+    def begin_part(self, seed):
+        """Nothing is random here."""
+
+    def search(self, sample):
+        return [self.store[sentence][: self.nbest] for sentence in sample["id"].tolist()]
+
+
+def fill(recorder, plan, show):
+    """Commits every part that is not there, and finishes the directory; several processes may do so at once."""
+    distilled = recorder.distilled
+    distilled.look()
+    distilled.begin()
+    for part in show(range(plan.parts)):
+        with distilled.claim(part) as mine:
+            if mine:
+                first, last = plan.bounds(part)
+                recorder.begin_part(first)
+                for start in range(first, last, AT_A_TIME):
+                    recorder.record({"id": np.arange(start, min(start + AT_A_TIME, last))})
+                distilled.commit(part, recorder.block(first, last))
+    if not distilled.finish(recorder.finish):
+        raise Refusal(f"{distilled.folder} is not complete: another process is at it; run this again when it has ended")
+
+
+def finished(folder):
+    """The manifest of a finished decode."""
+    found = manifest.read(folder)
+    if not found or found.get("kind") != "distilled" or not found.get("complete"):
+        raise Refusal(f"{folder} holds no finished n-best lists; name the --distill-dir of a finished decode")
+    return found
+
+
+def shorter(nbest, there, folder):
+    if nbest is None:
+        return there
+    if not 1 <= nbest <= there:
+        raise Refusal(f"--nbest is {nbest}, it must be between 1 and {there}, what {folder} has of each sentence")
+    return nbest
+
+
+def configuration(gold, out, search, words):
+    """fairseq's configuration of the task, from the options that are about selection. Refuses those of a search."""
+    lists = {key: search[key] for key in ("beam", "nbest")}
+    given = ["--source-lang", gold.source_lang, "--target-lang", gold.target_lang, "--gen-subset", gold.name]
+    given += [word for key, value in lists.items() for word in (f"--{key}", str(value))]
+    parser = options.get_generation_parser(default_task="teacher_decoding")
+    parser.prog = "seqkd select"
+    args = options.parse_args_and_arch(parser, [str(gold.folder), "--path", "none", "--distill-dir", str(out), *given, *words])
+    cfg = convert_namespace_to_omegaconf(args)
+    of_search = [(cfg.task, o) for o in fields(TeacherDecodingConfig) if o.name in OF_SEARCH - OF_SELECTION]
+    of_search += [(cfg.generation, o) for o in fields(GenerationConfig) if o.name in cfg.generation]
+    for group, option in of_search:
+        if option.name not in WITHOUT_EFFECT and group[option.name] != lists.get(option.name, option.default):
+            name = option.name.replace("_", "-")
+            raise Refusal(f"--{name} is about the search, which is over; decode into another directory, or leave it out")
+    check_selection(cfg.task)
+    return cfg
+
+
+def check_text(before, now):
+    """Refuses to undo less than the decode did: similarity would be that of pieces of words."""
+    for key, option in (("bpe", "--bpe"), ("tokenizer_undone", "--tokenizer")):
+        if before.get(key) and now and not now.get(key):
+            raise Refusal(f"these data were decoded with {option} {before[key]}: name it here too, with its options")
