@@ -1,7 +1,13 @@
+# shellcheck shell=bash
 # What the recipes share: an environment, stages that are skipped when their result is there, and two jobs side by side.
 # Sourced, not run. A recipe sets WORK first.
 
 export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 # two processes of one thread beat one of two threads
+
+# The rows of Table 1 and the names of their runs.
+# shellcheck disable=SC2034
+ROWS=("Student:student" "Word-KD:word_kd" "Seq-KD:seq_kd" "Student + Seq-Inter:student_inter" "Word-KD + Seq-Inter:word_kd_inter"
+    "Seq-KD + Seq-Inter:seq_inter" "Seq-KD + Word-KD:seq_word" "Seq-KD + Seq-Inter + Word-KD:seq_inter_word")
 
 die() {
     echo "$(basename "$0"): $*" >&2
@@ -11,6 +17,19 @@ die() {
 # Prints the comment at the head of the script: its help text.
 usage() {
     sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
+}
+
+# Makes the folder WORK, or goes on in it. It belongs to one set of settings, since results of others would be taken for this
+# one's, and to one run at a time. Argument: the settings, a line.
+begin_work() {
+    mkdir -p "$WORK" || die "cannot make the folder $WORK"
+    WORK=$(cd "$WORK" && pwd)
+    if [ -e "$WORK/settings" ] && [ "$(cat "$WORK/settings")" != "$1" ]; then
+        die "$WORK was begun with other options; use them again, or name another folder with --work"
+    fi
+    echo "$1" >"$WORK/settings"
+    exec 9>"$WORK/.lock" # held by every process that is started here, too
+    flock -n 9 || die "another run works in $WORK; wait for it, or stop it with all that it started"
 }
 
 # Puts this package and what it needs into the active virtual environment, or into one of its own where none is active.

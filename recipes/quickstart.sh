@@ -59,17 +59,7 @@ if [ -n "$SRC_FILE$TGT_FILE" ]; then
     done
     SRC_FILE=$(realpath "$SRC_FILE") TGT_FILE=$(realpath "$TGT_FILE")
 fi
-mkdir -p "$WORK" || die "cannot make the folder $WORK"
-WORK=$(cd "$WORK" && pwd)
-
-# A work folder belongs to one set of settings: results of others would be taken for this one's.
-settings="$PAIR|$SRC_FILE|$TGT_FILE|$VOCABULARY|$TEACHER_UPDATES|$STUDENT_UPDATES|$TUNING_UPDATES|$BEAM|$LENPEN|$TOPK"
-if [ -e "$WORK/settings" ] && [ "$(cat "$WORK/settings")" != "$settings" ]; then
-    die "$WORK was begun with other options; use them again, or name another folder with --work"
-fi
-echo "$settings" >"$WORK/settings"
-exec 9>"$WORK/.lock" # held by every process that is started here, too
-flock -n 9 || die "another run works in $WORK; wait for it, or stop it with all that it started"
+begin_work "$PAIR|$SRC_FILE|$TGT_FILE|$VOCABULARY|$TEACHER_UPDATES|$STUDENT_UPDATES|$TUNING_UPDATES|$BEAM|$LENPEN|$TOPK"
 need_environment "$WORK/venv" ctranslate2,report
 trap 'stop_all interrupted' INT TERM
 
@@ -200,8 +190,8 @@ do_score() {
 rows() { # NAME@SEED=CHECKPOINT of every system, in the order of the table
     echo "Teacher=$TEACHER"
     local seed run
-    for run in "Student:student" "Word-KD:word_kd" "Seq-KD:seq_kd" "Student + Seq-Inter:student_inter" \
-        "Seq-KD + Seq-Inter:seq_inter" "Seq-KD + Word-KD:seq_word" "Seq-KD + Seq-Inter + Word-KD:seq_inter_word"; do
+    for run in "${ROWS[@]}"; do
+        [ "${run#*:}" != word_kd_inter ] || continue # the only row that is not trained here
         for seed in ${SEEDS//,/ }; do echo "${run%:*}@$seed=$WORK/${run#*:}@$seed/checkpoint_last.pt"; done
     done
 }
@@ -239,4 +229,4 @@ for kind in md json html; do cp "$WORK/$SPLIT.$SEEDS.$kind" "$WORK/report.$kind"
 echo
 cat "$WORK/report.md"
 echo
-echo "$((($SECONDS - begun + 59) / 60)) minutes | $WORK/report.md | $WORK/report.json | $WORK/report.html | logs: $WORK/logs"
+echo "$(((SECONDS - begun + 59) / 60)) minutes | $WORK/report.md | $WORK/report.json | $WORK/report.html | logs: $WORK/logs"

@@ -84,19 +84,20 @@ def test_quickstart_refuses_wrong_options(tmp_path, options, sentence):
     assert done.returncode != 0 and sentence in done.stdout and not list(tmp_path.iterdir())
 
 
+def recipe(script, folder, *words):
+    """Runs a recipe with commands that start warm; `folder` is for what that takes."""
+    (folder / "warm").mkdir(exist_ok=True)
+    shims = warm.shims(folder / "warm", helpers.BIN)
+    environment = helpers.environment(VIRTUAL_ENV=sys.prefix, PATH=f"{shims}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
+    return subprocess.run(
+        ["bash", script, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
 def quickstart(work, text, **more):
     options = {"work": work, "pair": "de-en", "src": text / "train.de", "tgt": text / "train.en", "vocabulary": 60, "beam": 3}
     lengths = {"teacher-updates": 250, "student-updates": 15, "tuning-updates": 5}
-    (text.parent / "warm").mkdir(exist_ok=True)
-    shims = warm.shims(text.parent / "warm", helpers.BIN)
-    environment = helpers.environment(VIRTUAL_ENV=sys.prefix, PATH=f"{shims}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
-    return subprocess.run(
-        ["bash", RECIPES / "quickstart.sh", *helpers.flags(options, lengths, more)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
+    return recipe(RECIPES / "quickstart.sh", text.parent, *helpers.flags(options, lengths, more))
 
 
 def test_quickstart_goes_from_text_to_the_table_and_continues(tmp_path):
@@ -136,3 +137,58 @@ echo "went on"
     assert done.returncode != 0 and "bad@1: FAILED" in done.stdout and "went on" not in done.stdout
     assert sorted(mark.name for mark in (tmp_path / "done").iterdir()) == ["good@1", "good@2"]
     assert "went on" not in (tmp_path / "logs" / "bad@1.log").read_text()
+
+
+SMALL = " ".join(helpers.flags(helpers.TINY, {"share-all-embeddings": False}))
+SHORT = {"updates": 8, "tuning-updates": 4, "max-tokens": 1000, "batch": 1000, "beam": 2}
+
+
+def own_data(folder, *words, **more):
+    options = {"work": folder / "work", "student": SMALL, "training": "--optimizer adam --lr 5e-3 --warmup-updates 2", **SHORT}
+    more = {key.replace("_", "-"): value for key, value in more.items()}
+    return recipe(RECIPES / "own_data.sh", folder, *words, *helpers.flags({**options, **more}))
+
+
+def test_own_data_trains_what_it_is_asked_for(tiny, teacher, tmp_path):
+    words = ["--data-bin", tiny, "--teacher", teacher]
+    done = own_data(tmp_path, *words, methods="student,word_kd,seq_kd,seq_word,seq_inter_word", jobs=2)
+    assert done.returncode == 0, done.stdout[-3000:]
+    report = json.loads((tmp_path / "work" / "report.json").read_text())
+    found = {row["name"]: row["distillation_signature"] for row in report["rows"]}
+    assert [*found] == ["Teacher", "Student", "Word-KD", "Seq-KD", "Seq-KD + Word-KD", "Seq-KD + Seq-Inter + Word-KD"]
+    assert found["Student"] is None and "word_teacher" in found["Word-KD"] and "view:seq_inter" in found[[*found][-1]]
+    assert (tmp_path / "work" / "report.html").is_file()
+    again = own_data(tmp_path, *words, methods="student,word_kd,seq_kd,seq_word,seq_inter_word", jobs=2)
+    assert again.returncode == 0 and " s\n" not in again.stdout.replace(": there\n", ""), again.stdout[-3000:]
+
+
+def test_own_data_with_a_vocabulary_of_the_students_own(tiny, teacher, tmp_path):
+    done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, methods="seq_kd,seq_inter", vocabulary=70)
+    assert done.returncode == 0, done.stdout[-3000:]
+    work = tmp_path / "work"
+    names = [row["name"] for row in json.loads((work / "report.json").read_text())["rows"]]
+    assert names == ["Seq-KD", "Seq-KD + Seq-Inter"]
+    assert [r["name"] for r in json.loads((work / "teacher.json").read_text())["results"]] == ["Teacher"]
+    dictionaries = {
+        (work / "own" / view / "bin" / f"dict.{lang}.txt").read_text()
+        for view in ("seq_kd", "seq_inter")
+        for lang in ("de", "en")
+    }
+    assert len(dictionaries) == 1 and "\u2581" in dictionaries.pop()
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"data_bin": "absent"}, "must be a folder of fairseq-preprocess"),
+        ({"teacher": "absent"}, "which is no file"),
+        ({"methods": "seq_kd,magic"}, "--methods has 'magic'"),
+        ({"methods": "seq_inter"}, "which fine-tunes seq_kd"),
+        ({"methods": "seq_kd,word_kd", "vocabulary": 70}, "only seq_kd and seq_inter do"),
+        ({"updates": "many"}, "is no positive number"),
+        ({"seeds": "one"}, "must be numbers"),
+    ],
+)
+def test_own_data_refuses_wrong_options(options, sentence, tiny, teacher, tmp_path):
+    done = own_data(tmp_path, **{"data_bin": tiny, "teacher": teacher, **options})
+    assert done.returncode != 0 and sentence in done.stdout and not (tmp_path / "work").exists()

@@ -57,14 +57,7 @@ for name in teacher.pt spm.model data-bin/dict.de.txt; do
 done
 TEXT=$(realpath "$TEXT")
 [ -n "$TRAIN_TEACHER" ] || MODEL=$(realpath "$MODEL")
-mkdir -p "$WORK" || die "cannot make the folder $WORK"
-WORK=$(cd "$WORK" && pwd)
-settings="$TEXT|${TRAIN_TEACHER:-$MODEL}|$SHORTEN"
-[ "$(cat "$WORK/settings" 2>/dev/null || echo "$settings")" = "$settings" ] ||
-    die "$WORK was begun with other text, another teacher or another --shorten; name another folder with --work"
-echo "$settings" >"$WORK/settings"
-exec 9>"$WORK/.lock" # held by every process that is started here, too
-flock -n 9 || die "another run works in $WORK; wait for it, or stop it with all that it started"
+begin_work "$TEXT|${TRAIN_TEACHER:-$MODEL}|$SHORTEN"
 need_environment "$WORK/venv" ctranslate2,report
 trap 'stop_all interrupted' INT TERM
 BIN=$WORK/bin USER_DIR=$ROOT/fairseq_seqkd BEAM=10 LENPEN=1.8
@@ -169,7 +162,7 @@ do_train() {
     esac
 }
 
-folder_of() { echo "students/$1"; }
+model_of() { echo "$WORK/students/$1/checkpoint_last.pt"; }
 
 from_scratch() { # student, data, then criterion and teacher
     local rate=4e-3
@@ -182,14 +175,14 @@ fine_tune() {
     after "distilled@${1%%.*}"
     after "train@$2"
     student "$1" "${SEQ_INTER:-$WORK/${1%%.*}/distilled/seq_inter}" 900 1e-3 50 --criterion seq_inter \
-        --finetune-from-model "$WORK/$(folder_of "$2")/checkpoint_last.pt" "${@:3}"
+        --finetune-from-model "$(model_of "$2")" "${@:3}"
 }
 
 student() { # student, data, updates, learning rate, warm-up, then what differs
     local pair size run seed
     IFS=. read -r pair size run seed <<<"$1"
     # shellcheck disable=SC2046
-    train "$2" "$(folder_of "$1")" "$3" "$4" 1000 --warmup-updates "$5" --dropout 0 --seed "$seed" $(architecture "$pair" "$size") \
+    train "$2" "students/$1" "$3" "$4" 1000 --warmup-updates "$5" --dropout 0 --seed "$seed" $(architecture "$pair" "$size") \
         "${@:6}"
 }
 
@@ -229,17 +222,14 @@ do_score() { # pair.targets: its 8 most probable symbols at every target token, 
 
 # --- Measuring ------------------------------------------------------------------------------------------------------------
 
-NAMES=("Student:student" "Word-KD:word_kd" "Seq-KD:seq_kd" "Student + Seq-Inter:student_inter" "Word-KD + Seq-Inter:word_kd_inter"
-    "Seq-KD + Seq-Inter:seq_inter" "Seq-KD + Word-KD:seq_word" "Seq-KD + Seq-Inter + Word-KD:seq_inter_word")
-
 # pair.size.split.seeds: all rows of a table.
 do_evaluate() {
     local pair size split seeds seed name systems=()
     IFS=. read -r pair size split seeds <<<"$1"
     systems+=("Teacher=$WORK/$pair/teacher/checkpoint_last.pt" "Teacher + Seq-Inter=$WORK/$pair/teacher_inter/checkpoint_last.pt")
-    for name in "${NAMES[@]}"; do
+    for name in "${ROWS[@]}"; do
         for seed in ${seeds//,/ }; do
-            systems+=("${name%:*}@$seed=$WORK/$(folder_of "$pair.$size.${name#*:}.$seed")/checkpoint_last.pt")
+            systems+=("${name%:*}@$seed=$(model_of "$pair.$size.${name#*:}.$seed")")
         done
     done
     measure "$pair.$size.$split" "$split" "${systems[@]}"
@@ -275,18 +265,127 @@ stages_of_table1() {
     done
 }
 
-run_table1() {
+evaluations_of_table1() {
     local pair size split
-    # shellcheck disable=SC2046
-    side_by_side $(stages_of_table1)
     for pair in ${PAIRS//,/ }; do
         for size in ${STUDENTS//,/ }; do
             for split in test test1 valid; do echo "evaluate@$pair.$size.$split.$SEEDS"; done
         done
-    done | xargs printf '%s\n' >"$WORK/stages"
-    mapfile -t stages <"$WORK/stages"
-    side_by_side "${stages[@]}"
+    done
 }
 
+# shellcheck disable=SC2046
+run_table1() {
+    side_by_side $(stages_of_table1)
+    side_by_side $(evaluations_of_table1)
+}
+
+# --- Table 2 ---------------------------------------------------------------------------------------------------------------
+
+BEST="Seq-KD + Seq-Inter + Word-KD"
+
+do_bench() { # pair; alone on the machine
+    local size systems=("Teacher=$WORK/$1/teacher/checkpoint_last.pt")
+    for size in medium small; do
+        [[ ,$STUDENTS, != *,$size,* ]] || systems+=("$BEST ($size)=$(model_of "$1.$size.seq_inter_word.1")")
+    done
+    [ "$1" != transformer ] || systems+=("$BEST (medium) 80%=$WORK/pruned/80.seq_inter/checkpoint_last.pt")
+    seqkd bench "${systems[@]}" --data "$BIN" -o "$WORK/measured/speed.$1.json"
+}
+
+run_table2() {
+    local pair
+    run_table3 # whose student is one of the contenders
+    for pair in ${PAIRS//,/ }; do stage "bench@$pair" do_bench "$pair"; done
+}
+
+# --- Table 3 ---------------------------------------------------------------------------------------------------------------
+
+# The medium Transformer, pruned step by step; after each step it learns Seq-KD's data and then Seq-Inter's, as in the paper.
+# Arguments: percentage, the checkpoint that is pruned.
+do_prune() {
+    local share=$1 from=$2 out=$WORK/pruned/$1
+    mkdir -p "$out"
+    seqkd prune "$from" --sparsity "0.$share" -o "$out/pruned.pt" --force
+    on_both_cores "$out.seq_kd" retrain "$share.seq_kd" 8000 2e-3 "$out/pruned.pt"
+    on_both_cores "$out.seq_inter" retrain "$share.seq_inter" 2000 1e-3 "$out.seq_kd/checkpoint_last.pt"
+}
+
+retrain() { # run, updates, learning rate, the checkpoint to start from, then what differs; half a batch for each of two processes
+    local view=${1#*.}
+    # shellcheck disable=SC2046
+    train "$WORK/transformer/distilled/$view" "pruned/$1" "$2" "$3" 500 --warmup-updates 100 --dropout 0 --seed 1 \
+        --criterion "$view" --teacher-distributions "$WORK/transformer/distributions/$view" --freeze-zeros \
+        --finetune-from-model "$4" $(architecture transformer medium) "${@:5}"
+}
+
+do_evaluate_pruned() { # split
+    local share systems=("Teacher=$WORK/transformer/teacher/checkpoint_last.pt")
+    systems+=("Seq-KD=$(model_of transformer.medium.seq_kd.1)" "$BEST=$(model_of transformer.medium.seq_inter_word.1)")
+    for share in 50 80 85 90; do
+        systems+=("$BEST $share%=$WORK/pruned/$share/pruned.pt" "$BEST $share% retrained=$WORK/pruned/$share.seq_inter/checkpoint_last.pt")
+    done
+    measure "pruned.$1" "$1" "${systems[@]}"
+}
+
+run_table3() {
+    local share from
+    from=$(model_of transformer.medium.seq_inter_word.1)
+    [ -f "$from" ] || die "Table 3 prunes the medium Transformer: run table1 first, with --students medium"
+    for share in 50 80 85 90; do
+        stage "prune@$share" do_prune "$share" "$from"
+        from=$WORK/pruned/$share.seq_inter/checkpoint_last.pt
+    done
+    side_by_side evaluate_pruned@test evaluate_pruned@test1
+}
+
+# --- What the settings change -----------------------------------------------------------------------------------------------
+
+# All with the small Transformer, seed 1: what the teacher's beam gives Seq-KD; what length and similarity give Seq-Inter; what
+# alpha and the temperature give Word-KD.
+do_beam() { # K: another search, and a student of it
+    search transformer "$WORK/sweeps/beam$1" "$1"
+    from_scratch transformer.small.beam"$1".1 "$WORK/sweeps/beam$1/seq_kd" --criterion seq_kd
+}
+
+do_inter() { # name, then options of seqkd select; a student that is fine-tuned on what they choose
+    local name=$1
+    seqkd select "$WORK/transformer/distilled" --data "$BIN" -o "$WORK/sweeps/$name" --post-process sentencepiece "${@:2}"
+    SEQ_INTER=$WORK/sweeps/$name/seq_inter fine_tune "transformer.small.$name.1" transformer.small.student.1
+}
+
+do_nbest() { do_inter "nbest$1" --nbest "$1"; }
+do_similarity() { do_inter "$1" --similarity "$1"; }
+do_alpha() { word_level "alpha$1" --alpha "$1"; }
+do_temperature() { word_level "temperature$1" --temperature "$1"; }
+
+word_level() { # name, then options of word_kd
+    from_scratch "transformer.small.$1.1" "$BIN" --criterion word_kd --teacher-distributions "$WORK/transformer/distributions/gold" "${@:2}"
+}
+
+do_evaluate_sweeps() { # split
+    local name systems=()
+    for name in "Student:student" "Seq-KD, beam 1:beam1" "Seq-KD, beam 5:beam5" "Seq-KD, beam 10:seq_kd" \
+        "Student + Seq-Inter, K = 2:nbest2" "Student + Seq-Inter, K = 5:nbest5" "Student + Seq-Inter, K = 10:student_inter" \
+        "Student + Seq-Inter, K = 10, chrF:chrf" "Student + Seq-Inter, K = 10, TER:ter" \
+        "Word-KD, alpha 0.25:alpha0.25" "Word-KD, alpha 0.5:word_kd" "Word-KD, alpha 0.9:alpha0.9" \
+        "Word-KD, alpha 0.5, temperature 2:temperature2"; do
+        systems+=("${name%:*}=$(model_of "transformer.small.${name##*:}.1")")
+    done
+    measure "sweeps.$1" "$1" "${systems[@]}"
+}
+
+run_sweeps() {
+    [ -f "$(model_of transformer.small.student.1)" ] || die "the sweeps compare with the small Transformer: run table1 first"
+    side_by_side beam@5 beam@1 alpha@0.25 alpha@0.9 temperature@2 nbest@2 nbest@5 similarity@chrf similarity@ter
+    side_by_side evaluate_sweeps@test evaluate_sweeps@valid
+}
+
+run_results() { :; } # they are made below, whatever was run
+
 for name in text subwords binarise; do stage "$name" "do_$name"; done
-for part in "${PARTS[@]}"; do "run_$part"; done
+for part in "${PARTS[@]}"; do
+    echo "$part"
+    "run_$part"
+done
+python "$ROOT/examples/multi30k/results.py" "$WORK"

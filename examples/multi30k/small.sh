@@ -18,12 +18,7 @@ case "${1:-}" in -h | --help) usage; exit ;; esac
 [ $# -ge 3 ] || die "DATA_BIN, TEACHER and SPM_MODEL are needed; see --help"
 for path in "$1" "$2" "$3"; do [ -e "$path" ] || die "$path does not exist; see --help"; done
 BIN=$(realpath "$1") TEACHER=$(realpath "$2") SPM=$(realpath "$3") WORK=${4:-multi30k-small} JOBS=2
-mkdir -p "$WORK"
-WORK=$(cd "$WORK" && pwd)
-settings="$BIN|$TEACHER|$SPM"
-[ "$(cat "$WORK/settings" 2>/dev/null || echo "$settings")" = "$settings" ] ||
-    die "$WORK was begun with other data or another teacher; name another folder"
-echo "$settings" >"$WORK/settings"
+begin_work "$BIN|$TEACHER|$SPM"
 need_environment "$WORK/venv" ctranslate2,report
 trap 'stop_all interrupted' INT TERM
 DISTILLED=$WORK/distilled

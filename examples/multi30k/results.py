@@ -1,0 +1,158 @@
+"""RESULTS.md and results.json of examples/multi30k/paper.sh, from the files that `seqkd evaluate` and `seqkd bench` wrote.
+
+    python examples/multi30k/results.py WORK
+
+WORK/measured/<pair>.<student>.<split>.json holds the systems of a Table 1, speed.<pair>.json Table 2, pruned.<split>.json Table 3
+and sweeps.<split>.json what the settings change. What was not run is not there; nothing is averaged but seeds.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from fairseq_seqkd.evaluation import pruning_table, results, speed_table, table
+from fairseq_seqkd.evaluation.claims import verdict
+from fairseq_seqkd.evaluation.text_table import percent
+
+TESTS = {"test": "test_2016_flickr", "test1": "test_2017_flickr", "valid": "val"}
+BEST = "Seq-KD + Seq-Inter + Word-KD"
+CLAIMED_ON = ("test", "test1")
+
+
+def main(work):
+    measured = Path(work) / "measured"
+    content = {"table1": [], "table2": [], "table3": [], "sweeps": [], "claims": []}
+    text = []
+    for pair in ("transformer", "lstm"):
+        for student in ("small", "medium"):
+            for split in TESTS:
+                made = report_of(measured / f"{pair}.{student}.{split}.json")
+                if made:
+                    where = {"pair": pair, "student": student, "test": TESTS[split]}
+                    claims = judge(made["rows"], student) if split in CLAIMED_ON else []
+                    content["table1"] += [{**where, **as_seeds(row)} for row in made["rows"]]
+                    content["claims"] += [{**where, **claim} for claim in claims]
+                    text.append(section(f"Table 1: {pair}, {student} student, {TESTS[split]}", made, claims))
+    for pair in ("transformer", "lstm"):
+        path = measured / f"speed.{pair}.json"
+        if path.is_file():
+            made = results.speeds(results.read_json(path), path)
+            rows, _ = speed_table.make_rows(made)
+            content["table2"] += [{"pair": pair, "test": TESTS["test"], **row} for row in rows]
+            text.append(f"## Table 2: {pair}, {TESTS['test']}\n\n{speed_table.markdown(made)}")
+    for split in TESTS:
+        made = report_of(measured / f"pruned.{split}.json")
+        if made:
+            rows = pruning_table.make_rows(made["rows"])
+            content["table3"] += [
+                {"pair": "transformer", "student": "medium", "test": TESTS[split], **as_seeds(row)} for row in rows
+            ]
+            text.append(f"## Table 3: the medium Transformer, {TESTS[split]}\n\n{pruning_table.markdown(rows)}")
+    for split in TESTS:
+        made = report_of(measured / f"sweeps.{split}.json")
+        if made:
+            content["sweeps"] += [
+                {"pair": "transformer", "student": "small", "test": TESTS[split], **as_seeds(row)} for row in made["rows"]
+            ]
+            text.append(section(f"What the settings change: the small Transformer, {TESTS[split]}", made, []))
+    (Path(work) / "results.json").write_text(results.to_json(content), encoding="utf-8")
+    (Path(work) / "RESULTS.md").write_text(
+        "# Kim & Rush (2016) on Multi30k, German to English\n\n" + "\n".join(text), encoding="utf-8"
+    )
+    print(summary(content))
+
+
+def report_of(path):
+    """The report of a file of `seqkd evaluate`, or None where there is no such file."""
+    if not path.is_file():
+        return None
+    found = results.read_json(path)
+    return table.make_report(results.of(found, path), pairs=results.pairs_of(found, path))
+
+
+def as_seeds(row):
+    """A row with {"mean", "std", "seeds"} for what was measured, one value for each seed; std is None for a single one."""
+    seeds = row.get("seeds", [row])
+    made = {}
+    for key, value in row.items():
+        values = [seed[key] for seed in seeds if key in seed]
+        if key in table.NUMBERS and key not in ("params", "sentences") and values:
+            made[key] = {
+                "mean": statistics.fmean(values),
+                "std": statistics.stdev(values) if len(values) > 1 else None,
+                "seeds": values,
+            }
+        elif key != "seeds" and not key.endswith("_std"):
+            made[key] = value
+    return {**made, "seeds": [seed.get("seed") for seed in seeds]}
+
+
+def judge(rows, student):
+    """What the paper's Table 1 shows, judged on these rows: [{"claim", "seen", "holds"}]; without its rows, no claim."""
+    row = {row["name"]: row for row in rows}
+    if not {"Student", "Seq-KD", BEST, "Teacher", "Teacher + Seq-Inter"} <= row.keys():
+        return []
+    base, taught, teacher, fine_tuned = (row[name] for name in ("Student", "Seq-KD", "Teacher", "Teacher + Seq-Inter"))
+    students = [r for r in rows if not r["name"].startswith("Teacher")]
+    gain = taught["bleu_greedy"] - base["bleu_greedy"]
+    gaps = [abs(r["bleu_beam5"] - r["bleu_greedy"]) for r in (base, taught)]
+    found = [
+        (
+            "Seq-KD with greedy search is at least as good as Student with beam 5",
+            f"{taught['bleu_greedy']:.2f} against {base['bleu_beam5']:.2f}",
+            taught["bleu_greedy"] >= base["bleu_beam5"],
+        ),
+        (
+            "Seq-KD: |greedy - beam 5| is at most a third of Student's",
+            f"{gaps[1]:.2f} against {gaps[0]:.2f}",
+            gaps[1] <= gaps[0] / 3,
+        ),
+        (
+            "Seq-KD: p(t = ŷ) is at least 4 times Student's",
+            f"{percent(taught['mode_probability'])} against {percent(base['mode_probability'])}",
+            taught["mode_probability"] >= 4 * base["mode_probability"],
+        ),
+        (
+            "Seq-KD: perplexity on gold is worse than Student's",
+            f"{taught['ppl']:.2f} against {base['ppl']:.2f}",
+            taught["ppl"] > base["ppl"],
+        ),
+        (
+            "Teacher + Seq-Inter is better than Teacher with greedy search",
+            f"{fine_tuned['bleu_greedy']:.2f} against {teacher['bleu_greedy']:.2f}",
+            fine_tuned["bleu_greedy"] > teacher["bleu_greedy"],
+        ),
+    ]
+    for search in ("greedy", "beam5"):
+        best = max(students, key=lambda r: r[f"bleu_{search}"])
+        found.append(
+            (
+                f"{BEST} is the best student or within 0.2 of it, {search}",
+                f"{row[BEST][f'bleu_{search}']:.2f}; the best is {best['name']}, {best[f'bleu_{search}']:.2f}",
+                row[BEST][f"bleu_{search}"] >= best[f"bleu_{search}"] - 0.2,
+            )
+        )
+    if student == "small":
+        found.insert(1, ("Seq-KD gains at least 2 BLEU with greedy search", f"{gain:+.2f}", gain >= 2))
+    return [dict(zip(("claim", "seen", "holds"), claim)) for claim in found]
+
+
+def section(title, made, claims):
+    lines = [f"## {title}", table.markdown_table(made["rows"])]
+    if claims:
+        lines.append("\n".join(f"- **{verdict(claim)}**: {claim['claim']}: {claim['seen']}." for claim in claims))
+    return "\n\n".join([*lines, "\n".join(table.explain_stars(made)), table.provenance(made)]) + "\n"
+
+
+def summary(content):
+    """What was found, a line for each claim, for the terminal."""
+    lines = [
+        f"{'holds' if c['holds'] else 'DOES NOT HOLD'}: {c['pair']}, {c['student']}, {c['test']}: {c['claim']}: {c['seen']}"
+        for c in content["claims"]
+    ]
+    return "\n".join([*lines, json.dumps({name: len(rows) for name, rows in content.items()})])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
