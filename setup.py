@@ -46,6 +46,7 @@ setup(
         # The fast engine of teacher_decoding, and of exported students.
         "ctranslate2": ["ctranslate2>=4.6,<5"],
         "report": ["matplotlib>=3.7,<4", "jinja2>=3"],  # pictures and the page of `seqkd report`
+        "benchmarks": ["sacremoses>=0.1,<1", "subword-nmt>=0.3.8,<1"],  # how published baselines cut their text
         "browser": ["selenium>=4.20,<5"],  # for the tests of that page
         "test": [
             "ctranslate2>=4.6,<5",
@@ -54,6 +55,8 @@ setup(
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "ruff>=0.6",
+            "sacremoses>=0.1,<1",
+            "subword-nmt>=0.3.8,<1",
             "tensorboard>=2.15,<3",
             "tensorboardX>=2.6,<3",
         ],  # fmt: skip

@@ -56,7 +56,8 @@ need_environment() {
         $(modules_of "$extras") || missing=$extras
     if [ -n "$missing" ] || [ "$ROOT/setup.py" -nt "$VIRTUAL_ENV/bin/seqkd" ]; then
         echo "installing fairseq, torch (a CPU build) and this package; it takes a minute or two"
-        python -m pip install -q --disable-pip-version-check -c "$ROOT/recipes/constraints.txt" -e "$ROOT$extras" ||
+        { python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r "$ROOT/recipes/fairseq.txt" &&
+            python -m pip install -q --disable-pip-version-check -c "$ROOT/recipes/constraints.txt" -e "$ROOT$extras"; } ||
             die "the installation failed; see above"
     fi
 }
@@ -67,6 +68,7 @@ modules_of() {
     case "$1" in *report* | *test*) echo matplotlib ;; esac
     case "$1" in *test*) echo tensorboard tensorboardX ;; esac
     case "$1" in *browser*) echo selenium ;; esac
+    case "$1" in *benchmarks* | *test*) echo sacremoses subword_nmt ;; esac
 }
 
 # Installs packages of the distribution, for root on Debian or Ubuntu.

@@ -1,0 +1,145 @@
+"""The recipes of public benchmarks on archives of their shape: the text that is cut, and every command of --try."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+
+import helpers
+import pytest
+from test_recipes import recipe
+
+RECIPES = helpers.ROOT / "recipes"
+WORDS = {"de": ["Haus", "Hund", "geht", "schnell", "ja,", "nein!"], "en": ["house", "dog", "goes", "fast", "yes,", "no!"]}
+WORDS["th"] = ["บ้าน", "หมา", "ไป", "เร็ว", "ใช่", "ไม่"]
+TALK = "<url>http://ted.com</url>\n<talkid>1</talkid>\n<title>{title}</title>\n<description>{title}</description>\n"
+
+
+def sentences(lang, count, seed=0):
+    """Lines of the toy language: word for word the same in every language."""
+    found = []
+    for i in range(count):
+        picked = [(i * 7 + j * (3 + i % 5) + seed) % 6 for j in range(3 + i % 6)]
+        found.append(("" if lang == "th" else " ").join(WORDS[lang][word] for word in picked))
+    return found
+
+
+def xml(lines):
+    return (
+        "<mteval>\n<doc>\n"
+        + "".join(f'<seg id="{n}"> {line} </seg>\n' for n, line in enumerate(lines, 1))
+        + "</doc>\n</mteval>\n"
+    )
+
+
+def pack(path, files):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in files.items():
+            content = text.encode()
+            info = tarfile.TarInfo(f"folder/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def iwslt14(folder):
+    files = {}
+    for lang in ("de", "en"):
+        files[f"train.tags.de-en.{lang}"] = TALK.format(title=sentences(lang, 1)[0]) + "\n".join(sentences(lang, 400)) + "\n"
+        for seed, name in enumerate(("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")):
+            files[f"IWSLT14.{name}.de-en.{lang}.xml"] = xml(sentences(lang, 6, seed))
+    pack(folder / "de-en.tgz", files)
+
+
+def wmt14(folder):
+    names = {"europarl-v7": "europarl-v7", "commoncrawl": "commoncrawl", "nc-v9": "news-commentary-v9"}
+    for seed, (name, stem) in enumerate(names.items()):
+        texts = {f"{stem}.de-en.{lang}": "\n".join(sentences(lang, 200, seed)) + "\n" for lang in ("de", "en")}
+        pack(folder / f"training-parallel-{name}.tgz", texts)
+    sides = {"src.en": "en", "ref.de": "de"}
+    pack(folder / "test-full.tgz", {f"newstest2014-deen-{side}.sgm": xml(sentences(lang, 9)) for side, lang in sides.items()})
+
+
+def iwslt15(folder):
+    files = {}
+    for lang in ("th", "en"):
+        files[f"train.tags.th-en.{lang}"] = TALK.format(title=sentences(lang, 1)[0]) + "\n".join(sentences(lang, 400)) + "\n"
+        for year in range(2010, 2014):
+            files[f"IWSLT15.TED.tst{year}.th-en.{lang}.xml"] = xml(sentences(lang, 5, year))
+    pack(folder / "th-en.tgz", files)
+
+
+MAKE = {"iwslt14_de_en": iwslt14, "wmt14_en_de": wmt14, "iwslt15_th_en": iwslt15}
+
+
+def cut(what, folder, out):
+    command = [sys.executable, RECIPES / "benchmark_text.py", what, folder, "-o", out]
+    return subprocess.run([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def lines(path):
+    return path.read_text().splitlines()
+
+
+def test_iwslt14_is_cut_as_fairseqs_script_does(tmp_path):
+    iwslt14(tmp_path)
+    done = cut("iwslt14", tmp_path, tmp_path / "text")
+    assert done.returncode == 0, done.stdout
+    every = [line.lower().replace(",", " ,").replace("!", " !") for line in sentences("de", 1) * 2 + sentences("de", 400)]
+    assert lines(tmp_path / "text" / "valid.de") == every[22::23]
+    assert lines(tmp_path / "text" / "train.de") == [line for n, line in enumerate(every, 1) if n % 23]
+    assert len(lines(tmp_path / "text" / "test.en")) == 30 and not any(
+        "<" in line for line in lines(tmp_path / "text" / "test.en")
+    )
+
+
+def test_clean_keeps_what_moses_keeps(tmp_path):
+    pairs = [("a b c", "x y"), ("a b c d", "x y"), ("", "x"), ("a " * 251, "x " * 251), ("a " * 250, "x " * 250)]
+    for split in ("train", "valid", "test"):
+        for side, lang in enumerate(("de", "en")):
+            (tmp_path / f"{split}.bpe.{lang}").write_text("".join(pair[side] + "\n" for pair in pairs))
+    assert cut("clean", tmp_path, tmp_path).returncode == 0
+    kept = [pairs[0][0], pairs[4][0]]
+    assert lines(tmp_path / "train.clean.de") == lines(tmp_path / "valid.clean.de") == kept
+    assert len(lines(tmp_path / "test.clean.en")) == 5
+
+
+def test_damaged_archives_are_refused(tmp_path):
+    (tmp_path / "de-en.tgz").write_bytes(b"\x1f\x8b damaged")
+    done = cut("iwslt14", tmp_path, tmp_path / "text")
+    assert done.returncode != 0 and "cannot be read" in done.stdout and "Traceback" not in done.stdout
+    pack(tmp_path / "de-en.tgz", {"train.tags.de-en.de": "eins\nzwei\n", "train.tags.de-en.en": "one\n"})
+    done = cut("iwslt14", tmp_path, tmp_path / "text")
+    assert done.returncode != 0 and "one language ends before the other" in done.stdout
+
+
+def test_archives_are_compared_with_their_checksums(tmp_path):
+    iwslt14(tmp_path)
+    done = recipe(RECIPES / "iwslt14_de_en.sh", tmp_path, "--data", tmp_path, "--work", tmp_path / "work")
+    found = hashlib.md5((tmp_path / "de-en.tgz").read_bytes()).hexdigest()
+    assert done.returncode != 0 and f"has the md5 {found}, it should have 10936dfdf616504ddbd844e91b94ef4a" in done.stdout
+    done = recipe(RECIPES / "wmt14_en_de.sh", tmp_path, "--data", tmp_path, "--work", tmp_path / "wmt")
+    assert done.returncode != 0 and "has no training-parallel-europarl-v7.tgz; it is at http" in done.stdout
+
+
+def test_without_a_network_it_says_what_to_do(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "curl").write_text("#!/bin/sh\necho 'curl: (6) Could not resolve host' >&2\nexit 6\n")
+    (tmp_path / "bin" / "curl").chmod(0o755)
+    script = f'PATH="{tmp_path / "bin"}:$PATH" exec bash {RECIPES / "iwslt15_th_en.sh"} --work {tmp_path / "work"}'
+    (tmp_path / "offline.sh").write_text(script)
+    done = recipe(tmp_path / "offline.sh", tmp_path)
+    assert done.returncode != 0 and "Could not resolve host" in done.stdout and "name its folder with --data" in done.stdout
+    assert not list((tmp_path / "work" / "downloads").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MAKE)
+def test_every_command_of_a_recipe_runs(name, tmp_path):
+    MAKE[name](tmp_path)
+    words = ["--data", tmp_path, "--unchecked", "--try", "--work", tmp_path / "work", "--max-tokens", 600]
+    done = recipe(RECIPES / f"{name}.sh", tmp_path, *words, "--", "--jobs", 2)
+    assert done.returncode == 0, done.stdout[-4000:]
+    rows = json.loads((tmp_path / "work" / "students" / "report.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["Teacher", "Student", "Seq-KD", "Seq-KD + Seq-Inter"]
