@@ -306,7 +306,7 @@ run_table2() {
 do_prune() {
     local share=$1 from=$2 out=$WORK/pruned/$1
     mkdir -p "$out"
-    seqkd prune "$from" --sparsity "0.$share" -o "$out/pruned.pt" --force
+    seqkd prune "$from" --sparsity "0.$share" -o "$out/pruned.pt"
     on_both_cores "$out.seq_kd" retrain "$share.seq_kd" 8000 2e-3 "$out/pruned.pt"
     on_both_cores "$out.seq_inter" retrain "$share.seq_inter" 2000 1e-3 "$out.seq_kd/checkpoint_last.pt"
 }
