@@ -1,5 +1,6 @@
 """The recipes of public benchmarks on archives of their shape: the text that is cut, and every command of --try."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -143,3 +144,34 @@ def test_every_command_of_a_recipe_runs(name, tmp_path):
     assert done.returncode == 0, done.stdout[-4000:]
     rows = json.loads((tmp_path / "work" / "students" / "report.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["Teacher", "Student", "Seq-KD", "Seq-KD + Seq-Inter"]
+
+
+@pytest.mark.slow
+def test_the_papers_tables_from_end_to_end(tmp_path):
+    """examples/multi30k/paper.sh, every part of it, on toy text and with a 400th of its updates."""
+    sizes = {"train": 300, "val": 20, "test_2016_flickr": 24, "test_2017_flickr": 17}
+    for seed, (name, count) in enumerate(sizes.items()):
+        for lang in ("de", "en"):
+            with gzip.open(tmp_path / f"{name}.{lang}.gz", "wt") as file:
+                file.writelines(line + "\n" for line in sentences(lang, count, seed))
+    paper = helpers.ROOT / "examples" / "multi30k" / "paper.sh"
+    words = ["--text", tmp_path, "--train-teacher", "--work", tmp_path / "work", "--shorten", 400, "--seeds", "1,2"]
+    done = recipe(paper, tmp_path, *words)
+    assert done.returncode == 0, done.stdout[-4000:]
+    found = json.loads((tmp_path / "work" / "results.json").read_text())
+    names = ["Teacher", "Teacher + Seq-Inter", "Student", "Word-KD", "Seq-KD", "Student + Seq-Inter", "Word-KD + Seq-Inter"]
+    names += ["Seq-KD + Seq-Inter", "Seq-KD + Word-KD", "Seq-KD + Seq-Inter + Word-KD"]
+    for pair in ("transformer", "lstm"):
+        for student in ("small", "medium"):
+            for test in ("test_2016_flickr", "test_2017_flickr"):
+                rows = [r for r in found["table1"] if (r["pair"], r["student"], r["test"]) == (pair, student, test)]
+                assert [row["name"] for row in rows] == names
+                assert rows[0]["seeds"] == [None] and rows[4]["seeds"] == [1, 2]
+                assert rows[4]["bleu_greedy"]["mean"] == pytest.approx(sum(rows[4]["bleu_greedy"]["seeds"]) / 2)
+                assert rows[4]["bleu_greedy"]["std"] is not None and rows[0]["bleu_greedy"]["std"] is None
+    assert {row["engine"] for row in found["table2"] if row["pair"] == "lstm"} == {"fairseq"}
+    shares = [round(row["pruned"], 1) for row in found["table3"] if row["test"] == "test_2016_flickr"]
+    assert shares == [0.0, 0.0, 0.0, 0.5, 0.5, 0.8, 0.8, 0.8, 0.8, 0.9, 0.9]
+    assert len([row for row in found["sweeps"] if row["test"] == "val"]) == 13
+    again = recipe(paper, tmp_path, *words, "results")
+    assert again.returncode == 0 and (tmp_path / "work" / "RESULTS.md").read_text().startswith("# Kim & Rush (2016)")

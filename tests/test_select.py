@@ -74,6 +74,7 @@ def test_it_continues_where_it_was_interrupted(tiny, distilled, tmp_path, monkey
         (["--nbest", "5"], "--nbest is 5, it must be between 1 and 4"),
         (["--nbest", "0"], "--nbest is 0"),
         (["--nbest", "1", "--select", "mbr"], "--nbest must be at least 2"),
+        (["--bpe", "characters"], "fairseq cannot be set up with these options"),
         (["--filter-copy", "2"], "--filter-copy is 2.0, it must be a share"),
         (["--similarity", "chrf", "--similarity-tokenizer", "char"], "chrf takes none"),
     ],

@@ -356,7 +356,7 @@ do_inter() { # name, then options of seqkd select; a student that is fine-tuned 
 
 do_nbest() { do_inter "nbest$1" --nbest "$1"; }
 do_similarity() { do_inter "$1" --similarity "$1"; }
-do_alpha() { word_level "alpha$1" --alpha "$1"; }
+do_alpha() { word_level "alpha${1#*.}" --alpha "$1"; } # no point in the name of a student
 do_temperature() { word_level "temperature$1" --temperature "$1"; }
 
 word_level() { # name, then options of word_kd
@@ -368,7 +368,7 @@ do_evaluate_sweeps() { # split
     for name in "Student:student" "Seq-KD, beam 1:beam1" "Seq-KD, beam 5:beam5" "Seq-KD, beam 10:seq_kd" \
         "Student + Seq-Inter, K = 2:nbest2" "Student + Seq-Inter, K = 5:nbest5" "Student + Seq-Inter, K = 10:student_inter" \
         "Student + Seq-Inter, K = 10, chrF:chrf" "Student + Seq-Inter, K = 10, TER:ter" \
-        "Word-KD, alpha 0.25:alpha0.25" "Word-KD, alpha 0.5:word_kd" "Word-KD, alpha 0.9:alpha0.9" \
+        "Word-KD, alpha 0.25:alpha25" "Word-KD, alpha 0.5:word_kd" "Word-KD, alpha 0.9:alpha9" \
         "Word-KD, alpha 0.5, temperature 2:temperature2"; do
         systems+=("${name%:*}=$(model_of "transformer.small.${name##*:}.1")")
     done

@@ -13,6 +13,7 @@ from fairseq.data import encoders
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks.translation import TranslationTask
+from hydra.errors import MissingConfigException
 
 from fairseq_seqkd.corpus import hypotheses, manifest
 from fairseq_seqkd.corpus.databin import Split, holds
@@ -101,6 +102,7 @@ def finished(folder):
     found = manifest.read(folder)
     if not found or found.get("kind") != "distilled" or not found.get("complete"):
         raise Refusal(f"{folder} holds no finished n-best lists; name the --distill-dir of a finished decode")
+    manifest.check(folder, found)
     return found
 
 
@@ -120,7 +122,12 @@ def configuration(gold, out, search, words):
     parser = options.get_generation_parser(default_task="teacher_decoding")
     parser.prog = "seqkd select"
     args = options.parse_args_and_arch(parser, [str(gold.folder), "--path", "none", "--distill-dir", str(out), *given, *words])
-    cfg = convert_namespace_to_omegaconf(args)
+    try:
+        cfg = convert_namespace_to_omegaconf(args)
+    except MissingConfigException as error:
+        raise Refusal(
+            f"fairseq cannot be set up with these options ({error}); its --bpe and --tokenizer have other names"
+        ) from None
     of_search = [(cfg.task, o) for o in fields(TeacherDecodingConfig) if o.name in OF_SEARCH - OF_SELECTION]
     of_search += [(cfg.generation, o) for o in fields(GenerationConfig) if o.name in cfg.generation]
     for group, option in of_search:
