@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from fairseq_seqkd import compat
+from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.errors import Refusal
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,12 @@ def write(path, state):
     from fairseq_seqkd.corpus.files import whole_file
 
     with whole_file(path) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's complaint that its file is cut, raised over the reason
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def settings(state, group):
@@ -95,8 +101,6 @@ def check_sizes(path, state, dictionaries, whose, mend, what="teacher"):
 
 def check_symbols(path, state, languages, dictionaries, mend, what="teacher"):
     """Refuses a checkpoint whose dictionaries differ from these, where those beside its training data are still there."""
-    from fairseq.data import Dictionary
-
     folder = next(iter(data_folders(state)), None)
     for lang, ours in zip(languages, dictionaries):
         file = folder / f"dict.{lang}.txt" if folder else None
@@ -106,7 +110,7 @@ def check_symbols(path, state, languages, dictionaries, mend, what="teacher"):
                 what, path, folder,
             )  # fmt: skip
             return
-        theirs = Dictionary.load(str(file)).symbols
+        theirs = load_dictionary(file).symbols
         wrong = first_difference(theirs, ours.symbols)
         if wrong is not None:
             raise Refusal(

@@ -42,8 +42,12 @@ def read_checkpoint(path):
         )
     damaged = Refusal(f"the checkpoint {path} is damaged or no checkpoint at all; copy it again")
     try:
+        if zipfile.is_zipfile(path) and has_changed(path):
+            raise damaged
         # Only the zip format of torch 1.6 and later can be mapped; older checkpoints are read.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Refusal:
+        raise
     except FileNotFoundError:
         raise Refusal(f"the checkpoint {path} does not exist; check the path") from None
     except IsADirectoryError:
@@ -59,6 +63,12 @@ def read_checkpoint(path):
         raise damaged from error
     except Exception as error:  # torch reads any bytes as instructions, so anything can go wrong on the way
         raise damaged from error
+
+
+def has_changed(path):
+    """Whether the bytes of a checkpoint are not those of its checksums, which torch does not look at in a mapped file."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() is not None
 
 
 def versions(engine="fairseq"):

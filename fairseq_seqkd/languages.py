@@ -11,12 +11,13 @@ import ast
 from pathlib import Path
 
 import torch
-from fairseq.data import BaseWrapperDataset, Dictionary, LanguagePairDataset
+from fairseq.data import BaseWrapperDataset, LanguagePairDataset
 from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 
 from fairseq_seqkd import checkpoints
+from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.errors import Refusal
 
 NAME_LANGUAGES = "pass --model-overrides \"{'lang_dict': 'FILE'}\", a language a line in the order of its training"
@@ -34,10 +35,10 @@ def of_teacher(paths, pair, data, overrides="{}"):
     Raises Refusal for members that do not go together, a language that the teacher does not know, other dictionaries, and a
     checkpoint that does not say which languages it has.
     """
-    found = []
+    found, replaced = [], parse(overrides)
     for path in paths:
         state = checkpoints.read(path)
-        found.append(Languages(path, state, pair, data, parse(overrides)) if checkpoints.is_multilingual(state) else None)
+        found.append(Languages(path, state, pair, data, replaced) if checkpoints.is_multilingual(state) else None)
     if any((one and one.identity()) != (found[0] and found[0].identity()) for one in found):
         raise Refusal(
             f"the members of the ensemble {':'.join(map(str, paths))} have different language tokens; "
@@ -75,7 +76,7 @@ class Languages:
         args.lang_dict = args.extra_lang_pairs = None
         args.source_dict, args.target_dict = [fixed_dictionary(path, args)] * 2 if args.fixed_dictionary else data
         args.fixed_dictionary = None
-        _, dicts, _ = MultilingualDatasetManager.prepare(Dictionary.load, args)
+        _, dicts, _ = MultilingualDatasetManager.prepare(load_dictionary, args)
         self.manager = MultilingualDatasetManager.setup_data_manager(args, args.lang_pairs, known, dicts, args.sampling_method)
         self.source_dictionary = self.manager.get_source_dictionary(self.source_lang)
         self.target_dictionary = self.manager.get_target_dictionary(self.target_lang)
@@ -83,7 +84,7 @@ class Languages:
         self.source_token = self.manager.get_encoder_langtok(*pair, self.source_spec)
         self.target_token = self.manager.get_decoder_langtok(self.target_lang, self.target_spec)
         self.replacing = args.lang_tok_replacing_bos_eos
-        plain = [Dictionary.load(str(file)) for file in data]
+        plain = [load_dictionary(file) for file in data]
         self._check(path, state, plain)
         self.foreign = self._foreign(args, plain[1])
 

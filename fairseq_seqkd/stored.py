@@ -16,7 +16,7 @@ from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split, split_hashes
-from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS
+from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS, check_store
 from fairseq_seqkd.corpus.distributions import Distributions, keys_of
 from fairseq_seqkd.divergences import SPREAD, top_k
 from fairseq_seqkd.errors import Refusal
@@ -104,6 +104,7 @@ def check_finished(folder):
             f"--teacher-distributions {folder} is not finished; run the fairseq-generate command that makes it again: it "
             "continues"
         )
+    manifest.check(folder, found)
     return found
 
 
@@ -113,6 +114,7 @@ def open_store(folder, found):
     said = (scoring["topk"], found["settings"]["data"]["sentences"] - scoring["too_long"], found["counts"]["tokens"])
     if (store.k, len(store), store.tokens_stored) != said:
         raise Refusal(f"{store.path} is not the file that its manifest speaks of; copy the whole directory again")
+    check_store(folder, found)
     return store
 
 

@@ -57,14 +57,15 @@ def parse_ids(text):
 
 def nbest_lists(arguments, facts, wanted):
     """[{"id", "source", "gold", "hypotheses"}] of the sentences asked for, as text."""
-    from fairseq.data import Dictionary
-
     from fairseq_seqkd.corpus import hypotheses, inspection
+    from fairseq_seqkd.corpus.databin import load_dictionary
+    from fairseq_seqkd.corpus.distilled import check_store
     from fairseq_seqkd.corpus.text import Detokeniser, joined_by
 
     if facts["kind"] != "distilled" or not facts["complete"] or not facts["views"]:
         raise Refusal(f"{arguments.folder} holds no finished n-best lists; name the directory of a finished decode")
     store = hypotheses.opened(arguments.folder)
+    check_store(arguments.folder, facts)
     wanted = wanted + [i for i, _ in inspection.most_different(store, arguments.differ)] if arguments.differ else wanted
     for sentence in wanted:
         if sentence >= len(store):
@@ -72,7 +73,7 @@ def nbest_lists(arguments, facts, wanted):
     name, view = next(iter(facts["views"].items()))
     folder = Path(arguments.folder) / name
     languages = view["source_lang"], view["target_lang"]
-    dictionaries = [Dictionary.load(str(folder / f"dict.{lang}.txt")) for lang in languages]
+    dictionaries = [load_dictionary(folder / f"dict.{lang}.txt") for lang in languages]
     texts = [Detokeniser(d, joined_by(arguments.post_process, d)) for d in dictionaries]
     source, gold = inspection.sources(folder, view), gold_of(arguments, facts)
     entries = []

@@ -6,7 +6,7 @@ seqkd report RUN_DIR -o report.html
 import sys
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import check_output, progress_of_corpora, quieten
+from fairseq_seqkd.commands.shared import check_output, progress_of_corpora, put, quieten
 from fairseq_seqkd.errors import Refusal
 
 PAGE, JSON = (".html", ".htm"), ".json"
@@ -66,7 +66,7 @@ def run(arguments):
     for path in outputs:
         write_text(path, render(made, path == arguments.json or path.endswith(JSON), path.endswith(PAGE)))
     if not arguments.output:
-        print(report.to_markdown(made), end="")
+        put(report.to_markdown(made), end="")
 
 
 def render(made, as_json, as_page):

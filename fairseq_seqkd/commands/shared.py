@@ -1,5 +1,7 @@
 """What several subcommands do: keep libraries quiet, look at output files before the work, show how far they are."""
 
+import os
+import sys
 from pathlib import Path
 
 from fairseq_seqkd.errors import Refusal
@@ -60,9 +62,19 @@ def say(arguments, content, text):
     import json
 
     if arguments.json:
-        print(json.dumps(content, ensure_ascii=False, indent=1))
+        put(json.dumps(content, ensure_ascii=False, indent=1))
     else:
-        print(text if isinstance(text, str) else "\n".join(text))
+        put(text if isinstance(text, str) else "\n".join(text))
+
+
+def put(text, end="\n"):
+    """Prints to standard output. Raises Refusal where that is full; who reads no further, as `head`, has had enough."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+        if not isinstance(error, BrokenPipeError):
+            raise Refusal(f"standard output cannot be written: {error.strerror or error}") from None
 
 
 def progress_of_batches(label):

@@ -78,7 +78,8 @@ def how_similarity_was_measured(folder, content):
     found = manifest.read(folder.absolute().parent)
     if not found or found.get("kind") != "distilled" or found.get("signature") != content.get("signature"):
         return {}
-    return found["settings"].get("similarity") or {}
+    manifest.check(folder.absolute().parent, found)
+    return found["settings"]["similarity"] or {}
 
 
 def check_options(arguments, similarity):
@@ -93,9 +94,8 @@ def check_options(arguments, similarity):
 
 def make_side(i, arguments, split, languages, similarity, content):
     """The parallel_text.Side of one language: 0 the source, 1 the target."""
-    from fairseq.data import Dictionary
-
     from fairseq_seqkd.corpus import views
+    from fairseq_seqkd.corpus.databin import load_dictionary
     from fairseq_seqkd.corpus.parallel_text import Side
     from fairseq_seqkd.corpus.text import Detokeniser, joined_by
 
@@ -105,7 +105,7 @@ def make_side(i, arguments, split, languages, similarity, content):
         raise Refusal(f"{dictionary_file} is missing; copy the view again, or build it anew")
     files = split.files(lang)
     views.check_contents(split.folder, content, [file.name for file in (*files, dictionary_file)])
-    dictionary = Dictionary.load(str(dictionary_file))
+    dictionary = load_dictionary(dictionary_file)
     bpe, tokenizer = make_decoders(arguments, languages, i)
     told = arguments.post_process
     if told is None and bpe is not None:

@@ -1,12 +1,13 @@
 """Files of arrays: parts that are written one by one, and the one file that they become.
 
 Both are safetensors files: memory-mapped, readable from any language, and no pickle. The whole file is the parts' arrays
-end to end, and what was computed from all of them.
+end to end, and what was computed from all of them. A part has a checksum in its metadata; of the whole, the manifest has a hash.
 """
 
 import contextlib
 import json
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +54,25 @@ def is_whole(path):
 def write(path, arrays):
     """Writes a file of named arrays, whole or not at all."""
     with whole_file(path) as file:
-        file.write(to_safetensors(arrays))
+        file.write(to_safetensors(arrays, {"crc32": checksum(arrays)}))
 
 
 def read(path):
-    """All arrays of a file, by name."""
+    """All arrays of a file, by name. Raises Refusal for a file that is damaged, and where its checksum says that it is."""
     with opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
+        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
+        said = (file.metadata() or {}).get("crc32")
+    if said not in (None, checksum(found)):
+        raise Refusal(f"{path} is damaged: its checksum is another; remove it and run the command again")
+    return found
+
+
+def checksum(arrays):
+    """Of the bytes of arrays, in the order of their names."""
+    total = 0
+    for key in sorted(arrays):
+        total = zlib.crc32(np.ascontiguousarray(arrays[key]), total)
+    return str(total)
 
 
 def layout(arrays):

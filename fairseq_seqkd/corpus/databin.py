@@ -13,9 +13,12 @@ from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal
 
 MAGIC = b"MMIDIDX\x00\x00"
-CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4, np.dtype(np.uint32): 9}  # fairseq/data/indexed_dataset.py
+# The types of tokens, as fairseq/data/indexed_dataset.py numbers them.
+CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4, np.dtype(np.uint32): 9, np.dtype(np.int64): 5, np.dtype(np.uint64): 10}
+HEADER = struct.Struct(f"<{len(MAGIC)}sQBQ")  # of an index: magic, version, code of the type, sentences
 
 POINTERS_AT_A_TIME = 1 << 12  # they are eight bytes a sentence, and need not all be in memory
+TOKENS_AT_A_TIME = 1 << 20
 
 
 def token_dtype(vocabulary):
@@ -47,6 +50,13 @@ class Split:
                 raise Refusal(f"{data} is empty: split {name!r} has no sentences, or fairseq-preprocess did not finish")
             if index.is_file() and index.open("rb").read(len(MAGIC)) != MAGIC:
                 raise Refusal(f"{index} is no index of fairseq's mmap format; run fairseq-preprocess again")
+            if index.is_file() != data.is_file():
+                missing, there = (data, index) if index.is_file() else (index, data)
+                raise Refusal(f"{missing} is missing, although {there.name} is there; run fairseq-preprocess again")
+            if index.is_file():
+                check_pair(index, data)
+        if len({self.sentences(lang) for lang in (source_lang, target_lang) if self.files(lang)}) > 1:
+            raise Refusal(f"split {name!r} in {self.folder} has more sentences on one side than on the other; binarise it again")
 
     def splits(self):
         return sorted({file.name.split(".")[0] for file in self.folder.glob("*.bin")})
@@ -60,6 +70,25 @@ class Split:
         prefix = self.prefix(lang)
         files = [prefix.with_name(prefix.name + ending) for ending in (".bin", ".idx")]
         return files if all(file.is_file() for file in files) else []
+
+    def sentences(self, lang):
+        """How many a side has, as its index says."""
+        with self.files(lang)[1].open("rb") as file:
+            return HEADER.unpack(file.read(HEADER.size))[-1]
+
+    def check_symbols(self, vocabularies):
+        """Refuses a side with ids that are no symbols of its dictionary. Args: vocabularies: sizes of (source, target)."""
+        for lang, vocabulary in zip((self.source_lang, self.target_lang), vocabularies):
+            if not self.files(lang):
+                continue
+            data = self.files(lang)[0]
+            tokens = np.memmap(data, self.dtype(lang), "r")
+            blocks = (tokens[start : start + TOKENS_AT_A_TIME] for start in range(0, len(tokens), TOKENS_AT_A_TIME))
+            if any(block.max() >= vocabulary or block.min() < 0 for block in blocks):
+                raise Refusal(
+                    f"{data} holds ids that are no symbols of its dictionary, which has {vocabulary:,}: it is damaged, or the "
+                    "dictionary is another one; copy both again"
+                )
 
     def read(self, lang):
         """A side as fairseq reads it, memory-mapped: sentence id -> tensor of ids."""
@@ -76,6 +105,54 @@ class Split:
             if known == code:
                 return dtype
         raise Refusal(f"{index} holds tokens of an unknown type ({code}); run fairseq-preprocess again")
+
+
+def fit_together(index, data):
+    """Whether an index is whole, and says of every sentence that it stands in the data right behind the one before it."""
+    with index.open("rb") as file:
+        header = file.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return False
+    _, version, code, count = HEADER.unpack(header)
+    itemsize = next((dtype.itemsize for dtype, known in CODES.items() if known == code), None)
+    if version != 1 or itemsize is None or index.stat().st_size != HEADER.size + 12 * count:
+        return False
+    sizes = np.memmap(index, np.int32, "r", HEADER.size, count) if count else np.zeros(0, np.int32)
+    pointers = np.memmap(index, np.int64, "r", HEADER.size + 4 * count, count) if count else np.zeros(0, np.int64)
+    end = 0
+    for start in range(0, count, POINTERS_AT_A_TIME):
+        mine = sizes[start : start + POINTERS_AT_A_TIME].astype(np.int64) * itemsize
+        ends = end + np.cumsum(mine)
+        if mine.min() < 0 or not np.array_equal(pointers[start : start + POINTERS_AT_A_TIME], ends - mine):
+            return False
+        end = int(ends[-1])
+    return end == data.stat().st_size
+
+
+def check_pair(index, data):
+    if not fit_together(index, data):
+        raise Refusal(f"{index} and {data.name} are damaged, or not of one split; copy them again")
+
+
+def check_files(folder, name):
+    """Refuses a split with an index and data that do not fit together; in other formats than mmap nothing is looked at."""
+    for index in sorted(Path(folder).glob(f"{name}.*.idx")):
+        data = index.with_suffix(".bin")
+        if data.is_file() and index.open("rb").read(len(MAGIC)) == MAGIC:
+            check_pair(index, data)
+
+
+def load_dictionary(path):
+    """fairseq's Dictionary of a file. Raises Refusal for one that is absent or damaged."""
+    from fairseq.data import Dictionary
+
+    try:
+        return Dictionary.load(str(path))
+    except FileNotFoundError:
+        raise Refusal(f"{path} is missing; name a folder that fairseq-preprocess made") from None
+    except Exception as error:  # fairseq's own for what is no UTF-8 is of no narrower type
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refusal(f"{path} is damaged ({reason}); copy it again, or run fairseq-preprocess again") from None
 
 
 def split_hashes(split):

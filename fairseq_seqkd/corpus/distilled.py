@@ -21,7 +21,7 @@ import socket
 from pathlib import Path
 
 from fairseq_seqkd.corpus import array_files, distributions, hypotheses, manifest
-from fairseq_seqkd.corpus.files import lock, remove_partials
+from fairseq_seqkd.corpus.files import lock, remove_partials, sha256
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
@@ -192,5 +192,13 @@ class Distilled:
         expected = self.settings["data"]["sentences"] - self.settings.get("scoring", {}).get("too_long", 0)
         if len(store) != expected:
             raise Refusal(f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; remove it and begin anew")
-        manifest.write(self.folder, self._manifest(**build(store), complete=True))
+        facts = {"bytes": store.path.stat().st_size, "sha256": sha256(store.path)}
+        manifest.write(self.folder, self._manifest(**build(store), store=facts, complete=True))
         self.note("finished")
+
+
+def check_store(folder, found):
+    """Refuses a store that is not, byte for byte, what the manifest of its folder says; older manifests say nothing of it."""
+    path = Path(folder) / STORES[found["kind"]].NAME
+    if "store" in found and sha256(path) != found["store"].get("sha256"):
+        raise Refusal(f"{path} is damaged: its hash is not the manifest's; copy it again, or make the directory anew")

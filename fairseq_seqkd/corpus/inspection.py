@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_seqkd.corpus import array_files, manifest, views
-from fairseq_seqkd.corpus.distilled import DISTILLED, STORES
+from fairseq_seqkd.corpus.distilled import DISTILLED, STORES, check_store
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import Plan
 from fairseq_seqkd.errors import Refusal
@@ -23,6 +23,7 @@ def examine(folder):
         raise Refusal(
             f"{folder} holds no teacher's work (it has no {manifest.NAME} of ours); name a --distill-dir, or a view in it"
         )
+    manifest.check(folder, found)
     facts = {"folder": str(folder), **{key: found[key] for key in found if key != "format"}}
     if found["kind"] == VIEW:
         facts["problems"] = view_problems(folder, found)
@@ -61,6 +62,7 @@ def store_problems(folder, found):
         expected = found["sentences"] - found["settings"].get("scoring", {}).get("too_long", 0)
         if len(store) != expected:
             problems.append(f"it holds {len(store):,} sentences instead of {expected:,}")
+        check_store(folder, found)
     except Refusal as error:
         problems.append(error.sentence)
     return problems

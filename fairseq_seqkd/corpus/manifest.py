@@ -16,6 +16,20 @@ FORMAT = "fairseq_seqkd/1"
 AT_A_TIME = 4096  # numbers of an array that are turned into text together
 SHORT_HASH = 12  # digits of a hash in a signature: enough to tell files apart, short enough to read
 
+# The least that a manifest of each kind holds. A dot leads into what may not be there; then it lacks nothing.
+OF_WORK = (
+    "signature", "sentences", "settings", "settings.data", "settings.teacher", "settings.plan", "settings.teacher.sha256",
+    *(f"settings.data.{key}" for key in ("split", "source_lang", "target_lang", "sentences", "source_sha256", "target_sha256")),
+    *(f"settings.plan.{key}" for key in ("part_size", "max_tokens", "max_sentences")),
+)  # fmt: skip
+NEEDED = {
+    "distilled": (
+        *OF_WORK, "settings.search", "settings.search.longest_source", "settings.similarity", "settings.similarity.post_process",
+    ),
+    "distributions": (*OF_WORK, *(f"settings.scoring.{key}" for key in ("topk", "vocabulary", "positions", "too_long"))),
+    "view": ("view", "signature", "split", "source_lang", "target_lang", "rows", "left_out"),
+}  # fmt: skip
+
 
 def read(folder):
     """The manifest of a folder, or None where there is none. Raises Refusal for one that is no manifest of ours."""
@@ -33,6 +47,26 @@ def read(folder):
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise Refusal(f"{path} is not a manifest of format {FORMAT}; make the directory anew with this version")
     return manifest
+
+
+def check(folder, manifest):
+    """Refuses a manifest that has not what all of its kind have."""
+    for name in NEEDED.get(str(manifest.get("kind")), ()):
+        place, keys = manifest, name.split(".")
+        for key in keys[:-1]:
+            place = place.get(key) if isinstance(place, dict) else None
+        if isinstance(place, dict) and keys[-1] not in place:
+            raise Refusal(f"{Path(folder) / NAME} is damaged (it has no {name}); restore it, or make the directory anew")
+
+
+def check_signature(folder, manifest):
+    """Refuses settings that are not those of which the signature was made."""
+    try:
+        sound = signature(manifest["settings"], manifest["version"]) == manifest["signature"]
+    except (KeyError, TypeError, AttributeError, IndexError):
+        sound = False
+    if not sound:
+        raise Refusal(f"{Path(folder) / NAME} is damaged (its signature is not its settings'); restore it, or decode again")
 
 
 def write(folder, manifest):

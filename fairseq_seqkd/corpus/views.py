@@ -109,6 +109,8 @@ def check_view(folder, view):
         raise Refusal(f"{where} holds {found.get('view')} targets, the criterion is {view}; use the one that fits the other")
     if not found.get("complete") or not isinstance(found.get("files"), dict):
         raise Refusal(f"{where} is not finished; run the fairseq-generate command that makes it again, it continues")
+    if not all(isinstance(facts, dict) for facts in found["files"].values()):
+        raise Refusal(f"{Path(folder) / manifest.NAME} is damaged; copy the view again, or build it anew")
     for name, facts in found["files"].items():
         file = Path(folder) / Path(name).name
         if not file.is_file() or file.stat().st_size != facts.get("bytes"):
@@ -143,7 +145,9 @@ def find(folder, view=None):
         raise Refusal(f"{folder} holds something else ({found.get('kind')}); name a distilled directory or a view in it")
     elif view not in (None, found.get("view")):
         raise Refusal(f"{folder} is the view {found.get('view')}, not {view}; name the directory that it is in")
-    return Path(folder), check_view(folder, view or found.get("view"))
+    content = check_view(folder, view or found.get("view"))
+    manifest.check(folder, content)
+    return Path(folder), content
 
 
 def check_contents(folder, content, names):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fairseq.criterions import register_criterion
 
-from fairseq_seqkd.corpus.views import check_view
+from fairseq_seqkd.corpus.views import check_contents, check_view
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
 
 
@@ -27,4 +27,5 @@ class SeqKDCriterion(WordKDCriterion):
     view = "seq_kd"
 
     def check_data(self, folder):
-        check_view(folder, self.view)
+        found = check_view(folder, self.view)
+        check_contents(folder, found, [name for name in found["files"] if name.startswith((found["split"], "dict."))])

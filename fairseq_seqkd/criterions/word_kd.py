@@ -21,6 +21,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 
 from fairseq_seqkd import divergences, losses, teachers
+from fairseq_seqkd.corpus.databin import check_files
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.pruning import FrozenZeros
 from fairseq_seqkd.stored import StoredTeacher
@@ -204,6 +205,7 @@ def prepare_teacher(task, teacher_path):
         languages=(task.cfg.source_lang, task.cfg.target_lang),
     )
     subset = task.cfg.train_subset.split(",")[0]
+    check_files(folder, subset)  # fairseq itself would end with a traceback
     try:
         own_task.load_dataset(subset, combine=False)
     except FileNotFoundError:

@@ -11,7 +11,7 @@ import torch
 
 from fairseq_seqkd import checkpoints, compat, losses, selection
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.databin import Split, load_dictionary
 from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
@@ -58,8 +58,6 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
 
     Raises Refusal for a checkpoint that cannot be loaded safely, and for data that are absent or not the checkpoint's.
     """
-    from fairseq.data import Dictionary
-
     check_limit(max_len_a, max_len_b)
     state = checkpoints.read(path)
     languages = find_languages(path, state, data)
@@ -70,8 +68,9 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
     for file in dictionary_files:
         if not file.is_file():
             raise Refusal(f"{file} is missing; name with --data a folder that fairseq-preprocess made")
-    dictionaries = [Dictionary.load(str(file)) for file in dictionary_files]
+    dictionaries = [load_dictionary(file) for file in dictionary_files]
     checkpoints.check_dictionaries(path, state, languages, dictionaries, what="checkpoint")
+    files.check_symbols([*map(len, dictionaries)])
     return System(
         path=str(path),
         split=files,
@@ -160,11 +159,9 @@ def load_split(system, task):
 
 def texts(system):
     """(sources, references) of the split as detokenised text; an unknown word is nobody's."""
-    from fairseq.data import Dictionary
-
     found = []
     for lang in (system.split.source_lang, system.split.target_lang):
-        dictionary = Dictionary.load(str(system.split.folder / f"dict.{lang}.txt"))
+        dictionary = load_dictionary(system.split.folder / f"dict.{lang}.txt")
         join = system.settings["post_process"] if lang == system.split.target_lang else joined_by(None, dictionary)
         detokenise, side = Detokeniser(dictionary, join, unknown=UNKNOWN_IN_REFERENCE), system.split.read(lang)
         found.append([detokenise(side[i]) for i in range(len(side))])

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import torch
 from fairseq import utils
+from fairseq.data.data_utils import infer_language_pair
 from fairseq.dataclass import ChoiceEnum
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.tasks.translation import TranslationConfig
@@ -116,6 +117,8 @@ def check_options(cfg):
         raise Refusal("name one data directory: fairseq-generate reads the first of several only; decode them in turn")
     if not Path(data[0]).is_dir():
         raise Refusal(f"the data directory {data[0]} does not exist")
+    if not (cfg.source_lang and cfg.target_lang) and not all(infer_language_pair(data[0])):
+        raise Refusal(f"{data[0]} holds no binarised text; name a folder that fairseq-preprocess made")
     if cfg.truncate_source or cfg.num_batch_buckets:
         raise Refusal("--truncate-source and --num-batch-buckets change the sources; a student is trained on them as they are")
     if cfg.part_size < 0:
@@ -138,13 +141,23 @@ def check_search(cfg):
         raise Refusal(f"--nbest {search.nbest} and --beam {search.beam} must be at least 1")
     if search.nbest > search.beam:
         raise Refusal(f"--nbest {search.nbest} asks for more hypotheses than --beam {search.beam} finds; raise --beam")
+    longest = search.max_len_a + search.max_len_b  # of the translation of a single token
+    if not (search.max_len_a >= 0 and search.max_len_b >= 0 and longest >= max(search.min_len, 1)):
+        raise Refusal(
+            f"--max-len-a {search.max_len_a} and --max-len-b {search.max_len_b} leave no room for a translation of --min-len "
+            f"{search.min_len}; neither may be negative, and their sum must be at least that, and 1"
+        )
+    if search.diverse_beam_groups > 0 and search.beam % search.diverse_beam_groups:
+        raise Refusal(f"--beam {search.beam} cannot be divided into --diverse-beam-groups {search.diverse_beam_groups}")
+    if not math.isfinite(search.lenpen):
+        raise Refusal(f"--lenpen is {search.lenpen}, it must be a number")
     if search.replace_unk is not None:
         raise Refusal("--replace-unk makes words that are in no dictionary; pseudo-targets are made of the dictionary's ids")
     if search.constraints is not None:
         raise Refusal("--constraints needs constraints in the source text, which a binarised split has not")
     check_engine(cfg)
     check_selection(cfg)
-    if not (search.temperature > 0):
+    if not 0 < search.temperature < math.inf:
         raise Refusal(f"--temperature is {search.temperature}, it must be positive")
 
 

@@ -17,6 +17,7 @@ from hydra.errors import MissingConfigException
 
 from fairseq_seqkd.corpus import hypotheses, manifest
 from fairseq_seqkd.corpus.databin import Split, holds
+from fairseq_seqkd.corpus.distilled import check_store
 from fairseq_seqkd.corpus.plan import Plan
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.errors import Refusal
@@ -58,6 +59,7 @@ def reselect(folder, data, out, nbest, words, show=iter):
     size = settings["plan"]
     recorder = Recorder(cfg.task, gold, dataset, settings, Plan(about["sentences"], **size))
     recorder.engine = StoredLists(hypotheses.opened(folder), settings["search"]["nbest"])
+    check_store(folder, found)
     recorder.bpe, recorder.tokenizer = encoders.build_bpe(cfg.bpe), encoders.build_tokenizer(cfg.tokenizer)
     try:
         fill(recorder, Plan(about["sentences"], **size), show)
@@ -103,6 +105,7 @@ def finished(folder):
     if not found or found.get("kind") != "distilled" or not found.get("complete"):
         raise Refusal(f"{folder} holds no finished n-best lists; name the --distill-dir of a finished decode")
     manifest.check(folder, found)
+    manifest.check_signature(folder, found)
     return found
 
 

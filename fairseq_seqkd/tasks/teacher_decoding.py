@@ -19,7 +19,8 @@ from fairseq import utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 
-from fairseq_seqkd import engines, languages, scoring, teachers
+from fairseq_seqkd import checkpoints, engines, languages, scoring, teachers
+from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
@@ -55,7 +56,12 @@ class TeacherDecodingTask(TranslationTask):
         else:
             for path in utils.split_paths(cfg.common_eval.path):
                 teachers.check_checkpoint(path, task.src_dict, task.tgt_dict, (cfg.source_lang, cfg.target_lang))
+        task.gold.check_symbols((len(task.src_dict), len(task.tgt_dict)))
         return task
+
+    @classmethod
+    def load_dictionary(cls, filename):
+        return databin.load_dictionary(filename)
 
     def load_dataset(self, split, *args, **kwargs):
         super().load_dataset(split, *args, **kwargs)
@@ -85,7 +91,10 @@ class TeacherDecodingTask(TranslationTask):
             check_disk_space(self.cfg.distill_dir, 2 * self.recorder.expected_bytes())
         if self.languages:
             kwargs["extra_gen_cls_kwargs"] = {**(kwargs.get("extra_gen_cls_kwargs") or {}), **self.languages.generator_options()}
-        generator = super().build_generator(models, args, **kwargs)
+        try:
+            generator = super().build_generator(models, args, **kwargs)
+        except (AssertionError, ValueError) as error:  # options that exclude each other
+            raise Refusal(f"fairseq cannot search with these options: {checkpoints.first_line(error)}") from error
         if self.work.remaining:
             if self.scores:
                 self.recorder.use(models)
