@@ -587,7 +587,9 @@ def one_longer(content):
     return save(arrays)
 
 
-@pytest.mark.parametrize("change", [half, nothing, flipped(0, 128), flipped(9), absent], ids=str)
+@pytest.mark.parametrize(
+    "change", [half, nothing, flipped(0, 128), flipped(9), absent], ids=["half", "nothing", "length", "header", "absent"]
+)
 def test_a_part_that_is_cut_is_done_again(at, valid, change):
     out = at.broken("begun", "parts/000002.part", change)
     assert run(*at.decode(out=out)).returncode == 0
