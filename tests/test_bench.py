@@ -25,6 +25,7 @@ def bench(recipe, tiny, teacher, tmp_path):
     return module, module.Bench(tiny, teacher, "train", tmp_path)
 
 
+@pytest.mark.slow
 def test_contenders_decode_the_same_sentences_to_the_same_translations(bench, tiny):
     module, made = bench
     texts, found = module.Texts(made), {}
@@ -40,6 +41,7 @@ def test_contenders_decode_the_same_sentences_to_the_same_translations(bench, ti
     assert made.workers(2, 45, 500) > 0
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_word_level_distillation_writes_what_it_says(tiny, teacher, tmp_path):
     command = [sys.executable, RECIPES / "bench_word_kd.py", tiny, teacher, "--rounds", "1", "--updates", "12", "--topk", "4"]
     done = subprocess.run([*map(str, command), "--max-tokens", "200"], capture_output=True, text=True, cwd=tmp_path)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.corpus import databin, files, hypotheses, manifest, text
+from fairseq_seqkd.corpus import array_files, databin, files, hypotheses, manifest, text
 from fairseq_seqkd.corpus.hypotheses import Block, Hypotheses, Hypothesis
 from fairseq_seqkd.corpus.plan import Plan, make_plan, part_size
 from fairseq_seqkd.errors import Refusal
@@ -284,3 +284,12 @@ def test_subwords_are_recognised_by_their_symbols(dictionary, tiny):
     assert text.guess_post_process(dictionary) == "sentencepiece"
     assert text.guess_post_process(Dictionary.load(str(tiny / "dict.en.txt"))) == "@@ "
     assert text.guess_post_process(Dictionary.load(str(tiny / "dict.de.txt"))) is None
+
+
+@pytest.mark.parametrize(
+    "make", [np.asfortranarray, lambda a: a[:, :1], lambda a: a[::2], lambda a: a[:0]], ids=["F", "cut", "step", "none"]
+)
+def test_arrays_that_lie_otherwise_in_memory_are_written_as_they_are(make, tmp_path):
+    array = make(np.arange(12, dtype=np.float16).reshape(4, 3))
+    array_files.write(tmp_path / "file", {"x": array})
+    assert np.array_equal(array_files.read(tmp_path / "file")["x"], array)

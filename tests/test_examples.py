@@ -32,6 +32,7 @@ def commands(path):
     return "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
 
 
+@pytest.mark.slow
 def test_the_worked_example_works(tmp_path):
     pytest.importorskip("ctranslate2")
     pytest.importorskip("matplotlib")

@@ -100,6 +100,7 @@ def quickstart(work, text, **more):
     return recipe(RECIPES / "quickstart.sh", text.parent, *helpers.flags(options, lengths, more))
 
 
+@pytest.mark.slow
 def test_quickstart_goes_from_text_to_the_table_and_continues(tmp_path):
     subprocess.run([sys.executable, helpers.ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True)
     done = quickstart(tmp_path / "work", tmp_path / "text")
@@ -149,6 +150,7 @@ def own_data(folder, *words, **more):
     return recipe(RECIPES / "own_data.sh", folder, *words, *helpers.flags({**options, **more}))
 
 
+@pytest.mark.slow
 def test_own_data_trains_what_it_is_asked_for(tiny, teacher, tmp_path):
     words = ["--data-bin", tiny, "--teacher", teacher]
     done = own_data(tmp_path, *words, methods="student,word_kd,seq_kd,seq_word,seq_inter_word", jobs=2)
