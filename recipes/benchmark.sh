@@ -33,7 +33,8 @@ run_benchmark() {
     if [ -n "$TRY" ]; then
         read -r -a arch <<<"$TEACHER" # --arch NAME
         OWN+=(--student "${arch[*]:0:2} $TINY --share-all-embeddings" --updates 10 --tuning-updates 4 --beam 2 --batch "$MAX_TOKENS")
-        TEACHER="$TEACHER $TINY" PIECES="${PIECES% *} 100" UPDATES=40 BATCH=$MAX_TOKENS
+        # As long as it takes to know more than nothing, which is asked of a teacher.
+        TEACHER="$TEACHER $TINY --lr 5e-3 --warmup-updates 20 --dropout 0" PIECES="${PIECES% *} 100" UPDATES=150 BATCH=$MAX_TOKENS
     fi
     echo "text"
     for name in fetch text pieces binarise; do stage "$name" "do_$name"; done

@@ -105,6 +105,7 @@ def fork(command, folder, fail=None):
         said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(said, 1)
         os.dup2(said, 2)
+        sys.stdout = sys.stderr = os.fdopen(os.dup(said), "w")
         writes = Writes(folder / "out", fail)
         writes.install()
         name, *words = command

@@ -1,7 +1,7 @@
 """Fuzzing of every reader of our own formats: whatever the bytes, it reads them or ends with a Refusal, and nothing else.
 
 A valid file is damaged in ways that files are damaged, and in ways that an attacker would choose: bits, lengths, cuts, pieces
-moved, numbers replaced by others. Eighty inputs a reader in the ordinary tests, two thousand with `-m slow`.
+moved, numbers replaced by others. Eighty inputs a reader.
 """
 
 import json
@@ -21,7 +21,7 @@ from fairseq_seqkd.deployment import folder as deployed
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results, table
 
-FEW, MANY = 80, 2000
+INPUTS = 80  # for each reader
 NUMBERS = (0, 1, 7, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 VALUES = (None, True, -1, 0, 1, 1 << 70, 1e308, "", "x", [], {}, [[]], {"a": None}, "../../x", "/etc/passwd")
 
@@ -163,13 +163,7 @@ def fuzz(files, name, inputs):
 
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files_are_read_or_refused(files, name):
-    assert fuzz(files, name, FEW) > FEW / 8
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", READERS)
-def test_many_damaged_files_are_read_or_refused(files, name):
-    assert fuzz(files, name, MANY) > MANY / 8
+    assert fuzz(files, name, INPUTS) > INPUTS / 8
 
 
 def test_a_manifest_cannot_name_a_file_elsewhere(files, tmp_path):

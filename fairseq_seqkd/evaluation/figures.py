@@ -3,12 +3,15 @@
 import contextlib
 import io
 import re
+from pathlib import Path
 
+from fairseq_seqkd.corpus.files import whole_file
 from fairseq_seqkd.errors import Refusal
 
 WIDTH, HEIGHT = 5.2, 3.5  # inches of 72 units: as wide as a telephone, so that the letters stay legible there
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b08900", "#56a0d3", "#7a5fc0", "#8c8c8c")  # told apart by most eyes
 MARKERS = "osD^vP*Xh<>"
+UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # so that the same numbers are the same bytes
 INK = "#010203"  # becomes the colour of the page's text
 
 
@@ -34,12 +37,15 @@ def figure(name, draw, height=HEIGHT, label=""):
 
 
 def save(path, draw):
-    """A file of its own, of the kind that its ending says. Raises Refusal for a kind that nobody can draw."""
+    """A file of its own, of the kind that its ending says, whole or not at all. Raises Refusal for a kind that cannot be drawn."""
+    kind, out = Path(path).suffix[1:].lower(), io.BytesIO()
     try:
-        with drawn(draw, HEIGHT) as drawing:
-            drawing.savefig(path, dpi=200)
-    except (OSError, ValueError) as error:
+        with drawn(draw, HEIGHT, {"svg.hashsalt": "plot"}) as drawing:
+            drawing.savefig(out, format=kind, dpi=200, metadata=UNDATED.get(kind))
+    except ValueError as error:
         raise Refusal(f"{path} cannot be drawn: {error}") from None
+    with whole_file(path) as file:
+        file.write(out.getvalue())
 
 
 @contextlib.contextmanager
