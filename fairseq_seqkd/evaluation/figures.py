@@ -37,7 +37,7 @@ def figure(name, draw, height=HEIGHT, label=""):
 
 
 def save(path, draw):
-    """A file of its own, of the kind that its ending says, whole or not at all. Raises Refusal for a kind that cannot be drawn."""
+    """A file of its own, of the kind that its ending says, whole or not at all. Refuses a kind that cannot be drawn."""
     kind, out = Path(path).suffix[1:].lower(), io.BytesIO()
     try:
         with drawn(draw, HEIGHT, {"svg.hashsalt": "plot"}) as drawing:
