@@ -9,7 +9,9 @@ import argparse
 import contextlib
 import inspect
 import pickle
+import struct
 import zipfile
+import zlib
 from importlib import metadata
 
 import numpy
@@ -41,13 +43,11 @@ def read_checkpoint(path):
             "use torch 2.6 or later, which needs Python 3.11 or later here"
         )
     damaged = Refusal(f"the checkpoint {path} is damaged or no checkpoint at all; copy it again")
+    if has_changed(path):
+        raise damaged
     try:
-        if zipfile.is_zipfile(path) and has_changed(path):
-            raise damaged
         # Only the zip format of torch 1.6 and later can be mapped; older checkpoints are read.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Refusal:
-        raise
     except FileNotFoundError:
         raise Refusal(f"the checkpoint {path} does not exist; check the path") from None
     except IsADirectoryError:
@@ -67,8 +67,13 @@ def read_checkpoint(path):
 
 def has_changed(path):
     """Whether the bytes of a checkpoint are not those of its checksums, which torch does not look at in a mapped file."""
-    with zipfile.ZipFile(path) as archive:
-        return archive.testzip() is not None
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError, RuntimeError, struct.error):
+        return True
 
 
 def versions(engine="fairseq"):

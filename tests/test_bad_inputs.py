@@ -451,7 +451,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("a bit of a manifest's parts", lambda at: at.seqkd("decode", "--workers", 1, at.made["tiny"], "--distill-dir",
      at.broken("begun", "manifest.json", becomes(b'"part_size"', b'"part_size!'))), "manifest.json is damaged", 1),
     ("a bit of a manifest's parts' name", lambda at: at.seqkd("decode", "--workers", 1, at.made["tiny"], "--distill-dir",
-     at.broken("begun", "manifest.json", becomes(b'"part_size"', b'"part_sise"'))), "does not say how many parts", 1),
+     at.broken("begun", "manifest.json", becomes(b'"part_size"', b'"part_sise"'))), "has no settings.plan.part_size", 1),
     ("a bit of a manifest's language", lambda at: at.seqkd("inspect", at.broken("distilled", "manifest.json",
      becomes(b'"target_lang"', b'"target_lung"'))), "is damaged (it has no settings.data.target_lang)", 1),
     ("a bit of a manifest's similarity", lambda at: at.text(at.broken("distilled", "manifest.json",

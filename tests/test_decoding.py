@@ -452,10 +452,10 @@ def test_a_full_disk_is_one_sentence_and_the_run_continues(distilled, tiny, teac
 def test_too_small_a_disk_is_refused_before_the_work(monkeypatch, tiny):
     from collections import namedtuple
 
+    from fairseq_seqkd.corpus.distilled import check_disk_space
     from fairseq_seqkd.errors import Refusal
-    from fairseq_seqkd.tasks import teacher_decoding
 
-    teacher_decoding.check_disk_space(tiny / "new" / "folder", 2e4)
+    check_disk_space("-o", tiny / "new" / "folder", 1e4)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(1, 1, 1000))
     with pytest.raises(Refusal, match="MB free"):
-        teacher_decoding.check_disk_space(tiny / "new" / "folder", 2e4)
+        check_disk_space("-o", tiny / "new" / "folder", 1e4)

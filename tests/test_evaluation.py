@@ -353,7 +353,8 @@ def state_of(data="/gone", finetune_from=None, **criterion):
 def view(tmp_path):
     folder = tmp_path / "seq_kd"
     folder.mkdir()
-    manifest.write(folder, {"kind": "view", "view": "seq_kd", "signature": "teacher:abc|beam:5"})
+    facts = {"split": "train", "source_lang": "de", "target_lang": "en", "rows": 1, "left_out": 0}
+    manifest.write(folder, {"kind": "view", "view": "seq_kd", "signature": "teacher:abc|beam:5", **facts})
     return folder
 
 

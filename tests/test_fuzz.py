@@ -1,7 +1,7 @@
 """Fuzzing of every reader of our own formats: whatever the bytes, it reads them or ends with a Refusal, and nothing else.
 
 A valid file is damaged in ways that files are damaged, and in ways that an attacker would choose: bits, lengths, cuts, pieces
-moved, numbers replaced by others. Eighty inputs a reader.
+moved, numbers replaced by others. Eighty inputs a reader, and five thousand among the slow tests.
 """
 
 import json
@@ -21,7 +21,7 @@ from fairseq_seqkd.deployment import folder as deployed
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results, table
 
-INPUTS = 80  # for each reader
+INPUTS, MANY = 80, 5000  # for each reader
 NUMBERS = (0, 1, 7, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 VALUES = (None, True, -1, 0, 1, 1 << 70, 1e308, "", "x", [], {}, [[]], {"a": None}, "../../x", "/etc/passwd")
 
@@ -164,6 +164,12 @@ def fuzz(files, name, inputs):
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files_are_read_or_refused(files, name):
     assert fuzz(files, name, INPUTS) > INPUTS / 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
+def test_many_damaged_files_are_read_or_refused(files, name):
+    assert fuzz(files, name, MANY) > MANY / 8
 
 
 def test_a_manifest_cannot_name_a_file_elsewhere(files, tmp_path):

@@ -53,7 +53,7 @@ def finish(folder, sentences):
     hypotheses.merge(parts, folder / hypotheses.NAME)
     store = hypotheses.Hypotheses(folder)
     for view, choose in ((views.SEQ_KD, selection.mode), (views.SEQ_INTER, selection.nearest_to_gold)):
-        views.build(folder, view, choose, store, gold, 2, {})
+        views.build(folder, view, choose, store, gold, 2, {"signature": "", "source_lang": "de", "target_lang": "en"})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -104,9 +104,8 @@ def test_a_finished_view_can_be_moved_and_used_alone(view):
         (lambda folder: (folder / manifest.NAME).unlink(), "holds no teacher's translations"),
         (lambda folder: change(folder, complete=False), "is not finished"),
         (lambda folder: change(folder, view="seq_inter"), "holds seq_inter targets"),
-        (lambda folder: change(folder, kind="distilled"), "train on the view in it"),
         (lambda folder: change(folder, format="other"), "is not a manifest"),
-        (lambda folder: change(folder, files=None), "is not finished"),
+        (lambda folder: change(folder, files=None), "is damaged .files is null."),
         (lambda folder: (folder / "train.de-en.en.bin").unlink(), "is not the file that belongs"),
         (lambda folder: (folder / "train.de-en.en.bin").write_bytes(b"1"), "is not the file that belongs"),
     ],
@@ -115,6 +114,11 @@ def test_what_is_no_finished_view_is_refused(view, damage, sentence):
     damage(view)
     with pytest.raises(Refusal, match=sentence):
         views.check_view(view, "seq_kd")
+
+
+def test_a_distilled_directory_is_not_the_view_in_it(distilled):
+    with pytest.raises(Refusal, match="train on the view in it"):
+        views.check_view(distilled, "seq_kd")
 
 
 def test_a_directory_with_a_part_missing_is_not_finished(distilled, tmp_path):

@@ -77,7 +77,7 @@ def as_seeds(row):
     made = {}
     for key, value in row.items():
         values = [seed[key] for seed in seeds if key in seed]
-        if key in table.NUMBERS and key not in ("params", "sentences") and values:
+        if key in results.NUMBERS and key not in ("params", "sentences") and values:
             made[key] = {
                 "mean": statistics.fmean(values),
                 "std": statistics.stdev(values) if len(values) > 1 else None,

@@ -197,8 +197,25 @@ class Distilled:
         self.note("finished")
 
 
+def check_disk_space(option, folder, needed):
+    """Refuses to begin when the disk cannot hold a directory: parts, which are there already or not, and what they become.
+
+    Args: option: by which the folder was named; needed: bytes of the parts.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    needed = 2 * int(needed) - sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise Refusal(
+            f"the disk of {option} {folder} has {free / 1e6:,.0f} MB free, about {needed / 1e6:,.0f} MB are needed; "
+            "free some space, lower --nbest or --topk, or name a directory elsewhere"
+        )
+
+
 def check_store(folder, found):
     """Refuses a store that is not, byte for byte, what the manifest of its folder says; older manifests say nothing of it."""
     path = Path(folder) / STORES[found["kind"]].NAME
-    if "store" in found and sha256(path) != found["store"].get("sha256"):
+    if "store" in found and sha256(path) != found["store"]["sha256"]:
         raise Refusal(f"{path} is damaged: its hash is not the manifest's; copy it again, or make the directory anew")

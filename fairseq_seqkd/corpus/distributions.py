@@ -143,7 +143,7 @@ class Distributions:
         """Whether the index points to tokens that are there, looked at block by block."""
         for start in range(0, len(self), AT_A_TIME):
             first, lengths = self.first[start : start + AT_A_TIME], self.lengths[start : start + AT_A_TIME]
-            if first.min() < 0 or lengths.min() < 0 or int((first + lengths).max()) > self.tokens_stored:
+            if first.min() < 0 or lengths.min() < 0 or (first > self.tokens_stored - lengths).any():  # a sum may overflow
                 return False
         return True
 

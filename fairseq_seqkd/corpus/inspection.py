@@ -23,13 +23,12 @@ def examine(folder):
         raise Refusal(
             f"{folder} holds no teacher's work (it has no {manifest.NAME} of ours); name a --distill-dir, or a view in it"
         )
-    manifest.check(folder, found)
     facts = {"folder": str(folder), **{key: found[key] for key in found if key != "format"}}
     if found["kind"] == VIEW:
         facts["problems"] = view_problems(folder, found)
     elif found.get("complete"):
         facts["problems"] = store_problems(folder, found)
-        facts["views"] = {name: examine(Path(folder) / name) for name in found.get("views", []) if is_there(folder, name)}
+        facts["views"] = {name: examine(Path(folder) / name) for name in views_in(folder, found)}
         for view in facts["views"].values():
             facts["problems"] += view["problems"]
     else:
@@ -38,8 +37,9 @@ def examine(folder):
     return facts
 
 
-def is_there(folder, view):
-    return manifest.read(Path(folder) / view) is not None
+def views_in(folder, found):
+    """The names of the views that are there, of those that a manifest names."""
+    return [name for name in found.get("views", []) if (manifest.read(Path(folder) / name) or {}).get("kind") == VIEW]
 
 
 def parts(folder, found):
@@ -53,7 +53,7 @@ def parts(folder, found):
 
 def store_problems(folder, found):
     """Sentences that say what is wrong with the store and which views are missing."""
-    problems = [f"the view {name} is missing" for name in found.get("views", []) if not is_there(folder, name)]
+    problems = [f"the view {name} is missing" for name in found.get("views", []) if name not in views_in(folder, found)]
     try:
         store = STORES[found["kind"]].opened(folder)
         if found["kind"] == DISTILLED:
@@ -75,7 +75,7 @@ def view_problems(folder, found):
         file = Path(folder) / Path(name).name
         if not file.is_file():
             problems.append(f"{file} is missing")
-        elif file.stat().st_size != facts.get("bytes") or sha256(file) != facts.get("sha256"):
+        elif file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
             problems.append(f"{file} is not the file that was written: its hash is another")
     return problems
 

@@ -10,25 +10,58 @@ import numpy as np
 
 from fairseq_seqkd.corpus.files import whole_file
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.shapes import first_fault, is_count, is_names, is_size, is_text, is_texts, is_tree, list_of, or_none, shorten
 
 NAME = "manifest.json"
 FORMAT = "fairseq_seqkd/1"
 AT_A_TIME = 4096  # numbers of an array that are turned into text together
 SHORT_HASH = 12  # digits of a hash in a signature: enough to tell files apart, short enough to read
 
-# The least that a manifest of each kind holds. A dot leads into what may not be there; then it lacks nothing.
-OF_WORK = (
-    "signature", "sentences", "settings", "settings.data", "settings.teacher", "settings.plan", "settings.teacher.sha256",
-    *(f"settings.data.{key}" for key in ("split", "source_lang", "target_lang", "sentences", "source_sha256", "target_sha256")),
-    *(f"settings.plan.{key}" for key in ("part_size", "max_tokens", "max_sentences")),
-)  # fmt: skip
+
+def are_files(value):
+    return is_tree(value) and all(
+        is_tree(facts) and is_count(facts.get("bytes")) and is_text(facts.get("sha256")) for facts in value.values()
+    )
+
+
+# The least that a manifest of each kind holds (shapes.py).
+OF_WORK = {
+    "signature": is_text,
+    "sentences": is_count,
+    "settings": is_tree,
+    "settings.data": is_tree,
+    **{f"settings.data.{key}": is_text for key in ("split", "source_lang", "target_lang", "source_sha256")},
+    "settings.data.sentences": is_count,
+    "settings.data.target_sha256": or_none(is_text),
+    "settings.teacher": is_tree,
+    "settings.teacher.sha256": is_texts,
+    "settings.plan": is_tree,
+    "settings.plan.part_size": is_size,
+    "settings.plan.max_tokens": or_none(is_size),
+    "settings.plan.max_sentences": or_none(is_size),
+    "store?": lambda value: are_files({"": value}),
+}
 NEEDED = {
-    "distilled": (
-        *OF_WORK, "settings.search", "settings.search.longest_source", "settings.similarity", "settings.similarity.post_process",
-    ),
-    "distributions": (*OF_WORK, *(f"settings.scoring.{key}" for key in ("topk", "vocabulary", "positions", "too_long"))),
-    "view": ("view", "signature", "split", "source_lang", "target_lang", "rows", "left_out"),
-}  # fmt: skip
+    "distilled": {
+        **OF_WORK,
+        "settings.search": is_tree,
+        "settings.search.longest_source": is_count,
+        "settings.similarity": or_none(is_tree),
+        "settings.similarity.post_process": or_none(is_text),
+        "views?": is_names,
+    },
+    "distributions": {
+        **OF_WORK,
+        "settings.scoring": is_tree,
+        **{f"settings.scoring.{key}": is_count for key in ("topk", "vocabulary", "too_long")},
+        "settings.scoring.positions": list_of(is_count, length=2),
+    },
+    "view": {
+        **dict.fromkeys(("view", "signature", "split", "source_lang", "target_lang"), is_text),
+        **dict.fromkeys(("rows", "left_out"), is_count),
+        "files?": are_files,
+    },
+}
 
 
 def read(folder):
@@ -46,17 +79,10 @@ def read(folder):
         raise Refusal(f"{path} is damaged ({error}); restore it, or make the directory anew") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise Refusal(f"{path} is not a manifest of format {FORMAT}; make the directory anew with this version")
+    fault = first_fault(manifest, NEEDED.get(str(manifest.get("kind")), {}))
+    if fault:
+        raise Refusal(f"{path} is damaged ({fault}); restore it, or make the directory anew")
     return manifest
-
-
-def check(folder, manifest):
-    """Refuses a manifest that has not what all of its kind have."""
-    for name in NEEDED.get(str(manifest.get("kind")), ()):
-        place, keys = manifest, name.split(".")
-        for key in keys[:-1]:
-            place = place.get(key) if isinstance(place, dict) else None
-        if isinstance(place, dict) and keys[-1] not in place:
-            raise Refusal(f"{Path(folder) / NAME} is damaged (it has no {name}); restore it, or make the directory anew")
 
 
 def check_signature(folder, manifest):
@@ -100,11 +126,6 @@ def differences(before, now, prefix=""):
         elif old != new:
             found.append(f"{name} was {shorten(old)}, now {shorten(new)}")
     return found
-
-
-def shorten(value):
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def signature(settings, version):

@@ -1,12 +1,10 @@
 """How far a directory of a teacher's work is, from its files alone: for whoever waits for it and knows no settings."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.distilled import STORES, Distilled
 from fairseq_seqkd.corpus.plan import Plan
-from fairseq_seqkd.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -22,13 +20,8 @@ def read(folder):
     found = manifest.read(folder)
     if not found or found.get("kind") not in STORES:
         return None
-    try:
-        signature, size = found["signature"], found["settings"]["plan"]["part_size"]
-        plan = Plan(found["sentences"], size, max_tokens=None, max_sentences=None)
-    except (KeyError, TypeError):
-        path = Path(folder) / manifest.NAME
-        raise Refusal(f"{path} is damaged (it does not say how many parts there are); restore it, or decode anew") from None
+    plan = Plan(found["sentences"], found["settings"]["plan"]["part_size"], max_tokens=None, max_sentences=None)
     directory = Distilled(folder, found["settings"], plan.parts, found["kind"])
     directory.complete = bool(found.get("complete"))
     bounds = [plan.bounds(part) for part in directory.done() if part < plan.parts]
-    return Progress(plan.sentences, sum(last - first for first, last in bounds), directory.complete, signature)
+    return Progress(plan.sentences, sum(last - first for first, last in bounds), directory.complete, found["signature"])

@@ -107,13 +107,11 @@ def check_view(folder, view):
         raise Refusal(f"{where} is a distilled directory; train on the view in it, {Path(folder) / view}")
     if found.get("kind") != "view" or found.get("view") != view:
         raise Refusal(f"{where} holds {found.get('view')} targets, the criterion is {view}; use the one that fits the other")
-    if not found.get("complete") or not isinstance(found.get("files"), dict):
+    if not found.get("complete") or "files" not in found:
         raise Refusal(f"{where} is not finished; run the fairseq-generate command that makes it again, it continues")
-    if not all(isinstance(facts, dict) for facts in found["files"].values()):
-        raise Refusal(f"{Path(folder) / manifest.NAME} is damaged; copy the view again, or build it anew")
     for name, facts in found["files"].items():
         file = Path(folder) / Path(name).name
-        if not file.is_file() or file.stat().st_size != facts.get("bytes"):
+        if not file.is_file() or file.stat().st_size != facts["bytes"]:
             raise Refusal(
                 f"{file} is not the file that belongs to this view (it is missing or has another size); "
                 "copy the view again, or build it anew"
@@ -145,9 +143,7 @@ def find(folder, view=None):
         raise Refusal(f"{folder} holds something else ({found.get('kind')}); name a distilled directory or a view in it")
     elif view not in (None, found.get("view")):
         raise Refusal(f"{folder} is the view {found.get('view')}, not {view}; name the directory that it is in")
-    content = check_view(folder, view or found.get("view"))
-    manifest.check(folder, content)
-    return Path(folder), content
+    return Path(folder), check_view(folder, view or found.get("view"))
 
 
 def check_contents(folder, content, names):
@@ -157,7 +153,7 @@ def check_contents(folder, content, names):
     """
     for name in names:
         facts = content["files"].get(name)
-        if facts is not None and sha256(Path(folder) / name) != facts.get("sha256"):
+        if facts is not None and sha256(Path(folder) / name) != facts["sha256"]:
             raise Refusal(
                 f"{Path(folder) / name} is damaged: its hash is not the manifest's; copy the view again, or build it anew"
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fairseq.criterions import register_criterion
 
 from fairseq_seqkd.corpus.views import check_contents, check_view
-from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
+from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion, is_first_process
 
 
 @dataclass
@@ -28,4 +28,5 @@ class SeqKDCriterion(WordKDCriterion):
 
     def check_data(self, folder):
         found = check_view(folder, self.view)
-        check_contents(folder, found, [name for name in found["files"] if name.startswith((found["split"], "dict."))])
+        if is_first_process():
+            check_contents(folder, found, [name for name in found["files"] if name.startswith((found["split"], "dict."))])

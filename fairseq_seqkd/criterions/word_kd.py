@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Optional
 
+import torch
 from fairseq import utils
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import (
@@ -106,7 +107,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         # Not a module, so it is neither trained nor saved, nor switched to training mode (see teachers.py).
         self.teacher = None
         if alpha > 0 and teacher_distributions:
-            self.teacher = StoredTeacher(utils.split_paths(teacher_distributions), task, str(tail))
+            self.teacher = StoredTeacher(utils.split_paths(teacher_distributions), task, str(tail), is_first_process())
         elif alpha > 0:
             self.teacher = prepare_teacher(task, teacher_path)
 
@@ -165,6 +166,11 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
             if any(key in log for log in logging_outputs):
                 total = sum(log.get(key, 0) for log in logging_outputs)
                 metrics.log_scalar(key, total / ntokens / math.log(2), ntokens, round=3)
+
+
+def is_first_process():
+    """Whether this is the process, of those that train together, that reads files from end to end to see that they are whole."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def check_options(objective, teacher_path, teacher_distributions, tail):

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from fairseq.data import Dictionary
 
 from fairseq_seqkd import selection
 from fairseq_seqkd.corpus import hypotheses, inspection
+from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.corpus.text import Detokeniser, joined_by
 
 TELLING, SPREAD = 8, 12  # sentences in which the choice gains most, and others, evenly spread
@@ -39,7 +39,7 @@ def of_directory(folder, select, gold):
     if not store.has_similarity:
         return []
     languages = gold.source_lang, gold.target_lang
-    dictionaries = [Dictionary.load(str(Path(gold.folder) / f"dict.{lang}.txt")) for lang in languages]
+    dictionaries = [load_dictionary(Path(gold.folder) / f"dict.{lang}.txt") for lang in languages]
     source_text, target_text = (Detokeniser(d, joined_by(None, d)) for d in dictionaries)
     source, target = (gold.read(lang) for lang in languages)
     found = []

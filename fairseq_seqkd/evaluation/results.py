@@ -8,9 +8,35 @@ from pathlib import Path
 
 from fairseq_seqkd.corpus.files import whole_file
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.shapes import first_fault, is_above_zero, is_count, is_number, is_text, is_there, is_tree, list_of, or_none
 
 PAIR = ("a", "search_a", "checkpoint_a", "b", "search_b", "checkpoint_b", "seed")  # what makes a comparison itself
+NUMBERS = (
+    "params", "nonzero_params", "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5",
+    "ppl", "mode_probability", "sentences_per_second_greedy", "sentences_per_second_beam5",
+    "length_ratio_greedy", "length_ratio_beam5", "hit_limit_greedy", "hit_limit_beam5",
+    "greedy_equals_beam5", "sentences",
+)  # fmt: skip
+SCORED_BY = ("sacrebleu_signature", "chrf_signature", "comet_signature")
+SIGNATURES = (*SCORED_BY, "distillation_signature")
 COMPARABLE = ("data_sha256", "settings")  # different: the numbers may not stand in one table
+
+RESULT = {
+    "name": is_text,
+    "seed?": or_none(is_count),
+    "settings?": is_tree,
+    **{f"{key}?": or_none(is_number) for key in NUMBERS},
+    **{f"{key}?": or_none(is_text) for key in SIGNATURES},
+}
+COMPARISON = {**dict.fromkeys(PAIR, or_none(is_text)), "seed": or_none(is_count), "difference": is_number, "p_value": is_number}
+BENCH = {"speeds": bool, "settings": is_tree, **dict.fromkeys(("data_sha256", "versions", "machine", "date"), is_there)}
+SPEED = {
+    **dict.fromkeys(("name", "engine"), is_text),
+    **dict.fromkeys(("beam", "size_bytes", "nonzero_params"), is_count),
+    "words_per_second": is_above_zero,
+    "words_per_second_rounds": list_of(is_above_zero),
+    "bleu": is_number,
+}
 
 
 def read(path):
@@ -35,30 +61,36 @@ def read_json(path):
 
 def speeds(content, path):
     """The content of a file of `seqkd bench`, looked at before anything is made of it."""
-    needed = ("name", "engine", "beam", "words_per_second", "words_per_second_rounds", "size_bytes", "nonzero_params", "bleu")
     found = content.get("speeds")
-    sound = isinstance(found, list) and found and all(isinstance(s, dict) and all(key in s for key in needed) for s in found)
-    if not sound or not all(key in content for key in ("data_sha256", "settings", "versions", "machine", "date")):
-        raise Refusal(f"{path} holds no measurements of `seqkd bench`; measure again, or name another file")
+    fault = first_fault(content, BENCH) or fault_of(found, SPEED)
+    if fault:
+        raise Refusal(f"{path} holds no measurements of `seqkd bench` ({fault}); measure again, or name another file")
     return content
 
 
 def of(content, path):
     """The list of results in the content of a file."""
     found = content.get("results")
-    if not isinstance(found, list) or not all(isinstance(result, dict) and "name" in result for result in found):
-        raise Refusal(f"{path} holds no results of `seqkd evaluate`; name another file")
+    fault = fault_of(found, RESULT)
+    if fault:
+        raise Refusal(f"{path} holds no results of `seqkd evaluate` ({fault}); name another file")
     return found
 
 
 def pairs_of(content, path):
     """The comparisons in the content of a file; none where it has none."""
     found = content.get("pairs", [])
-    if not isinstance(found, list) or not all(
-        isinstance(p, dict) and {*PAIR, "difference", "p_value"} <= p.keys() for p in found
-    ):
-        raise Refusal(f"{path} holds damaged comparisons; measure again with `seqkd evaluate`")
+    fault = fault_of(found, COMPARISON)
+    if fault:
+        raise Refusal(f"{path} holds damaged comparisons ({fault}); measure again with `seqkd evaluate`")
     return found
+
+
+def fault_of(entries, shape):
+    """What is wrong with a list of measurements, in words, or None."""
+    if not list_of(is_tree)(entries):
+        return "they are no list"
+    return next(filter(None, (first_fault(entry, shape) for entry in entries)), None)
 
 
 def pairs_among(pairs, results):

@@ -150,7 +150,6 @@ def look_at_data(place, names, run):
     if manifest.NAME in names:
         try:
             found = manifest.read(place)
-            manifest.check(place, found or {})
         except Refusal as refusal:  # somebody else's, or damaged
             run.remarks.append(refusal.sentence.removeprefix("fairseq_seqkd: "))
             return False

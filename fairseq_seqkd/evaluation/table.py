@@ -7,21 +7,13 @@ import statistics
 
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation.claims import BASELINE, make_claims, verdict
-from fairseq_seqkd.evaluation.results import COMPARABLE, identity
+from fairseq_seqkd.evaluation.results import COMPARABLE, NUMBERS, SCORED_BY, SIGNATURES, identity
 from fairseq_seqkd.evaluation.significance import between
 from fairseq_seqkd.evaluation.text_table import flat, millions, number, percent, table, with_deviation
 
-NUMBERS = (
-    "params", "nonzero_params", "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5",
-    "ppl", "mode_probability", "sentences_per_second_greedy", "sentences_per_second_beam5",
-    "length_ratio_greedy", "length_ratio_beam5", "hit_limit_greedy", "hit_limit_beam5",
-    "greedy_equals_beam5", "sentences",
-)  # fmt: skip
 WITH_DEVIATION = (
     "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5", "ppl", "mode_probability",
 )  # fmt: skip
-SCORED_BY = ("sacrebleu_signature", "chrf_signature", "comet_signature")
-SIGNATURES = (*SCORED_BY, "distillation_signature")
 SIGNIFICANT = 0.05
 COMPARED = (
     ("p_greedy", "greedy", "greedy"), ("p_beam5", "beam5", "beam5"), ("p_greedy_against_beam5", "greedy", "beam5"),

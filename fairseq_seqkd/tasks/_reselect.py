@@ -4,7 +4,6 @@ The new directory is, byte for byte, the one that decoding with the new options 
 """
 
 import copy
-import logging
 from dataclasses import fields
 
 import numpy as np
@@ -17,7 +16,7 @@ from hydra.errors import MissingConfigException
 
 from fairseq_seqkd.corpus import hypotheses, manifest
 from fairseq_seqkd.corpus.databin import Split, holds
-from fairseq_seqkd.corpus.distilled import check_store
+from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
 from fairseq_seqkd.corpus.plan import Plan
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.errors import Refusal
@@ -25,7 +24,6 @@ from fairseq_seqkd.tasks._options import OF_SEARCH, OF_SELECTION, TeacherDecodin
 from fairseq_seqkd.tasks._recorder import Recorder
 from fairseq_seqkd.tasks._settings import filter_settings, similarity_settings
 
-logger = logging.getLogger(__name__)
 AT_A_TIME = 64  # sentences that are handed to the scorer together
 
 
@@ -56,13 +54,13 @@ def reselect(folder, data, out, nbest, words, show=iter):
         settings["similarity"] = similarity_settings(cfg.task, dataset)
     settings.update(select=str(cfg.task.select), filters=filter_settings(cfg.task))
     check_text(found["settings"]["similarity"] or {}, settings["similarity"] or {})
-    size = settings["plan"]
-    recorder = Recorder(cfg.task, gold, dataset, settings, Plan(about["sentences"], **size))
+    plan = Plan(about["sentences"], **settings["plan"])
+    recorder = Recorder(cfg.task, gold, dataset, settings, plan)
     recorder.engine = StoredLists(hypotheses.opened(folder), settings["search"]["nbest"])
     check_store(folder, found)
     recorder.bpe, recorder.tokenizer = encoders.build_bpe(cfg.bpe), encoders.build_tokenizer(cfg.tokenizer)
     try:
-        fill(recorder, Plan(about["sentences"], **size), show)
+        fill(recorder, plan, show)
     finally:
         recorder.close()
     recorder.finished()
@@ -86,6 +84,8 @@ def fill(recorder, plan, show):
     """Commits every part that is not there, and finishes the directory; several processes may do so at once."""
     distilled = recorder.distilled
     distilled.look()
+    if not distilled.complete:
+        check_disk_space("-o", distilled.folder, recorder.expected_bytes())
     distilled.begin()
     for part in show(range(plan.parts)):
         with distilled.claim(part) as mine:
@@ -104,7 +104,6 @@ def finished(folder):
     found = manifest.read(folder)
     if not found or found.get("kind") != "distilled" or not found.get("complete"):
         raise Refusal(f"{folder} holds no finished n-best lists; name the --distill-dir of a finished decode")
-    manifest.check(folder, found)
     manifest.check_signature(folder, found)
     return found
 

@@ -10,7 +10,6 @@ by part, and what is found is recorded as numbers instead of being printed.
 """
 
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from fairseq.tasks.translation import TranslationTask
 from fairseq_seqkd import checkpoints, engines, languages, scoring, teachers
 from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.distilled import check_disk_space
 from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
@@ -88,7 +88,7 @@ class TeacherDecodingTask(TranslationTask):
         if self.work.remaining:
             seen = self.languages.as_trained(dataset) if self.languages else dataset
             teachers.check_better_than_guessing(teachers.Teacher(models), seen, self.tgt_dict, self.cfg.common_eval.path)
-            check_disk_space(self.cfg.distill_dir, 2 * self.recorder.expected_bytes())
+            check_disk_space("--distill-dir", self.cfg.distill_dir, self.recorder.expected_bytes())
         if self.languages:
             kwargs["extra_gen_cls_kwargs"] = {**(kwargs.get("extra_gen_cls_kwargs") or {}), **self.languages.generator_options()}
         try:
@@ -166,20 +166,6 @@ def multilingual(cfg):
             "leave them out"
         )
     return found
-
-
-def check_disk_space(folder, needed):
-    """Refuses to begin when the disk cannot hold the result: `needed` bytes, of which committed parts are there already."""
-    existing = Path(folder).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    needed = int(needed) - sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise Refusal(
-            f"the disk of --distill-dir {folder} has {free / 1e6:,.0f} MB free, about {needed / 1e6:,.0f} MB are needed; "
-            "free some space, lower --nbest or --topk, or name a directory elsewhere"
-        )
 
 
 def worker_rank(distributed):
