@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import warm
@@ -87,6 +88,49 @@ def start(name, *args, prepare=lambda: None):
 def heed_interrupts():
     """A shell starts its background jobs deaf to Ctrl-C, and whatever those start: the tests may be one of them."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def fork(run, said=os.devnull):
+    """Calls a function in a fork of this process, which has fairseq loaded already, and ends with the status that it returns.
+
+    What is printed goes to the file `said`. Returns the id of the process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        heed_interrupts()
+        file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout = sys.stderr = os.fdopen(os.dup(file), "w")
+        code = run()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def wait(child):
+    """The exit status of a forked process; negative: the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def generate(words):
+    """fairseq-generate in this process. Returns its exit status."""
+    from fairseq_cli.generate import cli_main
+
+    sys.argv = ["fairseq-generate", *map(str, words)]
+    cli_main()
+    return 0
 
 
 def train_command(data, save_dir, *options, **more):

@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 
 import fairseq_cli.generate  # noqa: F401  (loaded once, before the forks)
@@ -92,49 +91,18 @@ class Counted:
         return iter(self._file)
 
 
-def fork(command, folder, fail=None):
-    """Runs a command in a fork of this process, its output in folder/said and its number of writes in folder/writes."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        helpers.heed_interrupts()
-        said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        sys.stdout = sys.stderr = os.fdopen(os.dup(said), "w")
+def begin(command, folder, fail=None):
+    """Runs a command in a fork, its output in folder/said and the number of its writes in folder/writes."""
+
+    def run():
         writes = Writes(folder / "out", fail)
         writes.install()
         name, *words = command
-        if name == "seqkd":
-            code = cli.main(words)
-        else:
-            sys.argv = [name, *words]
-            from fairseq_cli.generate import cli_main
-
-            cli_main()
-            code = 0
+        code = cli.main(words) if name == "seqkd" else helpers.generate(words)
         os.write(os.open(folder / "writes", os.O_WRONLY | os.O_CREAT), str(writes.count).encode())
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if code == 0:
-            os.write(os.open(folder / "writes", os.O_WRONLY | os.O_CREAT), str(writes.count).encode())
-        elif isinstance(end.code, str):
-            print(end.code, flush=True)
-    except BaseException:
-        import traceback
+        return code
 
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def wait(child):
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return helpers.fork(run, folder / "said")
 
 
 @pytest.fixture(params=ROUNDS)
@@ -168,7 +136,7 @@ def test_crashes(action, tmp_path):
     rounds, command, continues = action
     rng = random.Random(rounds)
     begun = time.monotonic()
-    assert wait(fork(command, tmp_path)) == 0, (tmp_path / "said").read_text()
+    assert helpers.wait(begin(command, tmp_path)) == 0, (tmp_path / "said").read_text()
     duration = time.monotonic() - begun
     undisturbed, writes = contents(tmp_path / "out"), int((tmp_path / "writes").read_text())
     assert undisturbed and writes
@@ -177,11 +145,11 @@ def test_crashes(action, tmp_path):
         shutil.rmtree(tmp_path / "out")
         (tmp_path / "out").mkdir()
         how = [*SIGNALS, "error"][turn % 4]
-        child = fork(command, tmp_path, fail=rng.randint(1, writes) if how == "error" else None)
+        child = begin(command, tmp_path, fail=rng.randint(1, writes) if how == "error" else None)
         if how != "error":
             time.sleep(rng.uniform(0, duration))
             os.kill(child, SIGNALS[how])
-        code = wait(child)
+        code = helpers.wait(child)
         said = (tmp_path / "said").read_text(errors="replace") if (tmp_path / "said").exists() else ""
         crashed += code != 0
         if how == "error":
@@ -189,7 +157,7 @@ def test_crashes(action, tmp_path):
         found = contents(tmp_path / "out")
         if not continues:  # a file that has its name is whole
             assert all(found[name] == undisturbed[name] for name in found), (turn, how)
-        code = wait(fork(command, tmp_path))
+        code = helpers.wait(begin(command, tmp_path))
         assert code == 0, (turn, how, (tmp_path / "said").read_text()[-2000:])
         assert contents(tmp_path / "out") == undisturbed, (turn, how)
     assert crashed > rounds / 2  # else the signals came too late to show anything

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import fairseq_cli.generate  # noqa: F401  (loaded once, before the forks)
@@ -17,47 +16,23 @@ import fairseq_seqkd
 fairseq_seqkd.register()
 
 
-def fork(*args):
-    """fairseq-generate in a fork of this process, which has fairseq loaded already: its id. Output goes nowhere."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        helpers.heed_interrupts()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        sys.argv = ["fairseq-generate", *map(str, args)]
-        from fairseq_cli.generate import cli_main
-
-        cli_main()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    finally:
-        os._exit(code)
+def fork(*words):
+    return helpers.fork(lambda: helpers.generate(words))
 
 
-def wait(child):
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def test_twenty_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, teacher, tmp_path):
-    out, rng = tmp_path / "out", random.Random(20)
+def test_eight_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, teacher, tmp_path):
+    out, rng = tmp_path / "out", random.Random(8)
     command = helpers.decode_command(tiny, teacher, out, part_size=64)
     begun = time.monotonic()
-    assert wait(fork(*helpers.decode_command(tiny, teacher, tmp_path / "undisturbed", part_size=64))) == 0
+    assert helpers.wait(fork(*helpers.decode_command(tiny, teacher, tmp_path / "undisturbed", part_size=64))) == 0
     duration = time.monotonic() - begun
     assert helpers.tree(tmp_path / "undisturbed") == helpers.tree(distilled)
     seen = set()
-    for _ in range(20):
+    for _ in range(8):
         child = fork(*command)
         time.sleep(rng.uniform(0.1, 0.9) * duration)
         os.kill(child, signal.SIGKILL)
-        wait(child)
+        helpers.wait(child)
         if not (out / "parts").is_dir():
             shutil.rmtree(out, ignore_errors=True)  # it was faster than the kill, or had not begun
         committed = sorted((out / "parts").glob("*.part"))
@@ -69,11 +44,11 @@ def test_twenty_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, te
     while len(list((out / "parts").glob("*.part"))) < 5:
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
-    wait(child)
+    helpers.wait(child)
     newest = max((out / "parts").glob("*.part"), key=lambda part: part.stat().st_mtime_ns)
     os.truncate(newest, newest.stat().st_size * 2 // 3)
     workers = [fork(*command) for _ in range(2)]
-    assert [wait(worker) for worker in workers] == [0, 0]
+    assert [helpers.wait(worker) for worker in workers] == [0, 0]
     assert helpers.tree(out) == helpers.tree(distilled)
 
 
