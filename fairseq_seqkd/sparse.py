@@ -3,10 +3,11 @@
 It is a safetensors file, so reading it runs no code. Its metadata hold, as JSON, the checkpoint's structure, in which
 {"$": KIND, ...} stands for what JSON has not; what KINDs there are is said in `encode`. A tensor n is there as `n` (all its
 values) or as `n.bits` (1 where a value is not zero, eight to a byte, first to last) and `n.values` (those).
-Zero means all bits zero, so that -0.0 survives. The optimizer's state is left out.
+Zero means all bits zero, so that -0.0 survives. The optimizer's state is left out. The metadata have a checksum of it all.
 """
 
 import json
+import zlib
 from argparse import Namespace
 
 import numpy as np
@@ -52,7 +53,7 @@ def compress(state, path, half=False):
     kept = {key: value for key, value in state.items() if key != "last_optimizer_state"}
     text = json.dumps(encode({**kept, "last_optimizer_state": None}, keep))
     with whole_file(path) as file:
-        file.write(to_safetensors(tensors, {"format": FORMAT, "state": text}))
+        file.write(to_safetensors(tensors, {"format": FORMAT, "state": text, "crc32": checksum(text, tensors)}))
 
 
 def restore(path):
@@ -68,6 +69,8 @@ def restore(path):
         raise Refusal(f"the file {path} does not exist; check the path") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise Refusal(f"{path} is no sparse checkpoint, or damaged ({error}); make one with `seqkd compress`") from None
+    if about.get("crc32") != checksum(about.get("state", ""), tensors):
+        raise Refusal(f"{path} is damaged: its checksum is another; copy it again, or compress the checkpoint again")
     made = {}
 
     def tensor_of(number, shape, dtype):
@@ -82,6 +85,14 @@ def restore(path):
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise damaged
     return state
+
+
+def checksum(text, tensors):
+    """Of the structure and of the bytes of all tensors, in the order of their names."""
+    total = zlib.crc32(text.encode())
+    for key in sorted(tensors):
+        total = zlib.crc32(tensors[key].view(torch.uint8).numpy(), total)
+    return str(total)
 
 
 def fill(tensors, number, shape, dtype):

@@ -505,6 +505,8 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("an empty sparse file", lambda at: at.seqkd("restore", at.file("a.sparse"), "-o", at / "x.pt"), "or damaged", 1),
     ("a bit of a sparse file's header", lambda at: at.seqkd("restore", sparse_file(at, flipped(0, 128)), "-o", at / "x.pt"),
      "or damaged", 1),
+    ("a bit of a sparse file", lambda at: at.seqkd("restore", sparse_file(at, flipped(0.9)), "-o", at / "x.pt"),
+     "its checksum is another", 1),
     ("empty results", lambda at: at.seqkd("report", at.file("r.json")), "is no JSON", 1),
     ("results that are a list", lambda at: at.seqkd("report", at.file("r.json", b"[]")), "holds no results", 1),
     ("results that are no UTF-8", lambda at: at.seqkd("report", at.file("r.json", b'{"results": "\xff"}')), "is no JSON", 1),

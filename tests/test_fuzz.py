@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from test_report import result
 
 from fairseq_seqkd import checkpoints, selection, sparse
-from fairseq_seqkd.corpus import distributions, hypotheses, inspection, manifest, progress, views
+from fairseq_seqkd.corpus import array_files, distributions, hypotheses, inspection, manifest, progress, views
 from fairseq_seqkd.deployment import folder as deployed
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results, table
@@ -91,20 +92,43 @@ def read_distributions(folder):
     return store.tokens(store.first, store.lengths)
 
 
+def with_the_right_checksum(read, module):
+    """A reader of files whose checksum fits whatever is in them: damage has another one, an attacker's file the right one."""
+
+    def reads(folder):
+        with mock.patch.object(module, "checksum", return_value=mock.ANY):
+            return read(folder)
+
+    return reads
+
+
+def read_sparse(folder):
+    return sparse.restore(folder / "student.sparse")
+
+
+def read_part(folder):
+    return hypotheses.read_part(folder / "1.part")
+
+
+def read_part_of_distributions(folder):
+    return distributions.read_part(folder / "2.part")
+
+
 def read_results(folder):
     content = results.read_json(folder / "file")
     return table.make_report(results.of(content, "file"), pairs=results.pairs_of(content, "file"))
 
 
 READERS = {
-    "part": ("1.part", lambda folder: hypotheses.read_part(folder / "1.part")),
-    "part of distributions": ("2.part", lambda folder: distributions.read_part(folder / "2.part")),
+    "part": ("1.part", read_part),
+    "part, by an attacker": ("1.part", with_the_right_checksum(read_part, array_files)),
+    "part of distributions": ("2.part", with_the_right_checksum(read_part_of_distributions, array_files)),
     "hypotheses": ("distilled/hypotheses.safetensors", lambda folder: read_hypotheses(folder / "distilled")),
     "distributions": ("stored/distributions.safetensors", lambda folder: read_distributions(folder / "stored")),
     "manifest": ("distilled/manifest.json", lambda folder: progress.read(folder / "distilled")),
     "manifest, examined": ("distilled/manifest.json", lambda folder: inspection.examine(folder / "distilled")),
     "manifest of a view": ("distilled/seq_kd/manifest.json", lambda folder: views.find(folder / "distilled" / "seq_kd")),
-    "sparse": ("student.sparse", lambda folder: sparse.restore(folder / "student.sparse")),
+    "sparse": ("student.sparse", with_the_right_checksum(read_sparse, sparse)),
     "results": ("file", read_results),
     "deployed": ("seqkd.json", lambda folder: deployed.read(folder)),
 }
