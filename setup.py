@@ -36,8 +36,9 @@ setup(
         "sacrebleu>=2.4,<3",  # similarity to gold, and every BLEU that is reported
         "sentencepiece>=0.2,<0.3",  # subwords of the recipes, and --bpe sentencepiece
         "safetensors>=0.4.3,<1",  # the n-best store: memory-mapped, and no pickle
-        "numpy",
-        "tqdm",  # progress bars
+        'numpy>=1.26,<3; python_version>="3.11"',
+        'numpy<1.24; python_version<"3.11"',  # fairseq 0.12.2 uses names that 1.24 removed
+        "tqdm>=4.62,<5",  # progress bars
     ],
     extras_require={
         # The source of fastBPE 0.1.0 holds C++ that Python 3.11 no longer compiles. Cython makes it anew:
@@ -45,16 +46,16 @@ setup(
         "fastbpe": ["fastBPE==0.1.0"],
         # The fast engine of teacher_decoding, and of exported students.
         "ctranslate2": ["ctranslate2>=4.6,<5"],
-        "report": ["matplotlib>=3.7,<4", "jinja2>=3"],  # pictures and the page of `seqkd report`
+        "report": ["matplotlib>=3.7,<4", "jinja2>=3,<4"],  # pictures and the page of `seqkd report`
         "benchmarks": ["sacremoses>=0.1,<1", "subword-nmt>=0.3.8,<1"],  # how published baselines cut their text
         "browser": ["selenium>=4.20,<5"],  # for the tests of that page
         "test": [
             "ctranslate2>=4.6,<5",
             "matplotlib>=3.7,<4",
-            "pytest>=8",
-            "pytest-xdist>=3.5",
-            "hypothesis>=6.100",
-            "ruff>=0.6",
+            "pytest>=8,<10",
+            "pytest-xdist>=3.5,<4",
+            "hypothesis>=6.100,<7",
+            "ruff>=0.6,<1",
             "sacremoses>=0.1,<1",
             "subword-nmt>=0.3.8,<1",
             "tensorboard>=2.15,<3",

@@ -5,8 +5,9 @@
 #
 #   py311    Python 3.11, the fairseq build of fairseq.txt, and the versions of constraints.txt
 #   py312    the same on Python 3.12
-#   oldest   Python 3.11 with the oldest sacrebleu, sentencepiece, safetensors, ctranslate2 and matplotlib that setup.py admits
-#   newest   Python 3.11 with the newest ones
+#   oldest   Python 3.11 with the oldest torch (a CUDA build, 6 GB), NumPy, sacrebleu, sentencepiece, safetensors, ctranslate2,
+#            matplotlib, jinja2 and tqdm that setup.py admits
+#   newest   Python 3.11 with the newest ones, torch as in constraints.txt
 #   py310    Python 3.10 with the official fairseq 0.12.2 and torch 1.12.1: students train there on what was distilled elsewhere,
 #            and a teacher's checkpoint is refused with a sentence, because that torch cannot load with weights only
 #   (default: all of them)
@@ -38,7 +39,8 @@ TESTS=(tests/test_{decoding,select,distributions,deployment,engines,evaluation,s
     tests/test_{students,text_command,report,page,setups}.py)
 
 # What setup.py bounds from below, at that bound.
-OLDEST=("sacrebleu==2.4.0" "sentencepiece==0.2.0" "safetensors==0.4.3" "ctranslate2==4.6.0" "matplotlib==3.7.0" "jinja2==3.0.0")
+OLDEST=(torch==2.6.0 torchaudio==2.6.0 numpy==1.26.0 sacrebleu==2.4.0 sentencepiece==0.2.0 safetensors==0.4.3 ctranslate2==4.6.0
+    matplotlib==3.7.0 jinja2==3.0.0 tqdm==4.62.0)
 
 environment() { # set-up, Python
     local python
@@ -60,10 +62,15 @@ pinned() { # set-up, Python
 
 do_py311() { pinned py311 python3.11 && end_to_end; }
 do_py312() { pinned py312 python3.12 && end_to_end; }
-do_oldest() { pinned oldest python3.11 && install "${OLDEST[@]}" && end_to_end; }
+do_oldest() {
+    environment oldest python3.11
+    install --no-deps --require-hashes -r "$ROOT/recipes/fairseq.txt"
+    install "${OLDEST[@]}" -e "${ROOT}[test,report]"
+    end_to_end
+}
 do_newest() {
     pinned newest python3.11
-    install --upgrade "sacrebleu<3" "sentencepiece<0.3" "safetensors<1" "ctranslate2<5" "matplotlib<4" jinja2
+    install --upgrade "sacrebleu<3" "sentencepiece<0.3" "safetensors<1" "ctranslate2<5" "matplotlib<4" "jinja2<4" "numpy<3" "tqdm<5"
     end_to_end
 }
 
