@@ -254,3 +254,22 @@ def tree(folder, ignore=(".lock", "decoding.log")):
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name not in ignore
     }
+
+
+def manifest_content(**more):
+    """The least that a manifest of a decode holds, for directories that no decode has made: 250 sentences in parts of 100."""
+    data = dict.fromkeys(("split", "source_lang", "target_lang", "source_sha256", "target_sha256"), "x")
+    return {
+        "kind": "distilled",
+        "signature": "teacher:fake|beam:5",
+        "sentences": 250,
+        "complete": False,
+        "settings": {
+            "data": {**data, "sentences": 250},
+            "teacher": {"sha256": ["x"]},
+            "plan": {"part_size": 100, "max_tokens": 100, "max_sentences": None},
+            "search": {"longest_source": 100},
+            "similarity": None,
+        },
+        **more,
+    }

@@ -115,6 +115,7 @@ def test_damaged_archives_are_refused(tmp_path):
     assert done.returncode != 0 and "one language ends before the other" in done.stdout
 
 
+@pytest.mark.slow
 def test_archives_are_compared_with_their_checksums(tmp_path):
     iwslt14(tmp_path)
     done = recipe(RECIPES / "iwslt14_de_en.sh", tmp_path, "--data", tmp_path, "--work", tmp_path / "work")

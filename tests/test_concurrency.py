@@ -72,5 +72,7 @@ def test_two_trainings_read_while_the_teacher_goes_on(trainings, distilled, whol
     assert (helpers.tree(distilled), helpers.tree(whole)) == before
     assert helpers.tree(tmp_path / "new") == helpers.tree(distilled)
     for name in trainings:
-        alone, beside = (checkpoints.read(tmp_path / f"{name}.{how}" / "checkpoint_last.pt")["model"] for how in ("quiet", "busy"))
+        alone, beside = (
+            checkpoints.read(tmp_path / f"{name}.{how}" / "checkpoint_last.pt")["model"] for how in ("quiet", "busy")
+        )
         assert alone.keys() == beside.keys() and all(torch.equal(alone[key], beside[key]) for key in alone)

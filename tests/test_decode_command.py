@@ -88,7 +88,11 @@ def test_logs_are_beside_the_directory_however_it_is_named(tmp_path, monkeypatch
 
 # Workers that are a few lines of Python.
 
-FAKE = """
+FAKE = (
+    f"""
+CONTENT = {helpers.manifest_content()}
+"""
+    + """
 import os, signal, sys, time
 from pathlib import Path
 from fairseq_seqkd.corpus import manifest
@@ -104,9 +108,7 @@ first = len(list(notes.glob(f"{rank}.*"))) == 1
 
 def state(complete):
     out.mkdir(exist_ok=True)
-    settings = {"plan": {"part_size": 100}}
-    content = {"kind": "distilled", "sentences": 250, "settings": settings, "signature": "teacher:fake|beam:5"}
-    manifest.write(out, {**content, "complete": complete})
+    manifest.write(out, {**CONTENT, "complete": complete})
 
 
 def part(number):
@@ -115,6 +117,7 @@ def part(number):
 
 
 """
+)
 
 
 @pytest.fixture
@@ -261,16 +264,16 @@ def test_who_does_not_listen_is_killed_at_the_second_request(tmp_path, fake):
 
 def test_progress_is_read_from_the_parts(tmp_path):
     assert progress.read(tmp_path) is None
-    content = {"kind": "distilled", "sentences": 250, "signature": "s", "settings": {"plan": {"part_size": 100}}}
-    manifest.write(tmp_path, {**content, "complete": False})
-    assert progress.read(tmp_path) == progress.Progress(250, 0, False, "s")
+    said = helpers.manifest_content()["signature"]
+    manifest.write(tmp_path, helpers.manifest_content())
+    assert progress.read(tmp_path) == progress.Progress(250, 0, False, said)
     (tmp_path / "parts").mkdir()
     for name in ("000000.part", "000002.part", "000001.lock", ".000001.part.x.partial"):
         (tmp_path / "parts" / name).touch()
-    assert progress.read(tmp_path) == progress.Progress(250, 150, False, "s")  # the last part has 50
-    manifest.write(tmp_path, {**content, "complete": True})
+    assert progress.read(tmp_path) == progress.Progress(250, 150, False, said)  # the last part has 50
+    manifest.write(tmp_path, helpers.manifest_content(complete=True))
     shutil.rmtree(tmp_path / "parts")
-    assert progress.read(tmp_path) == progress.Progress(250, 250, True, "s")
+    assert progress.read(tmp_path) == progress.Progress(250, 250, True, said)
 
 
 def test_the_rate_counts_what_came_since_the_start(capsys, monkeypatch):
@@ -353,6 +356,7 @@ def test_interrupted_and_continued_it_writes_the_same_bytes(distilled, tiny, tea
     assert helpers.tree(out) == helpers.tree(distilled)
 
 
+@pytest.mark.slow
 def test_torchrun_writes_the_same_bytes(distilled, tiny, teacher, tmp_path):
     words = helpers.decode_command(tiny, teacher, tmp_path / "out")
     helpers.command("torchrun", "--standalone", "--nproc_per_node=2", helpers.BIN / "fairseq-generate", *words)

@@ -115,6 +115,7 @@ def test_the_same_bytes_whoever_scores(tiny, teacher, scored, tmp_path):
     assert helpers.tree(tmp_path / "two") == expected
 
 
+@pytest.mark.slow
 def test_several_workers_through_the_command(tiny, teacher, scored, tmp_path):
     options = {**helpers.SCORING, "topk": 8, "user_dir": None, "task": None}
     rest = helpers.decode_command(tiny, teacher, tmp_path / "out", **options)

@@ -52,6 +52,7 @@ def test_eight_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, tea
     assert helpers.tree(out) == helpers.tree(distilled)
 
 
+@pytest.mark.slow
 def test_a_cut_part_is_named_and_done_again(distilled, tiny, teacher, tmp_path):
     out = tmp_path / "out"
     worker, _ = helpers.decode_until("3 of 8 parts done", tiny, teacher, out)
@@ -87,6 +88,7 @@ def fill(disk):
             return filler
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_stops_the_run_and_emptied_it_goes_on(distilled, tiny, teacher, tmp_path, small_disk):
     out = small_disk / "out"
     worker, printed = helpers.decode_until("2 of 8 parts done", tiny, teacher, out)

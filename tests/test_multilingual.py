@@ -240,6 +240,7 @@ def test_a_student_trains_on_the_view(decoded, tmp_path):
 # The same bytes, and the manifest.
 
 
+@pytest.mark.slow
 def test_two_shards_write_the_same_bytes(decoded, both, multi, tmp_path):
     workers = [
         helpers.start(

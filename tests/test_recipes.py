@@ -164,6 +164,7 @@ def test_own_data_trains_what_it_is_asked_for(tiny, teacher, tmp_path):
     assert again.returncode == 0 and " s\n" not in again.stdout.replace(": there\n", ""), again.stdout[-3000:]
 
 
+@pytest.mark.slow
 def test_own_data_with_a_vocabulary_of_the_students_own(tiny, teacher, tmp_path):
     done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, methods="seq_kd,seq_inter", vocabulary=70)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -44,6 +44,7 @@ def test_two_processes_are_one_that_waits_for_two_batches(tiny, teaching, tmp_pa
     assert [float(v) for v in also_validated] == pytest.approx([float(v) for v in validated], abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teaching", ["stored"], indirect=True)
 def test_torchrun(tiny, teaching, tmp_path):
     """As the README has it: torchrun gives each process its rank, fairseq is told to use it."""

@@ -23,6 +23,7 @@ def measured(tiny, teacher, tmp_path_factory):
     return results, json.loads((home / "speed.json").read_text()), done.stdout
 
 
+@pytest.mark.slow
 def test_every_contender_translates_what_evaluate_translates(measured, tiny):
     results, made, printed = measured
     speeds = {(s["name"], s["engine"], s["beam"]): s for s in made["speeds"]}
@@ -41,6 +42,7 @@ def test_every_contender_translates_what_evaluate_translates(measured, tiny):
     assert 10 < memory["ctranslate2-float32"] < 0.7 * memory["fairseq"]  # no torch in that process
 
 
+@pytest.mark.slow
 def test_rates_are_source_words_a_second(measured, tiny):
     text = (tiny.parent / "text" / "test.de").read_text().replace("@@ ", "")
     words = len(text.split())
@@ -49,6 +51,7 @@ def test_rates_are_source_words_a_second(measured, tiny):
         assert len(speed["words_per_second_rounds"]) == 2 and min(speed["words_per_second_rounds"]) > 0
 
 
+@pytest.mark.slow
 def test_table_2_compares_with_the_first_model_and_its_largest_beam(measured):
     _, made, printed = measured
     text = report.to_markdown(report.make([], [made], "Speed"))
@@ -78,6 +81,7 @@ def test_refusals_of_bench(tiny, teacher, arguments, sentence):
     assert "two models are named A" in helpers.refusal(twice)
 
 
+@pytest.mark.slow
 def test_what_does_not_compare_is_refused(tiny, teacher, measured, tmp_path):
     """Another direction's words are others; an engine that holds none of the models leaves nothing to measure."""
     back = {"source_lang": "en", "target_lang": "de", "criterion": "cross_entropy", "max_epoch": 1, "disable_validation": True}

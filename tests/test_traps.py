@@ -270,6 +270,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_resuming_with_other_threads_gives_the_same_bytes(decoded, tiny, teacher, tmp_path):
     """A process with one thread leaves one part to a process that is given two."""
     out = tmp_path / "out"
