@@ -32,16 +32,26 @@ if hasattr(torch.serialization, "add_safe_globals"):
     torch.serialization.add_safe_globals(_safe_types())
 
 
+def loads_safely():
+    """Whether this torch can load weights only."""
+    return "weights_only" in inspect.signature(torch.load).parameters
+
+
+def check_torch():
+    """Refuses a torch that could only load checkpoints by running what is in them."""
+    if not loads_safely():
+        raise Refusal(
+            f"torch {torch.__version__} cannot load checkpoints with weights only, and nothing else is safe; "
+            "use torch 2.6 or later, which needs Python 3.11 or later here"
+        )
+
+
 def read_checkpoint(path):
     """The state dictionary of a checkpoint on the CPU, tensors mapped from the file rather than read.
 
     Raises Refusal for a file that is absent, damaged, or that would run code when unpickled.
     """
-    if "weights_only" not in inspect.signature(torch.load).parameters:
-        raise Refusal(
-            f"torch {torch.__version__} cannot load checkpoints with weights only, and nothing else is safe; "
-            "use torch 2.6 or later, which needs Python 3.11 or later here"
-        )
+    check_torch()
     damaged = Refusal(f"the checkpoint {path} is damaged or no checkpoint at all; copy it again")
     if has_changed(path):
         raise damaged

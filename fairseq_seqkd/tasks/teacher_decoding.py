@@ -9,6 +9,7 @@ It is the stock translation task under fairseq-generate, with two differences: b
 by part, and what is found is recorded as numbers instead of being printed.
 """
 
+import argparse
 import os
 import signal
 from pathlib import Path
@@ -18,7 +19,7 @@ from fairseq import utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 
-from fairseq_seqkd import checkpoints, engines, languages, scoring, teachers
+from fairseq_seqkd import checkpoints, compat, engines, languages, scoring, teachers
 from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.distilled import check_disk_space
@@ -35,6 +36,16 @@ from fairseq_seqkd.tasks._work import Work
 @register_task("teacher_decoding", dataclass=TeacherDecodingConfig)
 class TeacherDecodingTask(TranslationTask):
     """The translation task, for fairseq-generate alone. Students train under the stock `translation` task."""
+
+    @classmethod
+    def add_args(cls, parser):
+        """Of a command line, or of a group in fairseq's documentation, which it makes whenever it imports a task.
+
+        Where no teacher could be loaded this is the moment to say so: fairseq 0.12.2 would not get through these options.
+        """
+        if isinstance(parser, argparse.ArgumentParser):
+            compat.check_torch()
+        super().add_args(parser)
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
