@@ -34,7 +34,7 @@ def is_size(value):
 
 def is_number(value):
     """One that can be averaged and printed; a measurement may be infinite, as a perplexity is that nobody can hold."""
-    return type(value) in (int, float) and not math.isnan(value) and abs(value) < 1e300 or value in (math.inf, -math.inf)
+    return type(value) in (int, float) and (abs(value) < 1e300 or value in (math.inf, -math.inf))
 
 
 def is_above_zero(value):
@@ -47,7 +47,7 @@ def is_texts(value):
 
 def is_names(value):
     """Of what is in a folder: no path leads out of it, or to itself."""
-    return is_texts(value) and all(name and name == Path(name).name for name in value)
+    return is_texts(value) and all(name not in ("", "..") and name == Path(name).name for name in value)
 
 
 def or_none(looks_right):

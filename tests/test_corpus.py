@@ -293,3 +293,26 @@ def test_arrays_that_lie_otherwise_in_memory_are_written_as_they_are(make, tmp_p
     array = make(np.arange(12, dtype=np.float16).reshape(4, 3))
     array_files.write(tmp_path / "file", {"x": array})
     assert np.array_equal(array_files.read(tmp_path / "file")["x"], array)
+
+
+def test_what_a_file_must_hold_is_said_by_name():
+    from fairseq_seqkd import shapes
+
+    shape = {"a": shapes.is_tree, "a.b": shapes.is_size, "c": shapes.or_none(shapes.is_tree), "c.d": shapes.is_text}
+    shape["views?"] = shapes.is_names
+    whole = {"a": {"b": 1}, "c": {"d": "x"}, "views": ["seq_kd"]}
+    assert shapes.first_fault(whole, shape) is None
+    assert shapes.first_fault({"a": {"b": 1}, "c": None}, shape) is None
+    for change, fault in (
+        ({"a": {}}, "it has no a.b"),
+        ({"a": {"b": True}}, "a.b is true"),
+        ({"a": {"b": 1 << 63}}, f"a.b is {1 << 63}"),
+        ({"a": 5}, "a is 5"),
+        ({"c": {"d": 1}}, "c.d is 1"),
+        ({"views": "seq_kd"}, 'views is "seq_kd"'),
+        ({"views": [".."]}, 'views is [".."]'),
+        ({"views": ["../seq_kd"]}, 'views is ["../seq_kd"]'),
+    ):
+        assert shapes.first_fault({**whole, **change}, shape) == fault
+    for value, right in ((1.5, True), (float("inf"), True), (float("nan"), False), (10**400, False), (True, False), ("1", False)):
+        assert shapes.is_number(value) is right

@@ -24,7 +24,7 @@ from fairseq_seqkd.evaluation import results, table
 
 INPUTS, MANY = 80, 5000  # for each reader
 NUMBERS = (0, 1, 7, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
-VALUES = (None, True, -1, 0, 1, 1 << 70, 1e308, "", "x", [], {}, [[]], {"a": None}, "../../x", "/etc/passwd")
+VALUES = (None, True, -1, 0, 1, 1 << 70, 1e308, "", "x", [], {}, [[]], {"a": None}, "../../x", "/etc/passwd", [".."])
 
 where = st.floats(0, 1, exclude_max=True)
 byte_damage = st.one_of(

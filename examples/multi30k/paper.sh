@@ -104,10 +104,10 @@ train() {
 architecture() {
     case "$1.$2" in
         transformer.teacher) transformer 3 192 768 4 ;;
-        transformer.medium) transformer 1 168 336 4 --encoder-normalize-before --decoder-normalize-before ;;
+        transformer.medium) transformer 1 128 256 4 --encoder-normalize-before --decoder-normalize-before ;;
         transformer.small) transformer 1 64 128 2 --encoder-normalize-before --decoder-normalize-before ;;
         lstm.teacher) lstm 2 192 --encoder-bidirectional ;;
-        lstm.medium) lstm 1 128 ;;
+        lstm.medium) lstm 1 96 ;;
         lstm.small) lstm 1 64 ;;
     esac
 }
@@ -307,8 +307,8 @@ do_prune() {
     local share=$1 from=$2 out=$WORK/pruned/$1
     mkdir -p "$out"
     seqkd prune "$from" --sparsity "0.$share" -o "$out/pruned.pt"
-    on_both_cores "$out.seq_kd" retrain "$share.seq_kd" 8000 2e-3 "$out/pruned.pt"
-    on_both_cores "$out.seq_inter" retrain "$share.seq_inter" 2000 1e-3 "$out.seq_kd/checkpoint_last.pt"
+    on_both_cores "$out.seq_kd" retrain "$share.seq_kd" 2400 2e-3 "$out/pruned.pt"
+    on_both_cores "$out.seq_inter" retrain "$share.seq_inter" 600 1e-3 "$out.seq_kd/checkpoint_last.pt"
 }
 
 retrain() { # run, updates, learning rate, the checkpoint to start from, then what differs; half a batch for each of two processes
