@@ -45,13 +45,13 @@ setup(
         #   pip install cython && pip install --no-build-isolation -e ".[fastbpe]"
         "fastbpe": ["fastBPE==0.1.0"],
         # The fast engine of teacher_decoding, and of exported students.
-        "ctranslate2": ["ctranslate2>=4.6,<5"],
-        "report": ["matplotlib>=3.7,<4", "jinja2>=3,<4"],  # pictures and the page of `seqkd report`
+        "ctranslate2": ["ctranslate2>=4.8.2,<5"],
+        "report": ["matplotlib>=3.9,<4", "jinja2>=3,<4"],  # pictures and the page of `seqkd report`
         "benchmarks": ["sacremoses>=0.1,<1", "subword-nmt>=0.3.8,<1"],  # how published baselines cut their text
         "browser": ["selenium>=4.20,<5"],  # for the tests of that page
         "test": [
-            "ctranslate2>=4.6,<5",
-            "matplotlib>=3.7,<4",
+            "ctranslate2>=4.8.2,<5",
+            "matplotlib>=3.9,<4",
             "pytest>=8,<10",
             "pytest-xdist>=3.5,<4",
             "hypothesis>=6.100,<7",

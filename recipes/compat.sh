@@ -39,8 +39,8 @@ TESTS=(tests/test_{decoding,select,distributions,deployment,engines,evaluation,s
     tests/test_{students,text_command,report,page,setups}.py)
 
 # What setup.py bounds from below, at that bound.
-OLDEST=(torch==2.6.0 torchaudio==2.6.0 numpy==1.26.0 sacrebleu==2.4.0 sentencepiece==0.2.0 safetensors==0.4.3 ctranslate2==4.6.0
-    matplotlib==3.7.0 jinja2==3.0.0 tqdm==4.62.0)
+OLDEST=(torch==2.6.0 torchaudio==2.6.0 numpy==1.26.0 sacrebleu==2.4.0 sentencepiece==0.2.0 safetensors==0.4.3 ctranslate2==4.8.2
+    matplotlib==3.9.0 jinja2==3.0.0 tqdm==4.62.0)
 
 environment() { # set-up, Python
     local python
