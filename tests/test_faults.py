@@ -20,32 +20,34 @@ def fork(*words):
     return helpers.fork(lambda: helpers.generate(words))
 
 
-def test_eight_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, teacher, tmp_path):
-    out, rng = tmp_path / "out", random.Random(8)
-    command = helpers.decode_command(tiny, teacher, out, part_size=64)
-    begun = time.monotonic()
-    assert helpers.wait(fork(*helpers.decode_command(tiny, teacher, tmp_path / "undisturbed", part_size=64))) == 0
-    duration = time.monotonic() - begun
-    assert helpers.tree(tmp_path / "undisturbed") == helpers.tree(distilled)
-    seen = set()
-    for _ in range(8):
-        child = fork(*command)
-        time.sleep(rng.uniform(0.1, 0.9) * duration)
-        os.kill(child, signal.SIGKILL)
-        helpers.wait(child)
-        if not (out / "parts").is_dir():
-            shutil.rmtree(out, ignore_errors=True)  # it was faster than the kill, or had not begun
-        committed = sorted((out / "parts").glob("*.part"))
-        seen.add(len(committed))
-        for part in committed[4:]:  # there must be work for the next one
-            part.unlink()
-    assert len(seen) > 1  # the moments differ
-    child = fork(*command)
-    while len(list((out / "parts").glob("*.part"))) < 5:
-        time.sleep(0.01)
+def is_running(child):
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def kill(child, parts_folder, parts, pause):
+    """SIGKILL so many seconds after so many parts are committed; or after the end, where that comes first."""
+    while len(list(parts_folder.glob("*.part"))) < parts and is_running(child):
+        time.sleep(0.005)
+    time.sleep(pause)
     os.kill(child, signal.SIGKILL)
     helpers.wait(child)
-    newest = max((out / "parts").glob("*.part"), key=lambda part: part.stat().st_mtime_ns)
+
+
+def test_eight_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, teacher, tmp_path):
+    out, rng = tmp_path / "out", random.Random(8)
+    parts, command = out / "parts", helpers.decode_command(tiny, teacher, out, part_size=64)
+    killed_at = []
+    for wanted in (0, 1, 2, 4, 5, 6, 5, 7):
+        kill(fork(*command), parts, wanted, rng.uniform(0, 0.2))
+        committed = sorted(parts.glob("*.part"))
+        killed_at.append(len(committed))
+        if not parts.is_dir():
+            shutil.rmtree(out, ignore_errors=True)  # it was faster than the kill
+        for part in committed[4:]:  # there must be work for the next one
+            part.unlink()
+    assert len(set(killed_at)) > 2, killed_at
+    kill(fork(*command), parts, 5, 0)
+    newest = max(parts.glob("*.part"), key=lambda part: part.stat().st_mtime_ns)
     os.truncate(newest, newest.stat().st_size * 2 // 3)
     workers = [fork(*command) for _ in range(2)]
     assert [helpers.wait(worker) for worker in workers] == [0, 0]
