@@ -22,7 +22,7 @@ def select(*args):
         {"similarity": "ter", "nbest": 2},
         {"nbest": 1},
         {"select": "mbr", "nbest": 3, "similarity-workers": 1},
-        {"filter-length-ratio": 1.5, "filter-empty": True, "post-process": "none"},
+        {"filter-length-ratio": 2.3, "filter-empty": True, "post-process": "none"},
     ],
     ids=lambda options: "-".join(options),
 )
