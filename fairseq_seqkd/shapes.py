@@ -41,13 +41,9 @@ def is_above_zero(value):
     return is_number(value) and value > 0
 
 
-def is_texts(value):
-    return isinstance(value, list) and all(map(is_text, value))
-
-
 def is_names(value):
     """Of what is in a folder: no path leads out of it, or to itself."""
-    return is_texts(value) and all(name not in ("", "..") and name == Path(name).name for name in value)
+    return list_of(is_text)(value) and all(name not in ("", "..") and name == Path(name).name for name in value)
 
 
 def or_none(looks_right):

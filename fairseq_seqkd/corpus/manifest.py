@@ -10,7 +10,7 @@ import numpy as np
 
 from fairseq_seqkd.corpus.files import whole_file
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.shapes import first_fault, is_count, is_names, is_size, is_text, is_texts, is_tree, list_of, or_none, shorten
+from fairseq_seqkd.shapes import first_fault, is_count, is_names, is_size, is_text, is_tree, list_of, or_none, shorten
 
 NAME = "manifest.json"
 FORMAT = "fairseq_seqkd/1"
@@ -34,7 +34,7 @@ OF_WORK = {
     "settings.data.sentences": is_count,
     "settings.data.target_sha256": or_none(is_text),
     "settings.teacher": is_tree,
-    "settings.teacher.sha256": is_texts,
+    "settings.teacher.sha256": list_of(is_text),
     "settings.plan": is_tree,
     "settings.plan.part_size": is_size,
     "settings.plan.max_tokens": or_none(is_size),
