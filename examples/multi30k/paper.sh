@@ -57,10 +57,7 @@ for name in teacher.pt spm.model data-bin/dict.de.txt; do
 done
 TEXT=$(realpath "$TEXT")
 [ -n "$TRAIN_TEACHER" ] || MODEL=$(realpath "$MODEL")
-begin_work "$TEXT|${TRAIN_TEACHER:-$MODEL}|$SHORTEN"
-need_environment "$WORK/venv" ctranslate2,report
-trap 'stop_all interrupted' INT TERM
-BIN=$WORK/bin USER_DIR=$ROOT/fairseq_seqkd BEAM=10 LENPEN=1.8
+USER_DIR=$ROOT/fairseq_seqkd BEAM=10 LENPEN=1.8
 
 # --- Text ---------------------------------------------------------------------------------------------------------------
 
@@ -167,7 +164,7 @@ model_of() { echo "$WORK/students/$1/checkpoint_last.pt"; }
 from_scratch() { # student, data, then criterion and teacher
     local rate=4e-3
     [[ $1 != lstm.* ]] || rate=3e-3
-    student "$1" "$2" 4000 "$rate" 400 "${@:3}"
+    student "$1" "$2" 14000 "$rate" 400 "${@:3}"
 }
 
 # Student, the one to start from, then what differs. Seq-Inter is fine-tuning with a smaller learning rate.
@@ -383,6 +380,13 @@ run_sweeps() {
 
 run_results() { :; } # they are made below, whatever was run
 
+# The models are settings of the work folder too.
+begin_work "$TEXT|${TRAIN_TEACHER:-$MODEL}|$SHORTEN|$BEAM|$LENPEN|$(
+    declare -f train architecture transformer lstm do_teacher do_teacher_inter from_scratch fine_tune student retrain | cksum
+)"
+need_environment "$WORK/venv" ctranslate2,report
+trap 'stop_all interrupted' INT TERM
+BIN=$WORK/bin
 for name in text subwords binarise; do stage "$name" "do_$name"; done
 for part in "${PARTS[@]}"; do
     echo "$part"
