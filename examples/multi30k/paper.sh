@@ -102,7 +102,7 @@ architecture() {
     case "$1.$2" in
         transformer.teacher) transformer 3 192 768 4 ;;
         transformer.medium) transformer 1 128 256 4 --encoder-normalize-before --decoder-normalize-before ;;
-        transformer.small) transformer 1 64 128 2 --encoder-normalize-before --decoder-normalize-before ;;
+        transformer.small) transformer 1 48 96 2 --encoder-normalize-before --decoder-normalize-before ;;
         lstm.teacher) lstm 2 192 --encoder-bidirectional ;;
         lstm.medium) lstm 1 96 ;;
         lstm.small) lstm 1 64 ;;
@@ -161,10 +161,15 @@ do_train() {
 
 model_of() { echo "$WORK/students/$1/checkpoint_last.pt"; }
 
-from_scratch() { # student, data, then criterion and teacher
-    local rate=4e-3
-    [[ $1 != lstm.* ]] || rate=3e-3
-    student "$1" "$2" 14000 "$rate" 400 "${@:3}"
+from_scratch() { # student, data, then criterion and teacher; the smaller the student, the longer it learns before it overfits
+    local updates rate
+    case "$1" in
+        transformer.small.*) updates=14000 rate=4e-3 ;;
+        transformer.medium.*) updates=5000 rate=3e-3 ;;
+        lstm.small.*) updates=5000 rate=3e-3 ;;
+        lstm.medium.*) updates=4000 rate=3e-3 ;;
+    esac
+    student "$1" "$2" "$updates" "$rate" 400 "${@:3}"
 }
 
 # Student, the one to start from, then what differs. Seq-Inter is fine-tuning with a smaller learning rate.
@@ -233,8 +238,14 @@ do_evaluate() {
 }
 
 measure() { # name of the file, split, systems
+    in_work "$1" evaluate "${@:3}" --data "$BIN" --split "$2" --cache "$WORK/cache"
+}
+
+# Measures from within the work folder, so that what is written names the checkpoints as they lie there, wherever it is.
+in_work() { # name of the file, command of seqkd, its arguments
+    local words=("${@:3}")
     mkdir -p "$WORK/measured"
-    seqkd evaluate "${@:3}" --data "$BIN" --split "$2" --cache "$WORK/cache" -o "$WORK/measured/$1.json"
+    cd "$WORK" && seqkd "$2" "${words[@]/"=$WORK/"/=}" -o "measured/$1.json"
 }
 
 # --- Table 1 ---------------------------------------------------------------------------------------------------------------
@@ -287,7 +298,7 @@ do_bench() { # pair; alone on the machine
         [[ ,$STUDENTS, != *,$size,* ]] || systems+=("$BEST ($size)=$(model_of "$1.$size.seq_inter_word.1")")
     done
     [ "$1" != transformer ] || systems+=("$BEST (medium) 80%=$WORK/pruned/80.seq_inter/checkpoint_last.pt")
-    seqkd bench "${systems[@]}" --data "$BIN" -o "$WORK/measured/speed.$1.json"
+    in_work "speed.$1" bench "${systems[@]}" --data "$BIN"
 }
 
 run_table2() {
