@@ -1,6 +1,9 @@
-"""The worked example is run as it stands, with a small text and few updates; and every option is explained."""
+"""The worked example is run as it stands, with a small text and few updates; every option is explained; the paper's tables are
+what was measured."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -103,3 +106,18 @@ def test_every_option_of_a_command_is_explained(command):
     actions = PARSERS[command]._actions
     names = {next(name for name in action.option_strings if name.startswith("--")) for action in actions if action.option_strings}
     assert names - {"--help", "--json"} == rows_of(f"seqkd {command}") - {"--json"}
+
+
+def test_the_papers_tables_are_made_of_what_was_measured(tmp_path):
+    kept = helpers.ROOT / "examples" / "multi30k"
+    shutil.copytree(kept / "measured", tmp_path / "measured")
+    subprocess.run([sys.executable, kept / "results.py", tmp_path], check=True)
+    for name in ("RESULTS.md", "results.json"):
+        assert (tmp_path / name).read_text() == (kept / name).read_text(), f"{name} is not what results.py makes of measured/"
+    for row in json.loads((kept / "results.json").read_text())["table1"]:
+        split = {"test_2016_flickr": "test", "test_2017_flickr": "test1", "val": "valid"}[row["test"]]
+        file = kept / "measured" / f"{row['pair']}.{row['student']}.{split}.json"
+        found = [one for one in json.loads(file.read_text())["results"] if one["name"] == row["name"]]
+        for key in ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability"):
+            assert row[key]["seeds"] == [one[key] for one in found]
+            assert row[key]["mean"] == pytest.approx(sum(one[key] for one in found) / len(found))

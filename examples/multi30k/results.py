@@ -17,6 +17,13 @@ from fairseq_seqkd.evaluation.text_table import percent
 
 TESTS = {"test": "test_2016_flickr", "test1": "test_2017_flickr", "valid": "val"}
 BEST = "Seq-KD + Seq-Inter + Word-KD"
+HEAD = """# Kim & Rush (2016) on Multi30k, German to English
+
+Made by examples/multi30k/paper.sh, from the files in measured/, which `seqkd evaluate` and `seqkd bench` wrote; results.json
+beside it has the same numbers. A row is the mean and deviation over the seeds where there are several. Two evaluations ran side
+by side, so Table 1's sentences a second are for comparison within a table; Table 2's speeds were taken alone on the machine.
+
+"""
 CLAIMED_ON = ("test", "test1")
 
 
@@ -57,9 +64,7 @@ def main(work):
             ]
             text.append(section(f"What the settings change: the small Transformer, {TESTS[split]}", made, []))
     (Path(work) / "results.json").write_text(results.to_json(content), encoding="utf-8")
-    (Path(work) / "RESULTS.md").write_text(
-        "# Kim & Rush (2016) on Multi30k, German to English\n\n" + "\n".join(text), encoding="utf-8"
-    )
+    (Path(work) / "RESULTS.md").write_text(HEAD + "\n".join(text), encoding="utf-8")
     print(summary(content))
 
 
@@ -142,7 +147,8 @@ def section(title, made, claims):
     lines = [f"## {title}", table.markdown_table(made["rows"])]
     if claims:
         lines.append("\n".join(f"- **{verdict(claim)}**: {claim['claim']}: {claim['seen']}." for claim in claims))
-    return "\n\n".join([*lines, "\n".join(table.explain_stars(made)), table.provenance(made)]) + "\n"
+    made_how = table.provenance(made).replace("## ", "### ", 1)
+    return "\n\n".join([*lines, "\n".join(table.explain_stars(made)), made_how]) + "\n"
 
 
 def summary(content):
