@@ -5,6 +5,7 @@ import platform
 from importlib import metadata
 
 from fairseq_seqkd import compat
+from fairseq_seqkd.engines import eight_bits
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
@@ -96,7 +97,8 @@ def search_engine():
     import ctranslate2
 
     types = ", ".join(sorted(ctranslate2.get_supported_compute_types("cpu")))
-    return finding("CTranslate2", f"{found}; on this CPU: {types}")
+    but = f"; int8 is computed in float32: {eight_bits.WITHOUT_VNNI}" if eight_bits.saturates() else ""
+    return finding("CTranslate2", f"{found}; on this CPU: {types}{but}")
 
 
 def similarity():

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from benchmarks import BIN, ROOT, check_paths, environment, failed, flags, machine, say, watched
 
+from fairseq_seqkd.engines import eight_bits
+
 SEARCH = {"beam": 5, "nbest": 5, "max-len-a": 1.2, "max-len-b": 10}
 SIZES = (512, 1024, 2048, 3000, 6000, 12000)  # --max-tokens
 PROBE = 384  # sentences on which a batch size is tried
@@ -25,6 +27,8 @@ PLUGIN_CONTENDERS = {
 }
 RAW_CONTENDERS = {"raw_ctranslate2_float32": "float32", "raw_ctranslate2_int8": "int8"}
 CONTENDERS = ("fairseq_generate", *PLUGIN_CONTENDERS, *RAW_CONTENDERS)
+if eight_bits.saturates():  # where the plugin refuses it
+    CONTENDERS = tuple(name for name in CONTENDERS if not name.endswith("int8"))
 
 BEGINS = "decoding begins"
 # What is said when all is written: by the plugin, and by fairseq-generate.
@@ -303,9 +307,12 @@ def measure(bench, arguments):
         "ratios": {
             "plugin_fairseq / fairseq_generate": ratio("plugin_fairseq", "fairseq_generate"),
             "plugin_ctranslate2_float32 / fairseq_generate": ratio(fast, "fairseq_generate"),
-            "plugin_ctranslate2_int8 / fairseq_generate": ratio("plugin_ctranslate2_int8", "fairseq_generate"),
             "plugin_ctranslate2_float32 / raw_ctranslate2_float32": ratio(fast, "raw_ctranslate2_float32"),
-            "plugin_ctranslate2_int8 / raw_ctranslate2_int8": ratio("plugin_ctranslate2_int8", "raw_ctranslate2_int8"),
+            **{
+                f"plugin_ctranslate2_int8 / {base}": ratio("plugin_ctranslate2_int8", base)
+                for base in ("fairseq_generate", "raw_ctranslate2_int8")
+                if base in CONTENDERS and "plugin_ctranslate2_int8" in CONTENDERS
+            },
         },
         "tokens_per_batch": best,
         "sentences": {**sentences, "identical_float32": common, "bleu": shared},

@@ -15,7 +15,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq_seqkd import compat, engines
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.hypotheses import Hypotheses
-from fairseq_seqkd.engines import options
+from fairseq_seqkd.engines import eight_bits, options
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
 
@@ -214,6 +214,12 @@ def test_transformers_that_it_cannot_hold_are_told_so(loaded, tiny):
 
 def test_a_missing_library_and_a_missing_type_are_one_sentence(monkeypatch):
     monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32", "int8"})
+    monkeypatch.setattr(eight_bits, "saturates", lambda: True)
+    with pytest.raises(Refusal, match="int8 translates wrongly here: .*no VNNI.*; take float32"):
+        check_installed("int8", on_gpu=False)
+    check_installed("int8", on_gpu=True)
+    check_installed("float32", on_gpu=False)
+    monkeypatch.setattr(eight_bits, "saturates", lambda: False)
     check_installed("int8", on_gpu=False)
     with pytest.raises(Refusal, match="float16 is not among .*: float32, int8"):
         check_installed("float16", on_gpu=False)
@@ -252,8 +258,30 @@ def test_two_workers_and_int8(by_ctranslate2, tiny, teacher, tmp_path):
     worker.communicate()
     helpers.decode(tiny, teacher, tmp_path / "out", distributed_rank=0, **more)
     assert helpers.tree(tmp_path / "out") == helpers.tree(by_ctranslate2[0])
-    helpers.decode(tiny, teacher, tmp_path / "int8", gen_subset="valid", engine="ctranslate2", compute_type="int8")
-    assert manifest.read(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
+    more = {"gen_subset": "valid", "engine": "ctranslate2", "compute_type": "int8"}
+    done = helpers.decode(tiny, teacher, tmp_path / "int8", check=not eight_bits.saturates(), **more)
+    if eight_bits.saturates():
+        assert "int8 translates wrongly here" in helpers.refusal(done) and not (tmp_path / "int8").exists()
+    else:
+        assert manifest.read(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
+
+
+@pytest.mark.parametrize(
+    "cpu,environment,wrong",
+    [
+        ("vendor_id : AuthenticAMD\nflags : fpu avx2 fma", {}, True),
+        ("vendor_id : AuthenticAMD\nflags : fpu avx2 fma", {"CT2_USE_MKL": "1"}, False),
+        ("vendor_id : AuthenticAMD\nflags : fpu avx2 avx512_vnni", {}, False),
+        ("vendor_id : GenuineIntel\nflags : fpu avx2 fma", {}, False),
+        ("vendor_id : GenuineIntel\nflags : fpu avx2 fma", {"CT2_USE_MKL": "0"}, True),
+        ("CPU implementer : 0x41\nFeatures : fp asimd", {}, False),
+        (None, {}, False),
+    ],
+)
+def test_where_int8_saturates(cpu, environment, wrong, tmp_path):
+    if cpu is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\n{cpu}\n\nprocessor : 1\n{cpu}\n")
+    assert eight_bits.saturates(tmp_path / "cpuinfo", environment) == wrong
 
 
 @pytest.mark.parametrize(

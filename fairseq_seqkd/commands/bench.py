@@ -51,6 +51,7 @@ def run(arguments):
 
     import fairseq_seqkd
     from fairseq_seqkd.corpus.files import whole_file
+    from fairseq_seqkd.engines import eight_bits
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
     from fairseq_seqkd.evaluation import speed, speed_table, systems
     from fairseq_seqkd.evaluation.results import to_json
@@ -61,7 +62,11 @@ def run(arguments):
         if engine not in speed.CONTENDERS:
             raise Refusal(f"--engines: {engine!r} is none of {', '.join(speed.CONTENDERS)}")
         if engine != speed.FAIRSEQ:
-            check_installed(engine.partition("-")[2], on_gpu=False, instead="measure with --engines fairseq")
+            compute_type = engine.partition("-")[2]
+            computed = eight_bits.computed_as(compute_type)
+            check_installed(computed, on_gpu=False, instead="measure with --engines fairseq")
+            if computed != compute_type:
+                print(f"{engine} is computed in {computed}: {eight_bits.WITHOUT_VNNI}", file=sys.stderr)
     limits = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}
     named = [(name, systems.prepare(path, arguments.data, arguments.split, **limits)) for name, path in models]
     facts = named[0][1].facts(systems.choose_device(cpu=True))

@@ -23,7 +23,12 @@ def add(commands):
     parser.add_argument("folder", metavar="FOLDER", help="what `seqkd export` made")
     parser.add_argument("--beam", type=int, metavar="K", help="beam (default: the folder's, which is 1: greedy)")
     parser.add_argument("--lenpen", type=float, metavar="P", help="length penalty of a beam search (default: the folder's)")
-    parser.add_argument("--compute-type", default="default", metavar="T", help="CTranslate2's (default: that of the weights)")
+    parser.add_argument(
+        "--compute-type",
+        default="default",
+        metavar="T",
+        help="CTranslate2's (default: the weights', or float32 if int8 saturates here)",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: %(default)s")
 

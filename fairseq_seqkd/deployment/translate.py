@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fairseq_seqkd.deployment import folder as folders
-from fairseq_seqkd.engines import by_length
+from fairseq_seqkd.engines import by_length, eight_bits
 from fairseq_seqkd.errors import Refusal
 
 BATCH_TOKENS = 1024  # source tokens; on a core of a CPU more are not faster
@@ -14,7 +14,7 @@ class Translator:
 
     Args:
         path: the folder; beam, lenpen: instead of the folder's own.
-        compute_type: CTranslate2's type of numbers (default: that of the weights on disk).
+        compute_type: CTranslate2's type of numbers (default: that of the weights on disk, where this CPU computes in it rightly).
         threads: of one translation; device: "cpu", "cuda" or "auto".
     """
 
@@ -26,6 +26,9 @@ class Translator:
         self.folder = folders.read(path)
         self.text = folders.Text(path, self.folder)
         self.beam, self.lenpen = beam or self.folder.beam, self.folder.lenpen if lenpen is None else lenpen
+        on_cpu = device == "cpu" or device == "auto" and not ctranslate2.get_cuda_device_count()
+        if compute_type == "default" and on_cpu and eight_bits.computed_as(self.folder.quantization) == "float32":
+            compute_type = "float32"
         how = {"compute_type": compute_type, "inter_threads": 1, "intra_threads": threads}
         try:
             self.engine = ctranslate2.Translator(str(path), device=device, **how)

@@ -16,14 +16,14 @@ import math
 import numpy as np
 
 from fairseq_seqkd.corpus.hypotheses import Hypothesis
-from fairseq_seqkd.engines import ctranslate2_model
+from fairseq_seqkd.engines import ctranslate2_model, eight_bits
 from fairseq_seqkd.engines.ctranslate2_model import END, INSTEAD
 from fairseq_seqkd.errors import Refusal
 
 logger = logging.getLogger(__name__)
 
 EXACT = 1e-3  # nats by which a sequence's log-probability may differ from fairseq's in float32; 1e-5 is usual
-QUANTISED = 0.25  # mean nats a token in a smaller type: rounding stays far below, a wrong model far above
+QUANTISED = 0.05  # mean nats a token in a smaller type: rounding stays far below, a wrong model far above
 
 
 def check_installed(compute_type, on_gpu, instead=INSTEAD):
@@ -35,6 +35,11 @@ def check_installed(compute_type, on_gpu, instead=INSTEAD):
     types = ctranslate2.get_supported_compute_types("cuda" if on_gpu else "cpu")
     if compute_type not in types:
         raise Refusal(f"{compute_type} is not among the types that CTranslate2 computes here: {', '.join(sorted(types))}")
+    if not on_gpu and eight_bits.computed_as(compute_type) != compute_type:
+        raise Refusal(
+            f"{compute_type} translates wrongly here: {eight_bits.WITHOUT_VNNI}; take float32, which is hardly slower, or set "
+            f"{eight_bits.USE_MKL}=1, which is right and slow"
+        )
 
 
 class CTranslate2Engine:

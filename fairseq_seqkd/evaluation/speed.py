@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fairseq_seqkd import checkpoints, engines
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, Detokeniser
-from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model
+from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model, eight_bits
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure, systems
 
@@ -95,7 +95,8 @@ class Bench:
             rows = [[vocabularies[0][i] for i in dataset.src[row].tolist()] for row in range(len(dataset))]
             sources.write_text(json.dumps(rows))
         limits = {key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen")}
-        job = {"kind": CTRANSLATE2, "folder": str(folder), "sources": str(sources), "compute_type": compute_type, **limits}
+        computed = eight_bits.computed_as(compute_type)  # as `seqkd translate` does
+        job = {"kind": CTRANSLATE2, "folder": str(folder), "sources": str(sources), "compute_type": computed, **limits}
         return job, sum(file.stat().st_size for file in folder.iterdir())
 
     def measure(self, contender):
