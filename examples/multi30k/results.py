@@ -22,6 +22,8 @@ HEAD = """# Kim & Rush (2016) on Multi30k, German to English
 Made by examples/multi30k/paper.sh, from the files in measured/, which `seqkd evaluate` and `seqkd bench` wrote; results.json
 beside it has the same numbers. A row is the mean and deviation over the seeds where there are several. Two evaluations ran side
 by side, so Table 1's sentences a second are for comparison within a table; Table 2's speeds were taken alone on the machine.
+Tables that were measured at different times may be of different trainings under the same settings: measured/ has the hash of
+every checkpoint.
 
 """
 CLAIMED_ON = ("test", "test1")
@@ -55,7 +57,8 @@ def main(work):
             content["table3"] += [
                 {"pair": "transformer", "student": "medium", "test": TESTS[split], **as_seeds(row)} for row in rows
             ]
-            text.append(f"## Table 3: the medium Transformer, {TESTS[split]}\n\n{pruning_table.markdown(rows)}")
+            title = f"## Table 3: the medium Transformer, {TESTS[split]}"
+            text.append(f"{title}\n\n{pruning_table.markdown(rows)}\n{how_made(made)}\n")
     for split in TESTS:
         made = report_of(measured / f"sweeps.{split}.json")
         if made:
@@ -147,8 +150,12 @@ def section(title, made, claims):
     lines = [f"## {title}", table.markdown_table(made["rows"])]
     if claims:
         lines.append("\n".join(f"- **{verdict(claim)}**: {claim['claim']}: {claim['seen']}." for claim in claims))
-    made_how = table.provenance(made).replace("## ", "### ", 1)
-    return "\n\n".join([*lines, "\n".join(table.explain_stars(made)), made_how]) + "\n"
+    return "\n\n".join([*lines, "\n".join(table.explain_stars(made)), how_made(made)]) + "\n"
+
+
+def how_made(made):
+    """Split, machine, date, versions and signatures, under a heading of their own below a table's."""
+    return table.provenance(made).replace("## ", "### ", 1)
 
 
 def summary(content):
