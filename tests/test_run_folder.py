@@ -108,16 +108,16 @@ def result_in(folder, name="checkpoint_last.pt"):
 
 
 def test_trainings_are_told_by_the_folder_of_the_checkpoint():
-    run = run_folder.Run(trainings=[trained_in("/old/place/x@1", "a.log", {1: 2.0})])
-    run.results = [result_in("/new/place/x@1"), result_in("/new/place/student@1")]
+    run = run_folder.Run(trainings=[trained_in("/old/place/seq_kd@1", "a.log", {1: 2.0})])
+    run.results = [result_in("/new/place/seq_kd@1"), result_in("/new/place/student@1")]
     assert run_folder.training_of(run, run.results[0]).path == "a.log"
     assert run_folder.training_of(run, run.results[1]) is None
     # A name that several have tells nothing; nor is a checkpoint's training that of what was made of it.
-    run.results.append(result_in("/other/place/x@1"))
+    run.results.append(result_in("/other/place/seq_kd@1"))
     assert run_folder.training_of(run, run.results[0]) is None
-    run.trainings.append(trained_in("/new/place/x@1", "b.log", {1: 3.0}))
+    run.trainings.append(trained_in("/new/place/seq_kd@1", "b.log", {1: 3.0}))
     assert run_folder.training_of(run, run.results[0]).path == "b.log"
-    assert run_folder.training_of(run, result_in("/new/place/x@1", "pruned.pt")) is None
+    assert run_folder.training_of(run, result_in("/new/place/seq_kd@1", "pruned.pt")) is None
 
 
 def test_a_relative_folder_is_looked_for_around_the_log(tmp_path):
