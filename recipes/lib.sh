@@ -19,6 +19,12 @@ usage() {
     sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
 }
 
+# Refuses seeds that are no list of numbers, or name one twice.
+check_seeds() {
+    [[ $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas"
+    [ -z "$(tr , '\n' <<<"$SEEDS" | sort | uniq -d)" ] || die "--seeds is '$SEEDS', it names a seed twice"
+}
+
 # Makes the folder WORK, or goes on in it. It belongs to one set of settings, since results of others would be taken for this
 # one's, and to one run at a time. Argument: the settings, a line.
 begin_work() {
@@ -30,6 +36,7 @@ begin_work() {
     echo "$1" >"$WORK/settings"
     exec 9>"$WORK/.lock" # held by every process that is started here, too
     flock -n 9 || die "another run works in $WORK; wait for it, or stop it with all that it started"
+    trap 'stop_all interrupted' INT TERM
     keep_memory
 }
 
@@ -43,11 +50,11 @@ need_environment() {
     local folder=$1 extras=${2:+[$2]} command missing=''
     shift 2
     if [ -z "${VIRTUAL_ENV:-}" ]; then
-        if [ ! -x "$folder/bin/python" ]; then
+        if [ ! -x "$folder/bin/python" ] || [ ! -e "$folder/bin/activate" ]; then # written last: what has no such file is half of one
             local python
             python=$(find_python) || die "Python 3.11 or 3.12 with venv is needed: apt-get install python3 python3-venv"
             echo "making a virtual environment in $folder"
-            "$python" -m venv "$folder" || die "cannot make a virtual environment: apt-get install python3-venv"
+            "$python" -m venv --clear "$folder" || die "cannot make a virtual environment: apt-get install python3-venv"
         fi
         # shellcheck disable=SC1091
         . "$folder/bin/activate"

@@ -7,7 +7,8 @@
 #   --teacher FILES     a checkpoint of fairseq's task `translation`; several, separated by colons, are an ensemble
 #   --work DIR          where everything goes (default: ./students); run again, it continues where it was
 #   --methods LIST      student, word_kd, seq_kd, seq_word (Seq-KD + Word-KD), student_inter (Student + Seq-Inter), seq_inter
-#                       (Seq-KD + Seq-Inter), seq_inter_word (all three) (default: student,seq_kd,seq_inter)
+#                       (Seq-KD + Seq-Inter), word_kd_inter (Word-KD + Seq-Inter), seq_inter_word (all three)
+#                       (default: student,seq_kd,seq_inter)
 #   --student "..."     what a student is, as fairseq-train takes it (default: --arch transformer with 6 layers that read and 2
 #                       that write, 256 dimensions, and one matrix for all embeddings)
 #   --training "..."    how it is trained, likewise (default: Adam, learning rate 1e-3, 4,000 updates of warm-up, dropout 0.1)
@@ -69,7 +70,7 @@ done
 [ -d "$BIN" ] || die "--data-bin is '$BIN', it must be a folder of fairseq-preprocess; see --help"
 for file in ${TEACHER//:/ }; do [ -f "$file" ] || die "--teacher names '$file', which is no file"; done
 [ -n "$TEACHER" ] || die "--teacher is missing: it names the checkpoint that students learn from"
-[[ $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas"
+check_seeds
 for number in "$UPDATES" "$TUNING_UPDATES" "$BATCH" "$MAX_TOKENS" "$BEAM" "$JOBS" "${VOCABULARY:-1}"; do
     [[ $number =~ ^[1-9][0-9]*$ ]] || die "'$number' is no positive number; see --help"
 done
@@ -78,16 +79,27 @@ for method in ${METHODS//,/ }; do
     [ -z "$VOCABULARY" ] || [[ $method == seq_kd || $method == seq_inter ]] ||
         die "--methods has '$method', but with --vocabulary students learn from text: only seq_kd and seq_inter do"
     # Fine-tuning begins with another student.
-    case "$method" in student_inter) needed=student ;; seq_inter) needed=seq_kd ;; seq_inter_word) needed=seq_word ;; *) continue ;; esac
+    case "$method" in
+        student_inter | word_kd_inter) needed=${method%_inter} ;;
+        seq_inter) needed=seq_kd ;;
+        seq_inter_word) needed=seq_word ;;
+        *) continue ;;
+    esac
     [[ ,$METHODS, == *,$needed,* ]] || die "--methods has '$method', which fine-tunes $needed: name that too"
 done
+if [ -z "$VOCABULARY" ] && [[ " $STUDENT " == *" --share-all-embeddings "* ]]; then
+    dictionaries=("$BIN"/dict.*.txt)
+    for file in "${dictionaries[@]:1}"; do
+        cmp -s "${dictionaries[0]}" "$file" ||
+            die "$BIN has a dictionary for each language, so students cannot have --share-all-embeddings: name others with --student"
+    done
+fi
 BIN=$(realpath "$BIN")
 paths=''
 for file in ${TEACHER//:/ }; do paths+=:$(realpath "$file"); done
 TEACHER=${paths#:}
 begin_work "$BIN|$TEACHER|$STUDENT|$TRAINING|$UPDATES|$TUNING_UPDATES|$TUNING_LR|$BATCH|$VOCABULARY|$BEAM|$LENPEN|$ENGINE|$HOW_TEXT"
 need_environment "$WORK/venv" ctranslate2,report
-trap 'stop_all interrupted' INT TERM
 DISTILLED=$WORK/distilled GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
 read -r S T < <(python - "$BIN" <<'PYTHON'
 import sys
@@ -154,6 +166,7 @@ says() { echo --teacher-distributions "$WORK/distributions/$1"; }
     do_seq_kd() { train "seq_kd@$1" "$(data_of seq_kd)" "$UPDATES" --criterion "$(criterion_of seq_kd)"; }
     do_seq_word() { train "seq_word@$1" "$DISTILLED/seq_kd" "$UPDATES" --criterion seq_kd $(says seq_kd); }
     do_student_inter() { fine_tune "student_inter@$1" student; }
+    do_word_kd_inter() { fine_tune "word_kd_inter@$1" word_kd; }
     do_seq_inter() { fine_tune "seq_inter@$1" seq_kd; }
     do_seq_inter_word() { fine_tune "seq_inter_word@$1" seq_word $(says seq_inter); }
 }
@@ -205,7 +218,7 @@ fi
 echo "students"
 stages=()
 for seed in ${SEEDS//,/ }; do
-    for method in student word_kd seq_kd seq_word student_inter seq_inter seq_inter_word; do
+    for method in student word_kd seq_kd seq_word student_inter word_kd_inter seq_inter seq_inter_word; do
         [[ ,$METHODS, != *,$method,* ]] || stages+=("$method@$seed")
     done
 done

@@ -49,7 +49,7 @@ done
 S=${PAIR%%-*} T=${PAIR#*-}
 [[ $PAIR == *-* && -n $S && -n $T && $S != "$T" ]] || die "--pair is '$PAIR', it must name two languages, such as es-en"
 [[ $SPLIT == test || $SPLIT == valid ]] || die "--split is '$SPLIT', it must be test or valid"
-[[ $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas"
+check_seeds
 for number in "$VOCABULARY" "$TEACHER_UPDATES" "$STUDENT_UPDATES" "$TUNING_UPDATES" "$BEAM" "$JOBS"; do
     [[ $number =~ ^[1-9][0-9]*$ ]] || die "'$number' is no positive number; see --help"
 done
@@ -61,7 +61,6 @@ if [ -n "$SRC_FILE$TGT_FILE" ]; then
 fi
 begin_work "$PAIR|$SRC_FILE|$TGT_FILE|$VOCABULARY|$TEACHER_UPDATES|$STUDENT_UPDATES|$TUNING_UPDATES|$BEAM|$LENPEN|$TOPK"
 need_environment "$WORK/venv" ctranslate2,report
-trap 'stop_all interrupted' INT TERM
 
 TEXT='LibreOffice help'
 [ -z "$SRC_FILE" ] || TEXT=$(basename "$SRC_FILE")
@@ -73,10 +72,13 @@ help_folder() { # the help's name of a language
     case "$1" in en) echo en-US ;; pt) echo pt-BR ;; zh) echo zh-CN ;; *) echo "$1" ;; esac
 }
 
-# Downloads a package of the distribution, with the machine's lists of packages or, where it has none, with lists of our own.
+# Downloads a package of the distribution, with the machine's lists of packages or, where it has none, with lists of our own; in a
+# folder beside, since apt gives the beginning of a file its whole name.
 fetch_package() {
-    local own=(-o "Dir::State::Lists=$WORK/packages/lists" -o "Dir::Cache=$WORK/packages")
-    apt-get download "$1" || { apt-get "${own[@]}" update && apt-get "${own[@]}" download "$1"; }
+    local own=(-o "Dir::State::Lists=$WORK/packages/lists" -o "Dir::Cache=$WORK/packages") beside=$WORK/packages/download
+    rm -rf "$beside" && mkdir "$beside" || return
+    (cd "$beside" && { apt-get download "$1" || { apt-get "${own[@]}" update && apt-get "${own[@]}" download "$1"; }; }) &&
+        mv "$beside/$1"_*.deb "$WORK/packages/"
 }
 
 do_text() {
@@ -120,7 +122,7 @@ train() {
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
         --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 \
-        --no-epoch-checkpoints --save-interval 2 \
+        --max-tokens-valid 4096 --skip-invalid-size-inputs-valid-test --no-epoch-checkpoints --save-interval 2 \
         --validate-interval 100000 --validate-interval-updates "$((updates > 6 ? updates / 6 : 1))" --log-format simple --log-interval 100 "$@"
 }
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -202,6 +203,23 @@ def decode_until(line, data, teacher, out, **more):
         if line in text:
             return worker, printed
     raise AssertionError(f"it ended with {worker.wait()} and never said {line!r}:\n{printed[-4000:]}")
+
+
+def is_running(pid):
+    """Whether a process that need not be a child of this one has not ended."""
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text() if Path("/proc/self/stat").exists() else ") R"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"  # dead, but its parent has not looked yet
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def refusal(done):

@@ -1,6 +1,7 @@
 """The recipes: text from help pages and files, and quickstart from end to end on a cut-down input."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -70,6 +71,7 @@ def test_files_of_different_lengths_are_refused(tmp_path):
     [
         (["--pair", "de"], "must name two languages"),
         (["--seeds", "one"], "must be numbers"),
+        (["--seeds", "1,2,1"], "names a seed twice"),
         (["--beam", "0"], "no positive number"),
         (["--split", "train"], "must be test or valid"),
         (["--src", "absent"], "go together"),
@@ -153,14 +155,16 @@ def own_data(folder, *words, **more):
 @pytest.mark.slow
 def test_own_data_trains_what_it_is_asked_for(tiny, teacher, tmp_path):
     words = ["--data-bin", tiny, "--teacher", teacher]
-    done = own_data(tmp_path, *words, methods="student,word_kd,seq_kd,seq_word,seq_inter_word", jobs=2)
+    done = own_data(tmp_path, *words, methods="student,word_kd,seq_kd,seq_word,word_kd_inter,seq_inter_word", jobs=2)
     assert done.returncode == 0, done.stdout[-3000:]
     report = json.loads((tmp_path / "work" / "report.json").read_text())
     found = {row["name"]: row["distillation_signature"] for row in report["rows"]}
-    assert [*found] == ["Teacher", "Student", "Word-KD", "Seq-KD", "Seq-KD + Word-KD", "Seq-KD + Seq-Inter + Word-KD"]
+    assert [*found] == [
+        "Teacher", "Student", "Word-KD", "Seq-KD", "Word-KD + Seq-Inter", "Seq-KD + Word-KD", "Seq-KD + Seq-Inter + Word-KD",
+    ]  # fmt: skip
     assert found["Student"] is None and "word_teacher" in found["Word-KD"] and "view:seq_inter" in found[[*found][-1]]
     assert (tmp_path / "work" / "report.html").is_file()
-    again = own_data(tmp_path, *words, methods="student,word_kd,seq_kd,seq_word,seq_inter_word", jobs=2)
+    again = own_data(tmp_path, *words, methods="student,word_kd,seq_kd,seq_word,word_kd_inter,seq_inter_word", jobs=2)
     assert again.returncode == 0 and " s\n" not in again.stdout.replace(": there\n", ""), again.stdout[-3000:]
 
 
@@ -187,6 +191,8 @@ def test_own_data_with_a_vocabulary_of_the_students_own(tiny, teacher, tmp_path)
         ({"teacher": "absent"}, "which is no file"),
         ({"methods": "seq_kd,magic"}, "--methods has 'magic'"),
         ({"methods": "seq_inter"}, "which fine-tunes seq_kd"),
+        ({"methods": "word_kd_inter"}, "which fine-tunes word_kd"),
+        ({"seeds": "2,2"}, "names a seed twice"),
         ({"methods": "seq_kd,word_kd", "vocabulary": 70}, "only seq_kd and seq_inter do"),
         ({"updates": "many"}, "is no positive number"),
         ({"seeds": "one"}, "must be numbers"),
@@ -195,3 +201,96 @@ def test_own_data_with_a_vocabulary_of_the_students_own(tiny, teacher, tmp_path)
 def test_own_data_refuses_wrong_options(options, sentence, tiny, teacher, tmp_path):
     done = own_data(tmp_path, **{"data_bin": tiny, "teacher": teacher, **options})
     assert done.returncode != 0 and sentence in done.stdout and not (tmp_path / "work").exists()
+
+
+def test_own_data_refuses_one_matrix_for_two_dictionaries_before_the_search(tiny, teacher, tmp_path):
+    words = ["--data-bin", tiny, "--teacher", teacher]
+    (tmp_path / "joined").mkdir()
+    for lang in ("de", "en"):
+        (tmp_path / "joined" / f"dict.{lang}.txt").write_bytes((tiny / "dict.de.txt").read_bytes())
+    sentence = "has a dictionary for each language"
+    done = own_data(tmp_path, *words, student="--arch transformer --share-all-embeddings")
+    assert done.returncode != 0 and sentence in done.stdout and not (tmp_path / "work").exists()
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "settings").write_text("others")
+    for options in ({"data-bin": tmp_path / "joined"}, {"student": "--arch lstm"}, {"vocabulary": 70, "methods": "seq_kd"}):
+        done = own_data(tmp_path, *words, **{"student": "--arch transformer --share-all-embeddings", **options})
+        assert done.returncode != 0 and "begun with other options" in done.stdout
+
+
+def shell(script, **more):
+    """Runs a script of bash that has the recipes' functions."""
+    head = f'set -euo pipefail\nROOT={helpers.ROOT}\n. "$ROOT/recipes/lib.sh"\n'
+    return subprocess.Popen(["bash", "-c", head + script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_recipe_says_so_stops_what_it_started_and_continues(tmp_path, number):
+    script = f"""
+WORK={tmp_path} JOBS=2
+begin_work settings
+do_quick() {{ :; }}
+do_long() {{
+    [ ! -e "$WORK/begun" ] || return 0
+    sleep 600 &
+    echo $! >"$WORK/begun"
+    wait
+}}
+side_by_side quick@1 long@1
+echo ended
+"""
+    run = shell(script, start_new_session=True)
+    helpers.wait_until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text().endswith("\n"))
+    helpers.wait_until((tmp_path / "done" / "quick@1").exists)
+    run.send_signal(number)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 1 and said.endswith("interrupted; run the same command again, it continues\n"), said
+    assert "ended" not in said and [mark.name for mark in (tmp_path / "done").iterdir()] == ["quick@1"]
+    sleeper = int((tmp_path / "begun").read_text())
+    helpers.wait_until(lambda: not helpers.is_running(sleeper))
+
+    said, _ = shell(script).communicate(timeout=60)
+    assert "quick@1: there" in said and "long@1: 0 s" in said and said.endswith("ended\n")
+
+
+def test_half_of_an_environment_is_made_anew(tmp_path):
+    """As it is left where Debian's python3-venv is missing, or by Ctrl-C while pip is put into it."""
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "python").symlink_to(sys.executable)
+    script = f"""
+unset VIRTUAL_ENV
+find_python() {{ echo makes_one; }}
+makes_one() {{
+    echo "called with $*"
+    echo 'export VIRTUAL_ENV={tmp_path}/venv' >{tmp_path}/venv/bin/activate
+    for command in fairseq-train seqkd; do cp /bin/true {tmp_path}/venv/bin/$command; done
+}}
+need_environment {tmp_path}/venv '' && echo "in $VIRTUAL_ENV"
+"""
+    said, _ = shell(script).communicate(timeout=60)
+    assert said.splitlines()[-2:] == [f"called with -m venv --clear {tmp_path}/venv", f"in {tmp_path}/venv"], said
+    assert shell(script).communicate(timeout=60)[0] == f"in {tmp_path}/venv\n"
+
+
+def test_a_package_whose_download_broke_off_is_fetched_again(tmp_path):
+    (tmp_path / "bin").mkdir()
+    fakes = {
+        "apt-get": 'for name; do :; done\nprintf "%s" "$APT_GIVES" >"${name}_1_all.deb"; [ "$APT_GIVES" = whole ]',
+        "dpkg-deb": 'cat "$2"; exit 1',
+    }
+    for name, content in fakes.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{content}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    said = {}
+    for gives in ("half", "whole"):
+        environment = helpers.environment(
+            VIRTUAL_ENV=sys.prefix, APT_GIVES=gives, PATH=f"{tmp_path / 'bin'}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin"
+        )
+        done = subprocess.run(
+            ["bash", RECIPES / "quickstart.sh", "--work", tmp_path / "work"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 1
+        said[gives] = done.stdout
+    assert "cannot fetch libreoffice-help-es" in said["half"] and "half" not in said["whole"].split("cannot fetch")[0][-200:]
+    assert "whole" in said["whole"].splitlines()[-1]

@@ -1,10 +1,8 @@
 """Scores from worker processes: the same as without, and no process that outlives its purpose."""
 
 import multiprocessing
-import os
 import subprocess
 import sys
-import time
 
 import helpers
 import numpy as np
@@ -60,26 +58,7 @@ def test_workers_end_with_their_parent_however_it_ends():
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()
     assert pids
-    wait_until(lambda: not any(map(alive, pids)))
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = f"/proc/{pid}/stat"
-    if os.path.exists(stat):  # noqa: PTH110
-        with open(stat) as file:  # noqa: PTH123
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"  # dead, but its new parent has not looked yet
-    return True
-
-
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    helpers.wait_until(lambda: not any(map(helpers.is_running, pids)))
 
 
 def test_workers_load_neither_fairseq_nor_torch():
