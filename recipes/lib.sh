@@ -103,7 +103,7 @@ find_python() {
     return 1
 }
 
-# Runs a command as a named stage: skipped when done before, its output in a log, a line when it ends.
+# Runs a command as a named stage: skipped when done before, its output in a log, a line when it ends, its seconds in its mark.
 stage() {
     local name=$1 begun=$SECONDS code
     shift
@@ -125,7 +125,7 @@ stage() {
         tail -n 15 "$WORK/logs/$name.log" >&2
         return 1
     fi
-    touch "$WORK/done/$name"
+    echo "$((SECONDS - begun))" >"$WORK/done/$name"
     echo "  $name: $((SECONDS - begun)) s"
 }
 

@@ -120,4 +120,18 @@ def test_the_papers_tables_are_made_of_what_was_measured(tmp_path):
         found = [one for one in json.loads(file.read_text())["results"] if one["name"] == row["name"]]
         for key in ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability"):
             assert row[key]["seeds"] == [one[key] for one in found]
+            assert row["seeds"] == [one.get("seed") for one in found]
             assert row[key]["mean"] == pytest.approx(sum(one[key] for one in found) / len(found))
+
+
+def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(monkeypatch):
+    import sacrebleu
+
+    monkeypatch.syspath_prepend(helpers.ROOT / "examples" / "multi30k")
+    from results import unpunished
+
+    references = ["a man in a red shirt is riding a bicycle down the street", "two dogs play in the deep snow"]
+    for hypotheses in (["a man in a red shirt is riding a bicycle", "two dogs play in the snow"], [f"{r} ." for r in references]):
+        bleu = sacrebleu.corpus_bleu(hypotheses, [references])
+        row = {"bleu_greedy": bleu.score, "length_ratio_greedy": bleu.ratio}
+        assert unpunished(row, "greedy") == pytest.approx(bleu.score / bleu.bp)

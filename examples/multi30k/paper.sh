@@ -3,10 +3,11 @@
 #
 #   examples/multi30k/paper.sh --text DIR (--model DIR | --train-teacher) [options] [PART...]
 #
-#   PART             table1, table2, table3, sweeps (default: all four, in this order); results makes the files anew
+#   PART             table1, table2, table3, sweeps (default: all four, in this order, or those that the pairs and students below
+#                    allow: Table 3 prunes the medium Transformer, the sweeps have the small one); results makes the files anew
 #   --text DIR       Multi30k, task 1, raw: {train,val,test_2016_flickr,test_2017_flickr}.{de,en}.gz
 #   --model DIR      a Transformer teacher to start from: teacher.pt, spm.model, data-bin/dict.de.txt
-#   --train-teacher  train one instead, and a SentencePiece model (two hours on one core)
+#   --train-teacher  train one instead, and a SentencePiece model
 #   --work DIR       where everything goes (default: ./multi30k-paper); run again, it continues where it was
 #   --seeds LIST     seeds of the students (default: 1); more can be added later: --seeds 1,2,3
 #   --pairs LIST     transformer,lstm (default: both)
@@ -43,11 +44,17 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-[ ${#PARTS[@]} -gt 0 ] || PARTS=(table1 table2 table3 sweeps)
-[[ $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas"
+check_seeds
 [[ $SHORTEN =~ ^[1-9][0-9]*$ && $JOBS =~ ^[1-9][0-9]*$ ]] || die "--shorten and --jobs take positive numbers"
 for name in ${PAIRS//,/ }; do [[ $name == transformer || $name == lstm ]] || die "--pairs has '$name'; see --help"; done
 for name in ${STUDENTS//,/ }; do [[ $name == small || $name == medium ]] || die "--students has '$name'; see --help"; done
+# What is measured of seed 1 of a Transformer's student alone.
+with() { [[ ,$PAIRS, == *,transformer,* && ,$STUDENTS, == *,$1,* && ,$SEEDS, == *,1,* ]]; }
+if [ ${#PARTS[@]} -eq 0 ]; then
+    PARTS=(table1 table2)
+    if with medium; then PARTS+=(table3); fi
+    if with small; then PARTS+=(sweeps); fi
+fi
 for name in {train,val,test_2016_flickr,test_2017_flickr}.{de,en}.gz; do
     [ -f "$TEXT/$name" ] || die "--text is '$TEXT', which has no $name; it is task 1, raw, of github.com/multi30k/dataset"
 done
@@ -57,7 +64,7 @@ for name in teacher.pt spm.model data-bin/dict.de.txt; do
 done
 TEXT=$(realpath "$TEXT")
 [ -n "$TRAIN_TEACHER" ] || MODEL=$(realpath "$MODEL")
-USER_DIR=$ROOT/fairseq_seqkd BEAM=10 LENPEN=1.8
+USER_DIR=$ROOT/fairseq_seqkd BEAM=10
 
 # --- Text ---------------------------------------------------------------------------------------------------------------
 
@@ -104,8 +111,8 @@ architecture() {
         transformer.medium) transformer 1 128 256 4 --encoder-normalize-before --decoder-normalize-before ;;
         transformer.small) transformer 1 48 96 2 --encoder-normalize-before --decoder-normalize-before ;;
         lstm.teacher) lstm 2 192 --encoder-bidirectional ;;
-        lstm.medium) lstm 1 96 ;;
-        lstm.small) lstm 1 64 ;;
+        lstm.medium) lstm 2 96 ;;
+        lstm.small) lstm 2 64 ;;
     esac
 }
 
@@ -128,8 +135,13 @@ do_teacher() { # pair
             --seed 1 --end-learning-rate 0 --finetune-from-model "$MODEL/teacher.pt" $(architecture transformer teacher) ;;
         transformer.*) train "$BIN" transformer/teacher 8000 2e-3 1024 --warmup-updates 800 --criterion cross_entropy \
             --dropout 0.3 --seed 1 $(architecture transformer teacher) ;;
-        lstm.*) train "$BIN" lstm/teacher 3000 2e-3 2048 --warmup-updates 200 --criterion cross_entropy --dropout 0.3 --seed 1 \
-            $(architecture lstm teacher) ;;
+        lstm.*)
+            train "$BIN" lstm/teacher_begun 3000 2e-3 2048 --warmup-updates 200 --criterion cross_entropy --dropout 0.3 --seed 1 \
+                $(architecture lstm teacher)
+            # It has not learnt enough to teach then (33 BLEU on the validation split, 1.05 of gold's length).
+            train "$BIN" lstm/teacher 4000 1.5e-3 1024 --warmup-updates 100 --criterion cross_entropy --dropout 0.2 --seed 1 \
+                --finetune-from-model "$WORK/lstm/teacher_begun/checkpoint_last.pt" $(architecture lstm teacher)
+            ;;
     esac
 }
 
@@ -196,10 +208,12 @@ ask_teacher() {
         --gen-subset train --distill-dir "$2" "${@:4}"
 }
 
-search() { # pair, directory, beam; the length penalty is the best one of 1, 1.4, 1.8 and 2.2 on the validation split
-    local engine=fairseq
-    [ "$1" != transformer ] || engine=ctranslate2
-    ask_teacher "$BIN" "$2" "$1" --beam "$3" --nbest "$3" --lenpen "$LENPEN" --max-len-a 1.2 --max-len-b 10 --engine "$engine" \
+# Pair, directory, beam. The length penalty is the best one on the validation split: of 1, 1.4, 1.8 and 2.2 for the Transformer, of
+# 0.6, 1, 1.4 and 1.8 for the LSTM.
+search() {
+    local engine=fairseq lenpen=1
+    [ "$1" != transformer ] || engine=ctranslate2 lenpen=1.8
+    ask_teacher "$BIN" "$2" "$1" --beam "$3" --nbest "$3" --lenpen "$lenpen" --max-len-a 1.2 --max-len-b 10 --engine "$engine" \
         --post-process sentencepiece
 }
 
@@ -292,19 +306,20 @@ run_table1() {
 
 BEST="Seq-KD + Seq-Inter + Word-KD"
 
-do_bench() { # pair; alone on the machine
-    local size systems=("Teacher=$WORK/$1/teacher/checkpoint_last.pt")
+do_bench() { # pair.students; alone on the machine
+    local pair=${1%.*} size systems
+    systems=("Teacher=$WORK/$pair/teacher/checkpoint_last.pt")
     for size in medium small; do
-        [[ ,$STUDENTS, != *,$size,* ]] || systems+=("$BEST ($size)=$(model_of "$1.$size.seq_inter_word.1")")
+        [[ ,${1#*.}, != *,$size,* ]] || systems+=("$BEST ($size)=$(model_of "$pair.$size.seq_inter_word.1")")
     done
-    [ "$1" != transformer ] || systems+=("$BEST (medium) 80%=$WORK/pruned/80.seq_inter/checkpoint_last.pt")
-    in_work "speed.$1" bench "${systems[@]}" --data "$BIN"
+    [ "$pair" != transformer ] || ! with medium || systems+=("$BEST (medium) 80% retrained=$WORK/pruned/80.seq_inter/checkpoint_last.pt")
+    in_work "speed.$pair" bench "${systems[@]}" --data "$BIN"
 }
 
 run_table2() {
     local pair
-    run_table3 # whose student is one of the contenders
-    for pair in ${PAIRS//,/ }; do stage "bench@$pair" do_bench "$pair"; done
+    if with medium; then run_table3; fi # whose student is one of the contenders
+    for pair in ${PAIRS//,/ }; do stage "bench@$pair.$STUDENTS" do_bench "$pair.$STUDENTS"; done
 }
 
 # --- Table 3 ---------------------------------------------------------------------------------------------------------------
@@ -339,7 +354,7 @@ do_evaluate_pruned() { # split
 run_table3() {
     local share from
     from=$(model_of transformer.medium.seq_inter_word.1)
-    [ -f "$from" ] || die "Table 3 prunes the medium Transformer: run table1 first, with --students medium"
+    [ -f "$from" ] || die "Table 3 prunes the medium Transformer of seed 1: run table1 with it first"
     for share in 50 80 85 90; do
         stage "prune@$share" do_prune "$share" "$from"
         from=$WORK/pruned/$share.seq_inter/checkpoint_last.pt
@@ -384,7 +399,7 @@ do_evaluate_sweeps() { # split
 }
 
 run_sweeps() {
-    [ -f "$(model_of transformer.small.student.1)" ] || die "the sweeps compare with the small Transformer: run table1 first"
+    [ -f "$(model_of transformer.small.student.1)" ] || die "the sweeps compare with the small Transformer of seed 1: run table1 with it first"
     side_by_side beam@5 beam@1 alpha@0.25 alpha@0.9 temperature@2 nbest@2 nbest@5 similarity@chrf similarity@ter
     side_by_side evaluate_sweeps@test evaluate_sweeps@valid
 }
@@ -392,11 +407,10 @@ run_sweeps() {
 run_results() { :; } # they are made below, whatever was run
 
 # The models are settings of the work folder too.
-begin_work "$TEXT|${TRAIN_TEACHER:-$MODEL}|$SHORTEN|$BEAM|$LENPEN|$(
-    declare -f train architecture transformer lstm do_teacher do_teacher_inter from_scratch fine_tune student retrain | cksum
+begin_work "$TEXT|${TRAIN_TEACHER:-$MODEL}|$SHORTEN|$BEAM|$(
+    declare -f train architecture transformer lstm do_teacher do_teacher_inter search from_scratch fine_tune student retrain | cksum
 )"
 need_environment "$WORK/venv" ctranslate2,report
-trap 'stop_all interrupted' INT TERM
 BIN=$WORK/bin
 for name in text subwords binarise; do stage "$name" "do_$name"; done
 for part in "${PARTS[@]}"; do
@@ -404,3 +418,4 @@ for part in "${PARTS[@]}"; do
     "run_$part"
 done
 python "$ROOT/examples/multi30k/results.py" "$WORK"
+echo "$(cat "$WORK"/done/* | awk '{ seconds += $1 } END { printf "%.1f", seconds / 3600 }') hours of stages; $JOBS ran side by side"

@@ -20,7 +20,6 @@ for path in "$1" "$2" "$3"; do [ -e "$path" ] || die "$path does not exist; see 
 BIN=$(realpath "$1") TEACHER=$(realpath "$2") SPM=$(realpath "$3") WORK=${4:-multi30k-small} JOBS=2
 begin_work "$BIN|$TEACHER|$SPM"
 need_environment "$WORK/venv" ctranslate2,report
-trap 'stop_all interrupted' INT TERM
 DISTILLED=$WORK/distilled
 
 do_decode() { # a worker; length penalty 1.4, because this teacher's favourites have 0.9 of gold's length

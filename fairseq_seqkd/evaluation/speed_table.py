@@ -64,4 +64,10 @@ def notes(made):
         f"- Split {settings['split']}, length limit {settings['max_len_a']} times the source's tokens plus "
         f"{settings['max_len_b']}. {made['machine']}; {flat(made['versions'])}; {made['date']}.",
         *(f"- sacrebleu: `{signature}`" for signature in dict.fromkeys(s["sacrebleu_signature"] for s in made["speeds"])),
+        *(f"- {name}: `{signature}`" for name, signature in signatures(made).items()),
     ]
+
+
+def signatures(made):
+    """{name: how the model was distilled}, of the models that were."""
+    return {s["name"]: s["distillation_signature"] for s in made["speeds"] if s["distillation_signature"]}
