@@ -66,6 +66,15 @@ def test_training_shows_the_teachers_own_likelihood(student):
     assert len(values) == len(nll) == 2 and values[0] < nll[0] - 1
 
 
+def bare(student):
+    """--eval-bleu left NumPy values in this checkpoint, which is fairseq's own doing: without them, as plain fairseq needs."""
+    state = compat.read_checkpoint(student[0])
+    state["extra_state"] = {}
+    path = student[0].with_name("bare.pt")
+    torch.save(state, path)
+    return path
+
+
 def test_plain_fairseq_loads_the_student_without_the_plugin(student, tiny):
     """In a process that never imports us; argparse.Namespace is what torch 2.6 and later ask fairseq's users to allow."""
     code = """
@@ -77,12 +86,7 @@ cli_main()
 assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
 """
     options = {"path": student[0], "gen-subset": "test", "beam": 2, "max-len-b": 20, "cpu": True, "remove-bpe": True}
-    # --eval-bleu left NumPy values in this checkpoint, which is fairseq's own doing: take them out, as plain fairseq needs.
-    state = compat.read_checkpoint(student[0])
-    state["extra_state"] = {}
-    bare = student[0].with_name("bare.pt")
-    torch.save(state, bare)
-    options["path"] = bare
+    options["path"] = bare(student)
     done = subprocess.run(
         [sys.executable, "-c", code, str(tiny), *helpers.flags(options, required_batch_size_multiple=1)],
         stdout=subprocess.PIPE,
@@ -93,6 +97,50 @@ assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert len(re.findall(r"^H-", done.stdout, re.MULTILINE)) == 45
+
+
+def test_everything_else_that_reads_stock_checkpoints_reads_the_student(student, tiny, tmp_path):
+    """fairseq-interactive, what torch.hub gives, fine-tuning by fairseq's criterion, CTranslate2's converter: all without
+    the plugin, and what translates says the same."""
+    code = """
+import argparse, os, re, sys, torch
+torch.serialization.add_safe_globals([argparse.Namespace])
+path, data, out = sys.argv[1:]
+source = open(f"{out}/source").read().rstrip()
+
+from fairseq.models.transformer import TransformerModel
+hub = TransformerModel.from_pretrained(os.path.dirname(path), os.path.basename(path), data)
+print("hub:", hub.translate(source, beam=1, max_len_b=20))
+
+from fairseq_cli.interactive import cli_main
+sys.argv = ["", data, "--path", path, "--input", f"{out}/source", "--beam", "1", "--max-len-b", "20", "--cpu"]
+cli_main()
+
+from ctranslate2.converters import FairseqConverter
+FairseqConverter(path, data, "de", "en").convert(f"{out}/ct2")
+
+from fairseq_cli.train import cli_main
+sys.argv = ["", data, *FINE_TUNING, "--save-dir", f"{out}/tuned", "--finetune-from-model", path]
+cli_main()
+assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
+"""
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    (tmp_path / "source").write_text((tiny.parent / "text" / "test.de").read_text().splitlines()[0] + "\n")
+    tuning = helpers.flags(
+        helpers.TINY, helpers.TRAINING, criterion="cross_entropy", max_update=2, cpu=True, disable_validation=True
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("FINE_TUNING", repr(tuning)), bare(student), tiny, tmp_path],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=helpers.environment(), cwd="/",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    (hub,) = re.findall(r"^hub: (.*)", done.stdout, re.MULTILINE)
+    (interactive,) = re.findall(r"^H-0\t\S+\t(.*)", done.stdout, re.MULTILINE)
+    source = (tmp_path / "source").read_text().split()
+    fast = ctranslate2.Translator(str(tmp_path / "ct2"), inter_threads=1, intra_threads=1)
+    found = fast.translate_batch([source], beam_size=1, max_decoding_length=len(hub.split()))[0].hypotheses[0]
+    assert hub == interactive == " ".join(found) and len(hub.split()) > 2
+    assert (tmp_path / "tuned" / "checkpoint_last.pt").is_file()
 
 
 def test_seq_kd_trains_resumes_and_seq_inter_fine_tunes_it(distilled, teacher, tmp_path):
