@@ -13,7 +13,7 @@ import pytest
 import torch
 from fairseq import options
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, data_utils
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.registry import REGISTRIES
@@ -257,6 +257,25 @@ def test_similarity_is_that_of_text_without_bpe(decoded, tiny, teacher, tmp_path
     found, expected = (Hypotheses(folder) for folder in (tmp_path / "out", decoded))
     for i in range(VALID):
         assert [h.similarity for h in found[i]] == [h.similarity for h in expected[i]]
+
+
+def test_similarity_is_that_of_text_as_the_options_make_it(decoded, tiny, teacher, tmp_path):
+    """Subwords stay apart, and --tokenizer detokenises; beside sacrebleu on text that was made by hand."""
+    sacremoses, sacrebleu = pytest.importorskip("sacremoses"), pytest.importorskip("sacrebleu")
+    decode(tiny, teacher, tmp_path / "out", post_process="none", tokenizer="moses", source_lang="de", target_lang="en")
+    dictionary, moses = Dictionary.load(str(tiny / "dict.en.txt")), sacremoses.MosesDetokenizer("en")
+    bleu = sacrebleu.metrics.BLEU(effective_order=True)
+    gold = data_utils.load_indexed_dataset(str(tiny / "valid.de-en.en"), dictionary)
+
+    def text(tokens):
+        return moses.detokenize([dictionary[i] for i in tokens if i != dictionary.eos()])
+
+    found, others = Hypotheses(tmp_path / "out"), Hypotheses(decoded)
+    for i in range(VALID):
+        for hypothesis in found[i]:
+            expected = bleu.sentence_score(text(hypothesis.tokens.tolist()), [text(gold[i].tolist())]).score
+            assert hypothesis.similarity == pytest.approx(expected, abs=1e-4)
+    assert [h.similarity for i in range(VALID) for h in found[i]] != [h.similarity for i in range(VALID) for h in others[i]]
 
 
 RESUME = """

@@ -1,5 +1,7 @@
 """From token ids to detokenised text: the one place where text is made, because BLEU is a metric of text."""
 
+from fairseq_seqkd.errors import Refusal
+
 SENTENCEPIECE, SUBWORD_NMT = "sentencepiece", "@@ "
 
 # What stands for an unknown word: characters of private use, a token each for every tokenizer of sacrebleu, and never
@@ -41,10 +43,22 @@ def join(symbols, post_process):
 
 
 def joined_by(post_process, dictionary):
-    """How subwords are joined: as the user says ("none": not at all), else as the dictionary's symbols show."""
+    """How subwords are joined: as the user says ("none": not at all), else as the dictionary's symbols show.
+
+    Raises: Refusal: fairseq knows no such way.
+    """
     if post_process is None:
         return guess_post_process(dictionary)
-    return None if post_process == "none" else post_process
+    if post_process == "none":
+        return None
+    try:
+        join([], post_process)
+    except NotImplementedError:
+        raise Refusal(
+            f"--post-process is {post_process!r}, which fairseq does not know; sentencepiece and subword_nmt are the usual ones, "
+            "none leaves the symbols apart"
+        ) from None
+    return post_process
 
 
 def guess_post_process(dictionary):
