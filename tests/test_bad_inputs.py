@@ -360,7 +360,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("--store-dtype of a search", lambda at: at.decode(store_dtype="float32"), "--store-dtype is for --score-reference", 1),
     ("a language of a teacher of one pair", lambda at: at.decode(teacher_target_lang="eng"), "are for multilingual teachers", 1),
     ("--model-overrides of half a dictionary", lambda at: at.decode(model_overrides="{"), "is no Python dictionary", 1),
-    ("--post-process that fairseq has not", lambda at: at.decode(post_process="bpe"), "--post-process is 'bpe', which fairseq does",
+    ("--post-process that fairseq has not", lambda at: at.decode(post_process="bpe"), "--post-process is 'bpe', which fairseq",
      1),
     ("two splits at once", lambda at: at.decode(gen_subset="train,valid"), "there is no split 'train,valid'", 1),
     ("two data directories", lambda at: at.decode(f"{at.made['tiny']}:{at.made['tiny']}"), "name one data directory", 1),
