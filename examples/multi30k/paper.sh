@@ -111,8 +111,8 @@ architecture() {
         transformer.medium) transformer 1 128 256 4 --encoder-normalize-before --decoder-normalize-before ;;
         transformer.small) transformer 1 48 96 2 --encoder-normalize-before --decoder-normalize-before ;;
         lstm.teacher) lstm 2 192 --encoder-bidirectional ;;
-        lstm.medium) lstm 2 96 ;;
-        lstm.small) lstm 2 64 ;;
+        lstm.medium) lstm 1 96 --encoder-bidirectional ;; # with two layers it does not learn to attend in so few updates
+        lstm.small) lstm 1 64 --encoder-bidirectional ;;
     esac
 }
 
@@ -122,7 +122,7 @@ transformer() { # layers on each side, dimensions, feed-forward, heads, then wha
         "${@:5}"
 }
 
-lstm() { # stacked, with attention and input feeding, as in the paper: layers on each side, dimensions, then what differs
+lstm() { # with attention and input feeding, as in the paper: layers on each side, dimensions, then what differs
     echo --arch lstm --encoder-layers "$1" --decoder-layers "$1" --encoder-embed-dim "$2" --decoder-embed-dim "$2" \
         --encoder-hidden-size "$2" --decoder-hidden-size "$2" --decoder-out-embed-dim "$2" "${@:3}"
 }
@@ -178,8 +178,8 @@ from_scratch() { # student, data, then criterion and teacher; the smaller the st
     case "$1" in
         transformer.small.*) updates=14000 rate=4e-3 ;;
         transformer.medium.*) updates=5000 rate=3e-3 ;;
-        lstm.small.*) updates=5000 rate=3e-3 ;;
-        lstm.medium.*) updates=4000 rate=3e-3 ;;
+        lstm.small.*) updates=5000 rate=1e-2 ;;
+        lstm.medium.*) updates=4000 rate=1e-2 ;;
     esac
     student "$1" "$2" "$updates" "$rate" 400 "${@:3}"
 }
