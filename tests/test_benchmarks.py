@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -176,3 +177,12 @@ def test_the_papers_tables_from_end_to_end(tmp_path):
     assert len([row for row in found["sweeps"] if row["test"] == "val"]) == 13
     again = recipe(paper, tmp_path, *words, "results")
     assert again.returncode == 0 and (tmp_path / "work" / "RESULTS.md").read_text().startswith("# Kim & Rush (2016)")
+    assert "hours of stages; 2 ran side by side" in again.stdout
+    fewer = recipe(paper, tmp_path, *words, "--pairs", "lstm", "--students", "small")
+    assert fewer.returncode == 0, fewer.stdout[-4000:]
+    assert re.findall(r"^(?:table\d|sweeps)$", fewer.stdout, re.MULTILINE) == ["table1", "table2"]
+    assert (
+        "bench@lstm.small: " in fewer.stdout
+        and "table3" not in fewer.stdout
+        and "train@lstm.small.student.1: there" in fewer.stdout
+    )

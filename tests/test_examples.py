@@ -124,6 +124,20 @@ def test_the_papers_tables_are_made_of_what_was_measured(tmp_path):
             assert row[key]["mean"] == pytest.approx(sum(one[key] for one in found) / len(found))
 
 
+def test_students_of_two_teachers_are_not_averaged(tmp_path):
+    kept = helpers.ROOT / "examples" / "multi30k"
+    name = "transformer.small.test.json"
+    found = json.loads((kept / "measured" / name).read_text())
+    seq_kd = next(result for result in found["results"] if result["name"] == "Seq-KD")
+    other = re.sub(r"teacher:\w+", "teacher:0123456789ab", seq_kd["distillation_signature"])
+    found["results"].append({**seq_kd, "seed": 2, "distillation_signature": other})
+    (tmp_path / "measured").mkdir()
+    (tmp_path / "measured" / name).write_text(json.dumps(found))
+    done = subprocess.run([sys.executable, kept / "results.py", tmp_path], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "has students of several teachers (0123456789ab, 0d0132a15151)" in done.stderr
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(monkeypatch):
     import sacrebleu
 

@@ -8,6 +8,7 @@ and sweeps.<split>.json what the settings change. What was not run is not there;
 
 import json
 import math
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -82,6 +83,12 @@ def report_of(path):
     found, seeds = results.of(content, path), {}
     for result in found:
         seeds.setdefault(result["name"], []).append(result.get("seed"))
+    taught_by = {name for result in found for name in re.findall(r"teacher:(\w+)", result["distillation_signature"] or "")}
+    if len(taught_by) > 1:
+        raise SystemExit(
+            f"results: {path} has students of several teachers ({', '.join(sorted(taught_by))}), no mean of which says anything: "
+            "remove it, and measure students of one teacher"
+        )
     return {**table.make_report(found, pairs=results.pairs_of(content, path)), "seeds": seeds}
 
 
