@@ -389,8 +389,8 @@ word_level() { # name, then options of word_kd
 do_evaluate_sweeps() { # split
     local name systems=()
     for name in "Student:student" "Seq-KD, beam 1:beam1" "Seq-KD, beam 5:beam5" "Seq-KD, beam 10:seq_kd" \
-        "Student + Seq-Inter, K = 2:nbest2" "Student + Seq-Inter, K = 5:nbest5" "Student + Seq-Inter, K = 10:student_inter" \
-        "Student + Seq-Inter, K = 10, chrF:chrf" "Student + Seq-Inter, K = 10, TER:ter" \
+        "Student + Seq-Inter, best of 2:nbest2" "Student + Seq-Inter, best of 5:nbest5" "Student + Seq-Inter, best of 10:student_inter" \
+        "Student + Seq-Inter, best of 10 by chrF:chrf" "Student + Seq-Inter, best of 10 by TER:ter" \
         "Word-KD, alpha 0.25:alpha25" "Word-KD, alpha 0.5:word_kd" "Word-KD, alpha 0.9:alpha9" \
         "Word-KD, alpha 0.5, temperature 2:temperature2"; do
         systems+=("${name%:*}=$(model_of "transformer.small.${name##*:}.1")")
