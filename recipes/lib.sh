@@ -135,7 +135,7 @@ side_by_side() {
     local name running=0
     for name in "$@"; do
         if [ "$running" -ge "$JOBS" ]; then
-            wait -n || stop_all "a stage failed"
+            wait_for_one
             running=$((running - 1))
         fi
         set -m # a process group for each job, so that it can be stopped with all that it started
@@ -144,9 +144,17 @@ side_by_side() {
         running=$((running + 1))
     done
     while [ "$running" -gt 0 ]; do
-        wait -n || stop_all "a stage failed"
+        wait_for_one
         running=$((running - 1))
     done
+    for name in "$@"; do [ -e "$WORK/done/$name" ] || stop_all "a stage failed"; done
+}
+
+# Waits until one of the jobs ends. bash may have forgotten jobs that end at once; then it says 127, and their marks tell.
+wait_for_one() {
+    local code=0
+    wait -n || code=$?
+    [ "$code" = 0 ] || [ "$code" = 127 ] || stop_all "a stage failed"
 }
 
 stop_all() {

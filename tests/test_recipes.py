@@ -295,3 +295,12 @@ def test_a_package_whose_download_broke_off_is_fetched_again(tmp_path):
         said[gives] = done.stdout
     assert "cannot fetch libreoffice-help-es" in said["half"] and "half" not in said["whole"].split("cannot fetch")[0][-200:]
     assert "whole" in said["whole"].splitlines()[-1]
+
+
+def test_stages_that_end_at_once_are_not_taken_for_failed_ones(tmp_path):
+    """All of a run that is repeated are such."""
+    script = f"WORK={tmp_path} JOBS=2\ndo_quick() {{ :; }}\nside_by_side quick@{{1..40}}\n"
+    for _ in range(3):
+        run = shell(script)
+        said, _ = run.communicate(timeout=60)
+        assert run.returncode == 0 and said.count("  quick@") == 40, said
