@@ -172,8 +172,8 @@ def test_the_papers_tables_from_end_to_end(tmp_path):
                 assert rows[4]["bleu_greedy"]["mean"] == pytest.approx(sum(rows[4]["bleu_greedy"]["seeds"]) / 2)
                 assert rows[4]["bleu_greedy"]["std"] is not None and rows[0]["bleu_greedy"]["std"] is None
     assert {row["engine"] for row in found["table2"] if row["pair"] == "lstm"} == {"fairseq"}
-    shares = [round(row["pruned"], 1) for row in found["table3"] if row["test"] == "test_2016_flickr"]
-    assert shares == [0.0, 0.0, 0.0, 0.5, 0.5, 0.8, 0.8, 0.8, 0.8, 0.9, 0.9]
+    shares = [row["pruned"] for row in found["table3"] if row["test"] == "test_2016_flickr"]
+    assert shares == pytest.approx([0, 0, 0, 0.5, 0.5, 0.8, 0.8, 0.85, 0.85, 0.9, 0.9], abs=0.02)
     assert len([row for row in found["sweeps"] if row["test"] == "val"]) == 13
     again = recipe(paper, tmp_path, *words, "results")
     assert again.returncode == 0 and (tmp_path / "work" / "RESULTS.md").read_text().startswith("# Kim & Rush (2016)")
