@@ -205,14 +205,21 @@ def decode_until(line, data, teacher, out, **more):
     raise AssertionError(f"it ended with {worker.wait()} and never said {line!r}:\n{printed[-4000:]}")
 
 
-def is_running(pid):
-    """Whether a process that need not be a child of this one has not ended."""
+def exists(pid):
+    """Whether there is such a process, be it one that has ended and that its parent has not looked at yet."""
     try:
         os.kill(pid, 0)
-        stat = Path(f"/proc/{pid}/stat").read_text() if Path("/proc/self/stat").exists() else ") R"
-    except (ProcessLookupError, FileNotFoundError):
+    except ProcessLookupError:
         return False
-    return stat.rsplit(")", 1)[1].split()[0] != "Z"  # dead, but its parent has not looked yet
+    return True
+
+
+def is_running(pid):
+    """Whether a process has not ended; it need not be a child of this one."""
+    try:
+        return exists(pid) and Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # it ended in between
+        return False
 
 
 def wait_until(condition, seconds=20):

@@ -163,7 +163,7 @@ def test_a_refusal_is_said_once_and_stops_the_others(tmp_path, fake, capsys):
         cli.main(words(tmp_path))
     assert refusal.value.code == "fairseq_seqkd: --nbest 9 asks for more"
     assert "--nbest 9" not in capsys.readouterr().err
-    assert not any(map(helpers.is_running, pids(tmp_path)))
+    assert not any(map(helpers.exists, pids(tmp_path)))
 
 
 def test_an_earlier_runs_refusal_is_not_this_ones(tmp_path, fake):
@@ -224,7 +224,7 @@ def stop(tmp_path, process, number, times=1):
     until = time.monotonic() + 60
     while len(list(tmp_path.glob("ready-*"))) < 3 and time.monotonic() < until:
         time.sleep(0.05)
-    assert all(map(helpers.is_running, pids(tmp_path)))
+    assert all(map(helpers.exists, pids(tmp_path)))
     for _ in range(times):
         process.send_signal(number)
         time.sleep(0.5)
@@ -242,14 +242,14 @@ def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
     assert [line for line in errors.splitlines() if not line.startswith("3 workers")] == [
         "fairseq_seqkd: interrupted; what was written is whole, run the same command again to go on"
     ]
-    assert len(list(tmp_path.glob("clean-*"))) == 3 and not any(map(helpers.is_running, pids(tmp_path)))
+    assert len(list(tmp_path.glob("clean-*"))) == 3 and not any(map(helpers.exists, pids(tmp_path)))
 
 
 def test_who_does_not_listen_is_killed_at_the_second_request(tmp_path, fake):
     deaf = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n(notes.parent / f'ready-{rank}').touch()\ntime.sleep(600)"
     process = subprocess.Popen(fake(deaf), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     stop(tmp_path, process, signal.SIGTERM, times=2)
-    assert process.returncode == 130 and not any(map(helpers.is_running, pids(tmp_path)))
+    assert process.returncode == 130 and not any(map(helpers.exists, pids(tmp_path)))
 
 
 # What is shown.
@@ -354,7 +354,7 @@ def test_interrupted_and_continued_it_writes_the_same_bytes(distilled, tiny, tea
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and errors.count("fairseq_seqkd: ") == 1 and "Traceback" not in errors
     workers = {int(pid) for pid in re.findall(r" (\d+) began", (out / "decoding.log").read_text())}
-    assert workers and not any(map(helpers.is_running, workers))
+    assert workers and not any(map(helpers.exists, workers))
     done = progress.read(out)
     assert 0 < done.done < TRAIN and not done.complete
     again = subprocess.run(command, capture_output=True, text=True, env=helpers.environment())

@@ -20,13 +20,9 @@ def fork(*words):
     return helpers.fork(lambda: helpers.generate(words))
 
 
-def is_running(child):
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-
-
 def kill(child, parts_folder, parts, pause):
     """SIGKILL so many seconds after so many parts are committed; or after the end, where that comes first."""
-    while len(list(parts_folder.glob("*.part"))) < parts and is_running(child):
+    while len(list(parts_folder.glob("*.part"))) < parts and helpers.is_running(child):
         time.sleep(0.005)
     time.sleep(pause)
     os.kill(child, signal.SIGKILL)

@@ -103,7 +103,7 @@ def test_everything_else_that_reads_stock_checkpoints_reads_the_student(student,
     """fairseq-interactive, what torch.hub gives, fine-tuning by fairseq's criterion, CTranslate2's converter: all without
     the plugin, and what translates says the same."""
     code = """
-import argparse, os, re, sys, torch
+import argparse, os, sys, torch
 torch.serialization.add_safe_globals([argparse.Namespace])
 path, data, out = sys.argv[1:]
 source = open(f"{out}/source").read().rstrip()

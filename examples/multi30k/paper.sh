@@ -418,4 +418,4 @@ for part in "${PARTS[@]}"; do
     "run_$part"
 done
 python "$ROOT/examples/multi30k/results.py" "$WORK"
-echo "$(cat "$WORK"/done/* | awk '{ seconds += $1 } END { printf "%.1f", seconds / 3600 }') hours of stages; $JOBS ran side by side"
+awk -v jobs="$JOBS" '{ seconds += $1 } END { printf "%.1f hours of stages; %d ran side by side\n", seconds / 3600, jobs }' "$WORK"/done/*
