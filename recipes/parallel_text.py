@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Parallel text for recipes/quickstart.sh: LibreOffice's offline help, or two files of one's own; filtered and split.
+"""Parallel text for recipes/quickstart.sh: descriptions of packages, LibreOffice's help, or two files of one's own.
 
-The help of every language has the same pages, and the same paragraphs carry the same `id`, so two languages are joined
-on (page, id). It is under MPL-2.0 and comes with the distribution's packages libreoffice-help-*. Standard library only.
+The descriptions of the distribution's packages are translated by volunteers; apt's lists of them, one for each language,
+name the English original of each by its MD5, so two languages are joined on that, paragraph by paragraph. LibreOffice's
+offline help (packages libreoffice-help-*, MPL-2.0) has the same pages in every language, and the same paragraphs carry
+the same `id`, so two languages are joined on (page, id). Filtered and split; standard library only.
 
+    parallel_text.py descriptions --lists lists --src da --tgt en -o text
     parallel_text.py help --help-dir out/usr/share/libreoffice/help --src de --tgt en-US -o text
     parallel_text.py files --src-file corpus.de --tgt-file corpus.en --src de --tgt en -o text
 """
@@ -66,6 +69,43 @@ def aligned(help_dir, src, tgt):
                 yield text, right[key]
 
 
+def descriptions(lists, lang):
+    """{MD5 of the English original: [paragraph, ...]} of all packages in apt's lists of a language.
+
+    A paragraph with indented lines is a list or a drawing, no running text; it is left empty, to keep the others' places.
+    """
+    found, key = {}, None
+    paths = sorted(Path(lists).glob(f"*_Translation-{lang}"))
+    if not paths:
+        raise SystemExit(
+            f"parallel_text: no list of descriptions in {lang!r} in {lists}; is there such a translation, and a network?"
+        )
+    for path in paths:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("Description-md5: "):
+                    key = line.split()[1]
+                elif line.startswith("Description-"):  # the title
+                    found[key] = [[]]
+                elif line == " .\n":
+                    found[key].append([])
+                elif line.startswith(" "):
+                    found[key][-1].append(line[1:])
+    return {key: [running_text(lines) for lines in paragraphs] for key, paragraphs in found.items()}
+
+
+def running_text(lines):
+    return "" if any(line.startswith((" ", "*", "-")) for line in lines) else " ".join(" ".join(lines).split())
+
+
+def described(lists, src, tgt):
+    """Yields (source, target) of every paragraph of the descriptions that have as many in both languages, in a fixed order."""
+    left, right = descriptions(lists, src), descriptions(lists, tgt)
+    for key, paragraphs_of_one in left.items():
+        if len(paragraphs_of_one) == len(right.get(key, ())):
+            yield from zip(paragraphs_of_one, right[key])
+
+
 def sentences(source, target):
     """Pairs of sentences of a pair of paragraphs: where both have as many, they are taken to match one by one."""
     left, right = (re.split(r"(?<=[.!?]) +(?=[A-ZÀ-Þ])", side) for side in (source, target))
@@ -89,9 +129,9 @@ def is_pair(source, target, min_words, max_words):
     return max(a, b) <= 2 * min(a, b)
 
 
-def help_pairs(args):
-    """Sentence pairs of running text from the help pages."""
-    for paragraph in aligned(args.help_dir, args.src, args.tgt):
+def sentence_pairs(found, args):
+    """Sentence pairs of running text among pairs of paragraphs."""
+    for paragraph in found:
         for pair in sentences(*paragraph):
             if is_pair(*pair, args.min_words, args.max_words):
                 yield pair
@@ -122,15 +162,24 @@ def split(pairs, valid, test):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = parser.add_subparsers(required=True, metavar="help|files")
+    kinds = parser.add_subparsers(required=True, metavar="descriptions|help|files")
+    from_lists = kinds.add_parser("descriptions", help="the descriptions of the distribution's packages")
+    from_lists.add_argument(
+        "--lists", required=True, help="apt's folder of lists, with one *_Translation-LANG at least for each language"
+    )
+    from_lists.set_defaults(
+        pairs=lambda args: sentence_pairs(described(args.lists, args.src, args.tgt), args), min_words=3, max_words=12
+    )
     from_help = kinds.add_parser("help", help="LibreOffice's offline help")
     from_help.add_argument("--help-dir", required=True, help="the unpacked usr/share/libreoffice/help")
-    from_help.set_defaults(pairs=help_pairs, min_words=3, max_words=14)
+    from_help.set_defaults(
+        pairs=lambda args: sentence_pairs(aligned(args.help_dir, args.src, args.tgt), args), min_words=3, max_words=14
+    )
     from_files = kinds.add_parser("files", help="two files, a sentence a line")
     from_files.add_argument("--src-file", required=True)
     from_files.add_argument("--tgt-file", required=True)
     from_files.set_defaults(pairs=file_pairs, min_words=1, max_words=100)
-    for kind in (from_help, from_files):
+    for kind in (from_lists, from_help, from_files):
         kind.add_argument("--src", required=True, help="source language; for the help its folder, such as de")
         kind.add_argument("--tgt", required=True, help="target language; for the help its folder, such as en-US")
         kind.add_argument("--min-words", type=int, help="shortest sentence kept, in words, either side")

@@ -1,4 +1,4 @@
-"""The recipes: text from help pages and files, and quickstart from end to end on a cut-down input."""
+"""The recipes: text from descriptions of packages, help pages and files, and quickstart from end to end on a cut-down input."""
 
 import json
 import re
@@ -50,6 +50,59 @@ def test_pages_are_joined_by_paragraph_and_cut_into_sentences(pages, tmp_path):
     assert kept == [("Das ist ein Satz.", "This is a sentence."), ("Das ist noch ein Satz.", "This is one more.")]
 
 
+ONE, TWO, ABSENT = "0" * 32, "1" * 32, "2" * 32
+LISTS = {
+    "en": {
+        ONE: [
+            "a title.",
+            " This tool does a lot. It does",
+            " more.",
+            " .",
+            "  * a list item of it",
+            " .",
+            " It also makes coffee.",
+        ],
+        TWO: ["another", " One paragraph of text.", " .", " And a second one."],
+        ABSENT: ["only English", " Nobody has translated this."],
+    },
+    "da": {
+        TWO: ["en anden", " Kun et afsnit af tekst."],
+        ONE: [
+            "en titel.",
+            " Dette program kan meget. Det kan",
+            " endnu mere.",
+            " .",
+            "  * et punkt af den",
+            " .",
+            " Det brygger også kaffe.",
+        ],
+    },
+}
+
+
+def make_lists(folder):
+    for lang, packages in LISTS.items():
+        entries = [
+            f"Package: p{key[0]}\nDescription-md5: {key}\nDescription-{lang}: {title}\n" + "".join(f"{line}\n" for line in lines)
+            for key, (title, *lines) in packages.items()
+        ]
+        (folder / f"mirror_dists_x_main_i18n_Translation-{lang}").write_text("\n".join(entries), encoding="utf-8")
+
+
+def test_descriptions_are_joined_by_the_hash_of_their_original(pages, tmp_path):
+    make_lists(tmp_path)
+    paragraphs = list(pages.described(tmp_path, "da", "en"))
+    # The second has not as many paragraphs in both, and the third is in one list only.
+    assert paragraphs == [
+        ("Dette program kan meget. Det kan endnu mere.", "This tool does a lot. It does more."),
+        ("", ""),  # the list
+        ("Det brygger også kaffe.", "It also makes coffee."),
+    ]
+    assert set(pages.described(tmp_path, "en", "da")) == {(target, source) for source, target in paragraphs}
+    with pytest.raises(SystemExit, match="no list of descriptions in 'fo'"):
+        list(pages.described(tmp_path, "fo", "en"))
+
+
 def test_held_out_sentences_are_not_in_train(pages):
     pairs = [(f"s{i}", f"t{i % 40}") for i in range(60)]
     parts = pages.split(pairs, 10, 10)
@@ -75,6 +128,7 @@ def test_files_of_different_lengths_are_refused(tmp_path):
         (["--seeds", "1,2,1"], "names a seed twice"),
         (["--beam", "0"], "no positive number"),
         (["--split", "train"], "must be test or valid"),
+        (["--text", "news"], "must be descriptions or help"),
         (["--src", "absent"], "go together"),
         (["--wrong", "1"], "unknown option"),
         (["--work"], "needs a value"),
@@ -273,28 +327,47 @@ need_environment {tmp_path}/venv '' && echo "in $VIRTUAL_ENV"
     assert shell(script).communicate(timeout=60)[0] == f"in {tmp_path}/venv\n"
 
 
+def quickstart_with(fakes, folder, *words, **variables):
+    """Quickstart, with commands of the distribution that are scripts of the test."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, content in fakes.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{content}\n")
+        (folder / "bin" / name).chmod(0o755)
+    environment = helpers.environment(
+        VIRTUAL_ENV=sys.prefix, PATH=f"{folder / 'bin'}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin", **variables
+    )
+    done = subprocess.run(
+        ["bash", RECIPES / "quickstart.sh", "--work", folder / "work", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 1
+    return done.stdout
+
+
 def test_a_package_whose_download_broke_off_is_fetched_again(tmp_path):
-    (tmp_path / "bin").mkdir()
     fakes = {
         "apt-get": 'for name; do :; done\nprintf "%s" "$APT_GIVES" >"${name}_1_all.deb"; [ "$APT_GIVES" = whole ]',
         "dpkg-deb": 'cat "$2"; exit 1',
     }
-    for name, content in fakes.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{content}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    said = {}
-    for gives in ("half", "whole"):
-        environment = helpers.environment(
-            VIRTUAL_ENV=sys.prefix, APT_GIVES=gives, PATH=f"{tmp_path / 'bin'}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin"
-        )
-        done = subprocess.run(
-            ["bash", RECIPES / "quickstart.sh", "--work", tmp_path / "work"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-        )  # fmt: skip
-        assert done.returncode == 1
-        said[gives] = done.stdout
-    assert "cannot fetch libreoffice-help-es" in said["half"]
-    assert said["whole"].splitlines()[-1].endswith("whole")
+    words = ["--text", "help", "--pair", "es-en"]
+    assert "cannot fetch libreoffice-help-es" in quickstart_with(fakes, tmp_path, *words, APT_GIVES="half")
+    assert quickstart_with(fakes, tmp_path, *words, APT_GIVES="whole").splitlines()[-1].endswith("whole")
+
+
+def test_descriptions_are_fetched_without_touching_the_machines_lists(tmp_path):
+    """The fake is offline first, then gives the lists of the test, of which too little is left to train on."""
+    (tmp_path / "lists").mkdir()
+    make_lists(tmp_path / "lists")
+    fakes = {"apt-get": 'echo "$@" >>"$SAID"; [ -n "$LISTS" ] || exit 100\ncp "$LISTS"/* "${2#*=}"'}
+    said = tmp_path / "said"
+    offline = quickstart_with(fakes, tmp_path, LISTS="", SAID=str(said))
+    assert "apt-get could not fetch all lists" in offline and "no list of descriptions in 'da'" in offline
+    assert "only 3 sentence pairs are left" in quickstart_with(fakes, tmp_path, LISTS=str(tmp_path / "lists"), SAID=str(said))
+    for call in said.read_text().splitlines():
+        assert call.split()[:4] == [
+            "-o", f"Dir::State::Lists={tmp_path}/work/packages/lists", "-o", f"Dir::Cache={tmp_path}/work/packages",
+        ]  # fmt: skip
+        assert call.endswith(" update") and "Acquire::Languages=da,en" in call
 
 
 def test_stages_that_end_at_once_are_not_taken_for_failed_ones(tmp_path):
