@@ -132,21 +132,14 @@ stage() {
 # Runs stages, JOBS at a time, beginning in the order given. Arguments: names; the command of stage X is `do_X`, with
 # "@" and what follows it as its argument (seq_kd@2 runs `do_seq_kd 2`).
 side_by_side() {
-    local name running=0
+    local name
     for name in "$@"; do
-        if [ "$running" -ge "$JOBS" ]; then
-            wait_for_one
-            running=$((running - 1))
-        fi
+        while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait_for_one; done
         set -m # a process group for each job, so that it can be stopped with all that it started
         stage "$name" "do_${name%@*}" "${name#*@}" &
         set +m
-        running=$((running + 1))
     done
-    while [ "$running" -gt 0 ]; do
-        wait_for_one
-        running=$((running - 1))
-    done
+    while [ -n "$(jobs -rp)" ]; do wait_for_one; done
     for name in "$@"; do [ -e "$WORK/done/$name" ] || stop_all "a stage failed"; done
 }
 

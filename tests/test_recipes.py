@@ -377,3 +377,20 @@ def test_stages_that_end_at_once_are_not_taken_for_failed_ones(tmp_path):
         run = shell(script)
         said, _ = run.communicate(timeout=60)
         assert run.returncode == 0 and said.count("  quick@") == 40, said
+
+
+def test_stages_run_side_by_side_behind_ones_that_end_at_once(tmp_path):
+    """Two that wait for each other end only if both run."""
+    script = f"""
+WORK={tmp_path} JOBS=2
+do_quick() {{ :; }}
+do_meet() {{
+    touch "$WORK/met.$1"
+    for _ in $(seq 100); do [ ! -e "$WORK/met.$((3 - $1))" ] || return 0; sleep 0.1; done
+    return 1
+}}
+side_by_side quick@{{1..40}} meet@1 meet@2
+"""
+    run = shell(script)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 0 and said.count("  meet@") == 2, said
