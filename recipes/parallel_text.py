@@ -168,7 +168,7 @@ def main():
         "--lists", required=True, help="apt's folder of lists, with one *_Translation-LANG at least for each language"
     )
     from_lists.set_defaults(
-        pairs=lambda args: sentence_pairs(described(args.lists, args.src, args.tgt), args), min_words=3, max_words=12
+        pairs=lambda args: sentence_pairs(described(args.lists, args.src, args.tgt), args), min_words=3, max_words=14
     )
     from_help = kinds.add_parser("help", help="LibreOffice's offline help")
     from_help.add_argument("--help-dir", required=True, help="the unpacked usr/share/libreoffice/help")

@@ -111,8 +111,8 @@ architecture() {
         transformer.medium) transformer 1 128 256 4 --encoder-normalize-before --decoder-normalize-before ;;
         transformer.small) transformer 1 48 96 2 --encoder-normalize-before --decoder-normalize-before ;;
         lstm.teacher) lstm 2 192 --encoder-bidirectional ;;
-        lstm.medium) lstm 1 96 --encoder-bidirectional ;; # with two layers it does not learn to attend in so few updates
-        lstm.small) lstm 1 64 --encoder-bidirectional ;;
+        lstm.medium) lstm 1 48 --encoder-bidirectional ;; # with two layers it does not learn to attend in so few updates
+        lstm.small) lstm 1 32 --encoder-bidirectional ;;
     esac
 }
 
@@ -178,8 +178,8 @@ from_scratch() { # student, data, then criterion and teacher; the smaller the st
     case "$1" in
         transformer.small.*) updates=14000 rate=4e-3 ;;
         transformer.medium.*) updates=5000 rate=3e-3 ;;
-        lstm.small.*) updates=5000 rate=1e-2 ;;
-        lstm.medium.*) updates=4000 rate=1e-2 ;;
+        lstm.small.*) updates=6000 rate=1e-2 ;;
+        lstm.medium.*) updates=5000 rate=1e-2 ;;
     esac
     student "$1" "$2" "$updates" "$rate" 400 "${@:3}"
 }
