@@ -72,7 +72,7 @@ def aligned(help_dir, src, tgt):
 def descriptions(lists, lang):
     """{MD5 of the English original: [paragraph, ...]} of all packages in apt's lists of a language.
 
-    A paragraph with indented lines is a list or a drawing, no running text; it is left empty, to keep the others' places.
+    A paragraph that is a list or a drawing is left empty, to keep the others' places.
     """
     found, key = {}, None
     paths = sorted(Path(lists).glob(f"*_Translation-{lang}"))
@@ -95,15 +95,16 @@ def descriptions(lists, lang):
 
 
 def running_text(lines):
+    """The lines of a paragraph as one; nothing where one of them is indented or an item of a list."""
     return "" if any(line.startswith((" ", "*", "-")) for line in lines) else " ".join(" ".join(lines).split())
 
 
 def described(lists, src, tgt):
     """Yields (source, target) of every paragraph of the descriptions that have as many in both languages, in a fixed order."""
     left, right = descriptions(lists, src), descriptions(lists, tgt)
-    for key, paragraphs_of_one in left.items():
-        if len(paragraphs_of_one) == len(right.get(key, ())):
-            yield from zip(paragraphs_of_one, right[key])
+    for key, found in left.items():
+        if len(found) == len(right.get(key, ())):
+            yield from zip(found, right[key])
 
 
 def sentences(source, target):
@@ -129,9 +130,9 @@ def is_pair(source, target, min_words, max_words):
     return max(a, b) <= 2 * min(a, b)
 
 
-def sentence_pairs(found, args):
-    """Sentence pairs of running text among pairs of paragraphs."""
-    for paragraph in found:
+def paragraph_pairs(args):
+    """Sentence pairs of running text from the paragraphs that both languages have."""
+    for paragraph in args.paragraphs(args.folder, args.src, args.tgt):
         for pair in sentences(*paragraph):
             if is_pair(*pair, args.min_words, args.max_words):
                 yield pair
@@ -165,16 +166,12 @@ def main():
     kinds = parser.add_subparsers(required=True, metavar="descriptions|help|files")
     from_lists = kinds.add_parser("descriptions", help="the descriptions of the distribution's packages")
     from_lists.add_argument(
-        "--lists", required=True, help="apt's folder of lists, with one *_Translation-LANG at least for each language"
+        "--lists", dest="folder", required=True, help="apt's folder of lists, with a *_Translation-LANG for each language"
     )
-    from_lists.set_defaults(
-        pairs=lambda args: sentence_pairs(described(args.lists, args.src, args.tgt), args), min_words=3, max_words=14
-    )
+    from_lists.set_defaults(pairs=paragraph_pairs, paragraphs=described, min_words=3, max_words=14)
     from_help = kinds.add_parser("help", help="LibreOffice's offline help")
-    from_help.add_argument("--help-dir", required=True, help="the unpacked usr/share/libreoffice/help")
-    from_help.set_defaults(
-        pairs=lambda args: sentence_pairs(aligned(args.help_dir, args.src, args.tgt), args), min_words=3, max_words=14
-    )
+    from_help.add_argument("--help-dir", dest="folder", required=True, help="the unpacked usr/share/libreoffice/help")
+    from_help.set_defaults(pairs=paragraph_pairs, paragraphs=aligned, min_words=3, max_words=14)
     from_files = kinds.add_parser("files", help="two files, a sentence a line")
     from_files.add_argument("--src-file", required=True)
     from_files.add_argument("--tgt-file", required=True)

@@ -363,10 +363,9 @@ def test_descriptions_are_fetched_without_touching_the_machines_lists(tmp_path):
     offline = quickstart_with(fakes, tmp_path, LISTS="", SAID=str(said))
     assert "apt-get could not fetch all lists" in offline and "no list of descriptions in 'da'" in offline
     assert "only 3 sentence pairs are left" in quickstart_with(fakes, tmp_path, LISTS=str(tmp_path / "lists"), SAID=str(said))
+    packages = tmp_path / "work" / "packages"
     for call in said.read_text().splitlines():
-        assert call.split()[:4] == [
-            "-o", f"Dir::State::Lists={tmp_path}/work/packages/lists", "-o", f"Dir::Cache={tmp_path}/work/packages",
-        ]  # fmt: skip
+        assert call.split()[:4] == ["-o", f"Dir::State::Lists={packages / 'lists'}", "-o", f"Dir::Cache={packages}"]
         assert call.endswith(" update") and "Acquire::Languages=da,en" in call
 
 
