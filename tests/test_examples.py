@@ -116,8 +116,9 @@ def test_the_papers_tables_are_made_of_what_was_measured(tmp_path):
         assert (tmp_path / name).read_text() == (kept / name).read_text(), f"{name} is not what results.py makes of measured/"
     for row in json.loads((kept / "results.json").read_text())["table1"]:
         split = {"test_2016_flickr": "test", "test_2017_flickr": "test1", "val": "valid"}[row["test"]]
-        file = kept / "measured" / f"{row['pair']}.{row['student']}.{split}.json"
-        found = [one for one in json.loads(file.read_text())["results"] if one["name"] == row["name"]]
+        name = f"{row['pair']}.{row['student']}.{split}.json"
+        files = sorted((kept / "measured").rglob(name), key=lambda file: len(file.parts))
+        found = [one for file in files for one in json.loads(file.read_text())["results"] if one["name"] == row["name"]]
         for key in ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability"):
             assert row[key]["seeds"] == [one[key] for one in found]
             assert row["seeds"] == [one.get("seed") for one in found]
@@ -136,6 +137,32 @@ def test_students_of_two_teachers_are_not_averaged(tmp_path):
     done = subprocess.run([sys.executable, kept / "results.py", tmp_path], stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and "has students of several teachers (0123456789ab, 0d0132a15151)" in done.stderr
     assert not (tmp_path / "results.json").exists()
+
+
+def test_further_runs_have_teachers_of_their_own(tmp_path):
+    kept = helpers.ROOT / "examples" / "multi30k"
+    name = "transformer.small.test.json"
+    first = (kept / "measured" / name).read_text()
+    teacher = json.loads(first)["results"][0]["checkpoint_sha256"]
+    second = json.loads(first.replace(teacher, "f" * 64).replace(teacher[:12], "f" * 12))
+    for entry in second["results"] + second["pairs"]:
+        if entry["seed"] is not None:
+            entry["seed"] = 2
+    for entry in second["results"]:
+        entry["bleu_greedy"] += 1
+    (tmp_path / "measured" / "again").mkdir(parents=True)
+    (tmp_path / "measured" / name).write_text(first)
+    (tmp_path / "measured" / "again" / name).write_text(json.dumps(second))
+    subprocess.run([sys.executable, kept / "results.py", tmp_path], check=True)
+    rows = {row["name"]: row for row in json.loads((tmp_path / "results.json").read_text())["table1"]}
+    for row, in_one in ((rows[one["name"]], one) for one in json.loads(first)["results"]):
+        assert row["seeds"] == [1, 2]
+        assert row["bleu_greedy"]["mean"] == pytest.approx(in_one["bleu_greedy"] + 0.5)
+        assert row["bleu_greedy"]["std"] == pytest.approx(0.5**0.5)
+        assert row["bleu_beam5"]["seeds"] == [in_one["bleu_beam5"]] * 2
+    # Every comparison of both runs is there: a star needs a p below 0.05 of each seed.
+    seq_kd = next(line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("| Seq-KD "))
+    assert "+1.84*" in seq_kd
 
 
 def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(monkeypatch):

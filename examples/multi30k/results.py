@@ -3,7 +3,9 @@
     python examples/multi30k/results.py WORK
 
 WORK/measured/<pair>.<student>.<split>.json holds the systems of a Table 1, speed.<pair>.json Table 2, pruned.<split>.json Table 3
-and sweeps.<split>.json what the settings change. What was not run is not there; nothing is averaged but seeds.
+and sweeps.<split>.json what the settings change. What was not run is not there; nothing is averaged but seeds. A folder in
+WORK/measured is the same of a further run of paper.sh, with other seeds: every run has a teacher of its own, whose students are
+its students alone, and Table 1's rows are means over the runs' seeds.
 """
 
 import json
@@ -26,7 +28,8 @@ beside it has the same numbers. A row is the mean and deviation over the seeds w
 that are shorter than the references: claims about BLEU stand beside the figures without that penalty. Two evaluations ran side
 by side, so Table 1's sentences a second are for comparison within a table; Table 2's speeds were taken alone on the machine.
 Tables that were measured at different times may be of different trainings under the same settings: measured/ has the hash of
-every checkpoint.
+every checkpoint. Seeds that were run at different times have a teacher of their own each, trained under the same settings, and
+its search; the teacher's rows are means too then.
 
 """
 CLAIMED_ON = ("test", "test1")
@@ -34,12 +37,13 @@ CLAIMED_ON = ("test", "test1")
 
 def main(work):
     measured = Path(work) / "measured"
+    runs = [measured, *sorted(path for path in measured.iterdir() if path.is_dir())]
     content = {"table1": [], "table2": [], "table3": [], "sweeps": [], "claims": []}
     text = []
     for pair in ("transformer", "lstm"):
         for student in ("small", "medium"):
             for split in TESTS:
-                made = report_of(measured / f"{pair}.{student}.{split}.json")
+                made = report_of(runs, f"{pair}.{student}.{split}.json")
                 if made:
                     where = {"pair": pair, "student": student, "test": TESTS[split]}
                     claims = judge(made["rows"], student) if split in CLAIMED_ON else []
@@ -54,7 +58,7 @@ def main(work):
             content["table2"] += [{"pair": pair, "test": TESTS["test"], **row} for row in rows]
             text.append(f"## Table 2: {pair}, {TESTS['test']}\n\n{speed_table.markdown(made)}")
     for split in TESTS:
-        made = report_of(measured / f"pruned.{split}.json")
+        made = report_of([measured], f"pruned.{split}.json")
         if made:
             rows = pruning_table.make_rows(made["rows"])
             content["table3"] += [
@@ -63,7 +67,7 @@ def main(work):
             title = f"## Table 3: the medium Transformer, {TESTS[split]}"
             text.append(f"{title}\n\n{pruning_table.markdown(rows)}\n{how_made(made)}\n")
     for split in TESTS:
-        made = report_of(measured / f"sweeps.{split}.json")
+        made = report_of([measured], f"sweeps.{split}.json")
         if made:
             content["sweeps"] += [
                 {"pair": "transformer", "student": "small", "test": TESTS[split], **as_seeds(row, made["seeds"])}
@@ -75,21 +79,40 @@ def main(work):
     print(summary(content))
 
 
-def report_of(path):
-    """The report of a file of `seqkd evaluate`, and {"seeds": {name: [seed or None]}}; None where there is no such file."""
-    if not path.is_file():
+def report_of(runs, name):
+    """The report of the files of a name, and {"seeds": {name: [seed or None]}}; None where no run has such a file."""
+    paths = [run / name for run in runs if (run / name).is_file()]
+    found, pairs = [], []
+    for path in paths:
+        content = results.read_json(path)
+        of_run, pairs_of_run = results.of(content, path), results.pairs_of(content, path)
+        check_teacher(of_run, path)
+        if len(paths) > 1:
+            of_run, pairs_of_run = of_first_seed(of_run, pairs_of_run)
+        found += of_run
+        pairs += pairs_of_run
+    if not found:
         return None
-    content = results.read_json(path)
-    found, seeds = results.of(content, path), {}
+    seeds = {}
     for result in found:
         seeds.setdefault(result["name"], []).append(result.get("seed"))
+    return {**table.make_report(found, pairs=pairs), "seeds": seeds}
+
+
+def check_teacher(found, path):
+    """Refuses students of several teachers in one file: such a run was begun anew, and has results of its first teacher still."""
     taught_by = {name for result in found for name in re.findall(r"teacher:(\w+)", result["distillation_signature"] or "")}
     if len(taught_by) > 1:
         raise SystemExit(
             f"results: {path} has students of several teachers ({', '.join(sorted(taught_by))}), no mean of which says anything: "
-            "remove it, and measure students of one teacher"
+            "remove it, and measure students of one teacher, or keep each run's files in a folder of its own"
         )
-    return {**table.make_report(found, pairs=results.pairs_of(content, path)), "seeds": seeds}
+
+
+def of_first_seed(found, pairs):
+    """A run's results and comparisons with its teachers as those of its first seed, to tell them from other runs' teachers."""
+    first = min(result["seed"] for result in found if result.get("seed") is not None)
+    return tuple([{**one, "seed": first if one.get("seed") is None else one["seed"]} for one in some] for some in (found, pairs))
 
 
 def as_seeds(row, names):
