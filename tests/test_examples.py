@@ -164,6 +164,11 @@ def test_further_runs_have_teachers_of_their_own(tmp_path):
     seq_kd = next(line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("| Seq-KD "))
     assert "+1.84*" in seq_kd
 
+    (tmp_path / "measured" / "again" / name).write_text(first)
+    done = subprocess.run([sys.executable, kept / "results.py", tmp_path], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.strip().count("\n") == 0
+    assert "there are two results for Teacher, seed 1;" in done.stderr
+
 
 def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(monkeypatch):
     import sacrebleu

@@ -111,7 +111,7 @@ def check_teacher(found, path):
 
 def of_first_seed(found, pairs):
     """A run's results and comparisons with its teachers as those of its first seed, to tell them from other runs' teachers."""
-    first = min(result["seed"] for result in found if result.get("seed") is not None)
+    first = min((result["seed"] for result in found if result.get("seed") is not None), default=None)
     return tuple([{**one, "seed": first if one.get("seed") is None else one["seed"]} for one in some] for some in (found, pairs))
 
 
