@@ -117,7 +117,7 @@ def test_the_papers_tables_are_made_of_what_was_measured(tmp_path):
     for row in json.loads((kept / "results.json").read_text())["table1"]:
         split = {"test_2016_flickr": "test", "test_2017_flickr": "test1", "val": "valid"}[row["test"]]
         name = f"{row['pair']}.{row['student']}.{split}.json"
-        files = sorted((kept / "measured").rglob(name), key=lambda file: len(file.parts))
+        files = sorted((kept / "measured").rglob(name), key=lambda file: (len(file.parts), file))
         found = [one for file in files for one in json.loads(file.read_text())["results"] if one["name"] == row["name"]]
         for key in ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability"):
             assert row[key]["seeds"] == [one[key] for one in found]
@@ -137,6 +137,11 @@ def test_students_of_two_teachers_are_not_averaged(tmp_path):
     done = subprocess.run([sys.executable, kept / "results.py", tmp_path], stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and "has students of several teachers (0123456789ab, 0d0132a15151)" in done.stderr
     assert not (tmp_path / "results.json").exists()
+
+
+def test_nothing_measured_yet_makes_no_tables(tmp_path):
+    subprocess.run([sys.executable, helpers.ROOT / "examples" / "multi30k" / "results.py", tmp_path], check=True)
+    assert not any(json.loads((tmp_path / "results.json").read_text()).values())
 
 
 def test_further_runs_have_teachers_of_their_own(tmp_path):

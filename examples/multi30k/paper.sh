@@ -3,8 +3,9 @@
 #
 #   examples/multi30k/paper.sh --text DIR (--model DIR | --train-teacher) [options] [PART...]
 #
-#   PART             table1, table2, table3, sweeps (default: all four, in this order, or those that the pairs and students below
-#                    allow: Table 3 prunes the medium Transformer, the sweeps have the small one); results makes the files anew
+#   PART             table1, table2, table3, sweeps (default: all four, in this order, or those that the pairs, students and seeds
+#                    below allow: Table 2 is of seed 1, Table 3 prunes its medium Transformer, the sweeps have its small one);
+#                    results makes the files anew
 #   --text DIR       Multi30k, task 1, raw: {train,val,test_2016_flickr,test_2017_flickr}.{de,en}.gz
 #   --model DIR      a Transformer teacher to start from: teacher.pt, spm.model, data-bin/dict.de.txt
 #   --train-teacher  train one instead, and a SentencePiece model
@@ -51,7 +52,8 @@ for name in ${STUDENTS//,/ }; do [[ $name == small || $name == medium ]] || die 
 # What is measured of seed 1 of a Transformer's student alone.
 with() { [[ ,$PAIRS, == *,transformer,* && ,$STUDENTS, == *,$1,* && ,$SEEDS, == *,1,* ]]; }
 if [ ${#PARTS[@]} -eq 0 ]; then
-    PARTS=(table1 table2)
+    PARTS=(table1)
+    if [[ ,$SEEDS, == *,1,* ]]; then PARTS+=(table2); fi # of whose students it is
     if with medium; then PARTS+=(table3); fi
     if with small; then PARTS+=(sweeps); fi
 fi

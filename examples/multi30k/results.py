@@ -5,7 +5,7 @@
 WORK/measured/<pair>.<student>.<split>.json holds the systems of a Table 1, speed.<pair>.json Table 2, pruned.<split>.json Table 3
 and sweeps.<split>.json what the settings change. What was not run is not there; nothing is averaged but seeds. A folder in
 WORK/measured is the same of a further run of paper.sh, with other seeds: every run has a teacher of its own, whose students are
-its students alone, and Table 1's rows are means over the runs' seeds.
+its students alone, and Table 1's rows are means over the runs' seeds. The other tables are of the first run.
 """
 
 import json
@@ -37,7 +37,7 @@ CLAIMED_ON = ("test", "test1")
 
 def main(work):
     measured = Path(work) / "measured"
-    runs = [measured, *sorted(path for path in measured.iterdir() if path.is_dir())]
+    runs = [measured, *sorted(path for path in measured.glob("*") if path.is_dir())]
     content = {"table1": [], "table2": [], "table3": [], "sweeps": [], "claims": []}
     text = []
     for pair in ("transformer", "lstm"):
