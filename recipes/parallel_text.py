@@ -168,21 +168,21 @@ def main():
     from_lists.add_argument(
         "--lists", dest="folder", required=True, help="apt's folder of lists, with a *_Translation-LANG for each language"
     )
-    from_lists.set_defaults(pairs=paragraph_pairs, paragraphs=described, min_words=3, max_words=14)
+    from_lists.set_defaults(pairs=paragraph_pairs, paragraphs=described, min_words=3, max_words=12, valid=2000, test=2000)
     from_help = kinds.add_parser("help", help="LibreOffice's offline help")
     from_help.add_argument("--help-dir", dest="folder", required=True, help="the unpacked usr/share/libreoffice/help")
-    from_help.set_defaults(pairs=paragraph_pairs, paragraphs=aligned, min_words=3, max_words=14)
+    from_help.set_defaults(pairs=paragraph_pairs, paragraphs=aligned, min_words=3, max_words=14, valid=1000, test=1000)
     from_files = kinds.add_parser("files", help="two files, a sentence a line")
     from_files.add_argument("--src-file", required=True)
     from_files.add_argument("--tgt-file", required=True)
-    from_files.set_defaults(pairs=file_pairs, min_words=1, max_words=100)
+    from_files.set_defaults(pairs=file_pairs, min_words=1, max_words=100, valid=1000, test=1000)
     for kind in (from_lists, from_help, from_files):
         kind.add_argument("--src", required=True, help="source language; for the help its folder, such as de")
         kind.add_argument("--tgt", required=True, help="target language; for the help its folder, such as en-US")
-        kind.add_argument("--min-words", type=int, help="shortest sentence kept, in words, either side")
-        kind.add_argument("--max-words", type=int, help="longest sentence kept, in words, either side")
-        kind.add_argument("--valid", type=int, default=1000, help="sentences of the validation split (at most a tenth)")
-        kind.add_argument("--test", type=int, default=1000, help="sentences of the test split (at most a tenth)")
+        kind.add_argument("--min-words", type=int, help="shortest sentence kept, in words, either side (default: %(default)s)")
+        kind.add_argument("--max-words", type=int, help="longest sentence kept, in words, either side (default: %(default)s)")
+        kind.add_argument("--valid", type=int, help="sentences of the validation split (default: %(default)s, at most a tenth)")
+        kind.add_argument("--test", type=int, help="sentences of the test split (default: %(default)s, at most a tenth)")
         kind.add_argument("-o", "--output", required=True, help="folder for {train,valid,test}.{source,target}")
     args = parser.parse_args()
 

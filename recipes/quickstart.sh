@@ -9,8 +9,8 @@
 #   --src FILE --tgt FILE   your own parallel text instead, a sentence a line; --pair then names its languages
 #   --seeds LIST     seeds of the students, such as 1,2,3 (default: 1); the report gives mean and deviation
 #   --vocabulary N   SentencePiece BPE pieces for both languages together (default: 3000)
-#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 4500, 9000, 1200)
-#   --beam K         beam of the teacher, whose whole K-best list is kept for Seq-Inter (default: 10)
+#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 5000, 8000, 800)
+#   --beam K         beam of the teacher, whose whole K-best list is kept for Seq-Inter (default: 5)
 #   --split NAME     what the report is about: test (default), or valid, on which the settings were tuned
 #   --jobs N         trainings side by side, one thread each (default: 2)
 #   --help
@@ -23,8 +23,8 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=recipes/lib.sh
 . "$ROOT/recipes/lib.sh"
 
-WORK=quickstart TEXT=descriptions PAIR=da-en SRC_FILE='' TGT_FILE='' SEEDS=1 SPLIT=test VOCABULARY=3000 BEAM=10 LENPEN=1.5 TOPK=8 JOBS=2
-TEACHER_UPDATES=4500 STUDENT_UPDATES=9000 TUNING_UPDATES=1200
+WORK=quickstart TEXT=descriptions PAIR=da-en SRC_FILE='' TGT_FILE='' SEEDS=1 SPLIT=test VOCABULARY=3000 BEAM=5 LENPEN=1 TOPK=8 JOBS=2
+TEACHER_UPDATES=5000 STUDENT_UPDATES=8000 TUNING_UPDATES=800
 
 while [ $# -gt 0 ]; do
     case "$1" in -h | --help) usage; exit ;; esac
@@ -154,8 +154,8 @@ do_teacher() { on_both_cores "$WORK/teacher" teacher; }
 
 teacher() {
     # shellcheck disable=SC2046
-    train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 480 --warmup-updates 300 --criterion cross_entropy --dropout 0.3 --seed 1 \
-        $(layers 2 192 512 4) "$@"
+    train "$BIN" teacher "$TEACHER_UPDATES" 2.5e-3 480 --warmup-updates 300 --criterion cross_entropy --dropout 0.25 --seed 1 \
+        $(layers 2 128 384 4) "$@"
 }
 
 # Arguments: run, data, updates, learning rate, warm-up, then criterion and teacher.
@@ -163,15 +163,15 @@ student() {
     local run=$1 data=$2 updates=$3 lr=$4 warmup=$5
     shift 5
     # shellcheck disable=SC2046
-    train "$data" "$run" "$updates" "$lr" 640 --warmup-updates "$warmup" --dropout 0 --seed "${run#*@}" $(layers 1 36 72 2) "$@"
+    train "$data" "$run" "$updates" "$lr" 1280 --warmup-updates "$warmup" --dropout 0 --seed "${run#*@}" $(layers 2 32 64 2) "$@"
 }
 
-from_scratch() { student "$1" "$2" "$STUDENT_UPDATES" 4e-3 300 "${@:3}"; }
+from_scratch() { student "$1" "$2" "$STUDENT_UPDATES" 1e-2 300 "${@:3}"; }
 
 # Arguments: run, the run to start from, then what differs. Seq-Inter is fine-tuning with a smaller learning rate.
 fine_tune() {
     after "$2"
-    student "$1" "$DISTILLED/seq_inter" "$TUNING_UPDATES" 1e-3 50 --finetune-from-model "$WORK/$2/checkpoint_last.pt" \
+    student "$1" "$DISTILLED/seq_inter" "$TUNING_UPDATES" 1.5e-3 50 --finetune-from-model "$WORK/$2/checkpoint_last.pt" \
         --criterion seq_inter "${@:3}"
 }
 
