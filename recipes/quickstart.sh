@@ -9,7 +9,7 @@
 #   --src FILE --tgt FILE   your own parallel text instead, a sentence a line; --pair then names its languages
 #   --seeds LIST     seeds of the students, such as 1,2,3 (default: 1); the report gives mean and deviation
 #   --vocabulary N   SentencePiece BPE pieces for both languages together (default: 3000)
-#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 5000, 8000, 800)
+#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 5000, 9000, 800)
 #   --beam K         beam of the teacher, whose whole K-best list is kept for Seq-Inter (default: 5)
 #   --split NAME     what the report is about: test (default), or valid, on which the settings were tuned
 #   --jobs N         trainings side by side, one thread each (default: 2)
@@ -24,7 +24,7 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 . "$ROOT/recipes/lib.sh"
 
 WORK=quickstart TEXT=descriptions PAIR=da-en SRC_FILE='' TGT_FILE='' SEEDS=1 SPLIT=test VOCABULARY=3000 BEAM=5 LENPEN=1 TOPK=8 JOBS=2
-TEACHER_UPDATES=5000 STUDENT_UPDATES=8000 TUNING_UPDATES=800
+TEACHER_UPDATES=5000 STUDENT_UPDATES=9000 TUNING_UPDATES=800
 
 while [ $# -gt 0 ]; do
     case "$1" in -h | --help) usage; exit ;; esac
