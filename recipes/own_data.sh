@@ -68,12 +68,16 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 [ -d "$BIN" ] || die "--data-bin is '$BIN', it must be a folder of fairseq-preprocess; see --help"
-for file in ${TEACHER//:/ }; do [ -f "$file" ] || die "--teacher names '$file', which is no file"; done
+compgen -G "$BIN/$SPLIT.*.idx" >/dev/null || die "--split is '$SPLIT', and $BIN has no such split"
+[ -z "$VOCABULARY" ] || [[ $SPLIT == test || $SPLIT == valid ]] || die "--split is '$SPLIT', with --vocabulary it must be test or valid"
+IFS=: read -r -a teachers <<<"$TEACHER"
+for file in "${teachers[@]}"; do [ -f "$file" ] || die "--teacher names '$file', which is no file"; done
 [ -n "$TEACHER" ] || die "--teacher is missing: it names the checkpoint that students learn from"
 check_seeds
 for number in "$UPDATES" "$TUNING_UPDATES" "$BATCH" "$MAX_TOKENS" "$BEAM" "$JOBS" "${VOCABULARY:-1}"; do
     [[ $number =~ ^[1-9][0-9]*$ ]] || die "'$number' is no positive number; see --help"
 done
+METHODS=${METHODS//[[:space:]]/}
 for method in ${METHODS//,/ }; do
     [[ " ${ROWS[*]} " == *":$method "* ]] || die "--methods has '$method'; see --help"
     [ -z "$VOCABULARY" ] || [[ $method == seq_kd || $method == seq_inter ]] ||
@@ -96,11 +100,11 @@ if [ -z "$VOCABULARY" ] && [[ " $STUDENT " == *" --share-all-embeddings "* ]]; t
 fi
 BIN=$(realpath "$BIN")
 paths=''
-for file in ${TEACHER//:/ }; do paths+=:$(realpath "$file"); done
+for file in "${teachers[@]}"; do paths+=:$(realpath "$file"); done
 TEACHER=${paths#:}
 begin_work "$BIN|$TEACHER|$STUDENT|$TRAINING|$UPDATES|$TUNING_UPDATES|$TUNING_LR|$BATCH|$VOCABULARY|$BEAM|$LENPEN|$ENGINE|$HOW_TEXT"
 need_environment "$WORK/venv" ctranslate2,report
-DISTILLED=$WORK/distilled GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
+DISTILLED=$WORK/distilled SAYS=$WORK/distributions GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
 read -r S T < <(python - "$BIN" <<'PYTHON'
 import sys
 
@@ -109,6 +113,19 @@ from fairseq.data.data_utils import infer_language_pair
 print(*infer_language_pair(sys.argv[1]))
 PYTHON
 )
+
+# Options that fairseq-train does not take are said before the search begins, and the folder stays free for better ones.
+# shellcheck disable=SC2086
+python - "$BIN" $STUDENT $TRAINING <<'PYTHON' || {
+import sys
+
+from fairseq import options
+
+options.parse_args_and_arch(options.get_training_parser(), sys.argv[1:])
+PYTHON
+    [ -d "$WORK/done" ] || rm -f "$WORK/settings"
+    die "fairseq-train does not take these options of --student and --training; see above"
+}
 
 # --- What the teacher says ------------------------------------------------------------------------------------------------
 
@@ -129,7 +146,7 @@ do_decoded() {
 do_scored() { # gold, seq_kd or seq_inter
     local data=$DISTILLED/$1
     [ "$1" != gold ] || data=$BIN
-    ask_teacher "$data" "$WORK/distributions/$1" --score-reference --topk 8
+    ask_teacher "$data" "$SAYS/$1" --score-reference --topk 8
 }
 
 # --- Students ---------------------------------------------------------------------------------------------------------------
@@ -139,8 +156,8 @@ do_scored() { # gold, seq_kd or seq_inter
 train() {
     local at_once=$((MAX_TOKENS * (GPUS ? GPUS : 1))) half=''
     [ "$GPUS" = 0 ] || half=--fp16
-    fairseq-train "$2" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$1" $STUDENT $TRAINING $half \
-        --lr-scheduler inverse_sqrt --max-update "$3" --max-tokens "$MAX_TOKENS" --update-freq "$(((BATCH + at_once - 1) / at_once))" \
+    fairseq-train "$2" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$1" --lr-scheduler inverse_sqrt $STUDENT $TRAINING \
+        $half --max-update "$3" --max-tokens "$MAX_TOKENS" --update-freq "$(((BATCH + at_once - 1) / at_once))" \
         --seed "${1#*@}" --required-batch-size-multiple 1 --no-epoch-checkpoints --save-interval-updates 5000 \
         --keep-interval-updates 1 --validate-interval-updates 5000 --log-format simple --log-interval 100 "${@:4}"
 }
@@ -157,19 +174,14 @@ data_of() { [ -n "$VOCABULARY" ] && echo "$WORK/own/$1/bin" || echo "$DISTILLED/
 # With a vocabulary of its own a student learns from text, and fairseq's own criterion is all it needs.
 criterion_of() { [ -n "$VOCABULARY" ] && echo cross_entropy || echo "$1"; }
 
-says() { echo --teacher-distributions "$WORK/distributions/$1"; }
-
-# shellcheck disable=SC2046
-{
-    do_student() { train "student@$1" "$BIN" "$UPDATES" --criterion cross_entropy; }
-    do_word_kd() { train "word_kd@$1" "$BIN" "$UPDATES" --criterion word_kd $(says gold); }
-    do_seq_kd() { train "seq_kd@$1" "$(data_of seq_kd)" "$UPDATES" --criterion "$(criterion_of seq_kd)"; }
-    do_seq_word() { train "seq_word@$1" "$DISTILLED/seq_kd" "$UPDATES" --criterion seq_kd $(says seq_kd); }
-    do_student_inter() { fine_tune "student_inter@$1" student; }
-    do_word_kd_inter() { fine_tune "word_kd_inter@$1" word_kd; }
-    do_seq_inter() { fine_tune "seq_inter@$1" seq_kd; }
-    do_seq_inter_word() { fine_tune "seq_inter_word@$1" seq_word $(says seq_inter); }
-}
+do_student() { train "student@$1" "$BIN" "$UPDATES" --criterion cross_entropy; }
+do_word_kd() { train "word_kd@$1" "$BIN" "$UPDATES" --criterion word_kd --teacher-distributions "$SAYS/gold"; }
+do_seq_kd() { train "seq_kd@$1" "$(data_of seq_kd)" "$UPDATES" --criterion "$(criterion_of seq_kd)"; }
+do_seq_word() { train "seq_word@$1" "$DISTILLED/seq_kd" "$UPDATES" --criterion seq_kd --teacher-distributions "$SAYS/seq_kd"; }
+do_student_inter() { fine_tune "student_inter@$1" student; }
+do_word_kd_inter() { fine_tune "word_kd_inter@$1" word_kd; }
+do_seq_inter() { fine_tune "seq_inter@$1" seq_kd; }
+do_seq_inter_word() { fine_tune "seq_inter_word@$1" seq_word --teacher-distributions "$SAYS/seq_inter"; }
 
 # The view as text, cut by a SentencePiece model of the students' own, which is trained on Seq-KD's text.
 # shellcheck disable=SC2086
@@ -197,13 +209,12 @@ do_evaluate() {
         for seed in ${SEEDS//,/ }; do students+=("${row%:*}@$seed=$WORK/${row#*:}@$seed/checkpoint_last.pt"); done
     done
     if [ -n "$VOCABULARY" ] && [ ${#teachers[@]} -gt 0 ]; then # other tokens, so a table of its own
-        seqkd evaluate "${teachers[@]}" --data "$BIN" --split "$SPLIT" --cache "$WORK/cache" -o "$WORK/teacher.json"
+        seqkd evaluate "${teachers[@]}" --data "$BIN" --split "$SPLIT" --cache "$WORK/cache" -o "$WORK/teacher.$SPLIT.json"
         teachers=()
     fi
-    rm -f "$WORK/results.json"
-    seqkd evaluate "${teachers[@]}" "${students[@]}" --data "$data" --split "$SPLIT" --cache "$WORK/cache" -o "$WORK/results.json"
-    seqkd report "$WORK/results.json" -o "$WORK/report.md" -o "$WORK/report.json"
-    seqkd report "$WORK/results.json" "$WORK" -o "$WORK/report.html"
+    seqkd evaluate "${teachers[@]}" "${students[@]}" --data "$data" --split "$SPLIT" --cache "$WORK/cache" -o "$TABLE.results.json"
+    seqkd report "$TABLE.results.json" -o "$TABLE.md" -o "$TABLE.json"
+    seqkd report "$TABLE.results.json" "$WORK" -o "$TABLE.html"
 }
 
 echo "the teacher's beam search over the training set"
@@ -224,5 +235,7 @@ for seed in ${SEEDS//,/ }; do
 done
 side_by_side "${stages[@]}"
 echo "evaluation"
+TABLE=$WORK/$SPLIT.$SEEDS.$METHODS # a table of its own for each question; the last one's is report.*
 stage "evaluate-$SPLIT-$SEEDS-$METHODS" do_evaluate
+for kind in md json html; do cp "$TABLE.$kind" "$WORK/report.$kind"; done
 cat "$WORK/report.md"

@@ -16,7 +16,8 @@
 #   --help
 #
 # No argument is needed on a Debian or Ubuntu machine with Python 3.11: the text is fetched from the distribution's
-# archive, without root. Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again.
+# archive, without root. Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again, and a
+# training's folder with it, since fairseq goes on where that ended.
 # The table goes to DIR/report.md and, as {"rows": [...]}, to DIR/report.json; with figures, to the page DIR/report.html.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)

@@ -125,6 +125,32 @@ def test_the_papers_tables_are_made_of_what_was_measured(tmp_path):
             assert row[key]["mean"] == pytest.approx(sum(one[key] for one in found) / len(found))
 
 
+@pytest.mark.parametrize("part", ["table2", "table3", "sweeps"])
+def test_a_student_that_has_not_finished_its_training_is_not_measured(part, tmp_path):
+    (tmp_path / "text").mkdir()
+    for name in ("train", "val", "test_2016_flickr", "test_2017_flickr"):
+        for lang in ("de", "en"):
+            (tmp_path / "text" / f"{name}.{lang}.gz").touch()
+    work = tmp_path / "work"
+    (work / "done").mkdir(parents=True)
+    for stage in ("text", "subwords", "binarise"):
+        (work / "done" / stage).touch()
+    for size in ("small", "medium"):
+        for run in ("student", "word_kd", "seq_kd", "student_inter", "seq_inter_word"):
+            (work / "students" / f"transformer.{size}.{run}.1").mkdir(parents=True)
+            (work / "students" / f"transformer.{size}.{run}.1" / "checkpoint_last.pt").touch()  # as after its first epoch
+    script = helpers.ROOT / "examples" / "multi30k" / "paper.sh"
+    done = subprocess.run(
+        ["bash", script, "--text", tmp_path / "text", "--train-teacher", "--work", work, "--pairs", "transformer", part],
+        env=helpers.environment(VIRTUAL_ENV=sys.prefix, PATH=f"{helpers.BIN}:/usr/local/bin:/usr/bin:/bin"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 1 and "has not finished its training: run table1 with it first" in done.stdout, done.stdout[-3000:]
+    assert {mark.name for mark in (work / "done").iterdir()} == {"text", "subwords", "binarise"}
+
+
 def test_students_of_two_teachers_are_not_averaged(tmp_path):
     kept = helpers.ROOT / "examples" / "multi30k"
     name = "transformer.small.test.json"

@@ -112,6 +112,16 @@ def test_held_out_sentences_are_not_in_train(pages):
     assert pages.split(list(reversed(pairs)), 10, 10) == parts
 
 
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    (tmp_path / "a").write_bytes("".join(f"en linje\r til {i}\r\n" for i in range(200)).encode())
+    (tmp_path / "b").write_bytes("".join(f"a line {i}\n" for i in range(200)).encode())
+    files = ["--src-file", tmp_path / "a", "--tgt-file", tmp_path / "b"]
+    done = parallel_text("files", *files, "--src", "da", "--tgt", "en", "-o", tmp_path / "text")
+    assert done.returncode == 0, done.stderr
+    train = zip(*((tmp_path / "text" / f"train.{lang}").read_text().splitlines() for lang in ("da", "en")), strict=True)
+    assert all(left.startswith("en linje til ") and left.split()[-1] == right.split()[-1] for left, right in train)
+
+
 def test_files_of_different_lengths_are_refused(tmp_path):
     (tmp_path / "a").write_text("eins\nzwei\n")
     (tmp_path / "b").write_text("one\n")
@@ -209,17 +219,18 @@ def own_data(folder, *words, **more):
 
 @pytest.mark.slow
 def test_own_data_trains_what_it_is_asked_for(tiny, teacher, tmp_path):
-    words = ["--data-bin", tiny, "--teacher", teacher]
-    done = own_data(tmp_path, *words, methods="student,word_kd,seq_kd,seq_word,word_kd_inter,seq_inter_word", jobs=2)
+    words, work = ["--data-bin", tiny, "--teacher", teacher], tmp_path / "my work"  # blanks do no harm, nor those in the list
+    more = {"methods": "student, word_kd, seq_kd, seq_word, word_kd_inter, seq_inter_word", "jobs": 2, "work": work}
+    done = own_data(tmp_path, *words, **more)
     assert done.returncode == 0, done.stdout[-3000:]
-    report = json.loads((tmp_path / "work" / "report.json").read_text())
+    report = json.loads((work / "report.json").read_text())
     found = {row["name"]: row["distillation_signature"] for row in report["rows"]}
     assert [*found] == [
         "Teacher", "Student", "Word-KD", "Seq-KD", "Word-KD + Seq-Inter", "Seq-KD + Word-KD", "Seq-KD + Seq-Inter + Word-KD",
     ]  # fmt: skip
     assert found["Student"] is None and "word_teacher" in found["Word-KD"] and "view:seq_inter" in found[[*found][-1]]
-    assert (tmp_path / "work" / "report.html").is_file()
-    again = own_data(tmp_path, *words, methods="student,word_kd,seq_kd,seq_word,word_kd_inter,seq_inter_word", jobs=2)
+    assert (work / "report.html").is_file()
+    again = own_data(tmp_path, *words, **more)
     assert again.returncode == 0 and " s\n" not in again.stdout.replace(": there\n", ""), again.stdout[-3000:]
 
 
@@ -230,13 +241,22 @@ def test_own_data_with_a_vocabulary_of_the_students_own(tiny, teacher, tmp_path)
     work = tmp_path / "work"
     names = [row["name"] for row in json.loads((work / "report.json").read_text())["rows"]]
     assert names == ["Seq-KD", "Seq-KD + Seq-Inter"]
-    assert [r["name"] for r in json.loads((work / "teacher.json").read_text())["results"]] == ["Teacher"]
+    assert [r["name"] for r in json.loads((work / "teacher.test.json").read_text())["results"]] == ["Teacher"]
     dictionaries = {
         (work / "own" / view / "bin" / f"dict.{lang}.txt").read_text()
         for view in ("seq_kd", "seq_inter")
         for lang in ("de", "en")
     }
     assert len(dictionaries) == 1 and "\u2581" in dictionaries.pop()
+
+    # Another split is another table, and the first one comes back without being measured again.
+    first = (work / "report.json").read_text()
+    for split in ("valid", "test"):
+        words = ["--data-bin", tiny, "--teacher", teacher, "--split", split]
+        done = own_data(tmp_path, *words, methods="seq_kd,seq_inter", vocabulary=70)
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert ((work / "report.json").read_text() == first) == (split == "test")
+        assert json.loads((work / f"teacher.{split}.json").read_text())["results"]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +271,7 @@ def test_own_data_with_a_vocabulary_of_the_students_own(tiny, teacher, tmp_path)
         ({"methods": "seq_kd,word_kd", "vocabulary": 70}, "only seq_kd and seq_inter do"),
         ({"updates": "many"}, "is no positive number"),
         ({"seeds": "one"}, "must be numbers"),
+        ({"split": "test1"}, "has no such split"),
     ],
 )
 def test_own_data_refuses_wrong_options(options, sentence, tiny, teacher, tmp_path):
@@ -258,11 +279,20 @@ def test_own_data_refuses_wrong_options(options, sentence, tiny, teacher, tmp_pa
     assert done.returncode != 0 and sentence in done.stdout and not (tmp_path / "work").exists()
 
 
+def test_own_data_says_before_the_search_what_fairseq_train_does_not_take(tiny, teacher, tmp_path):
+    words = ["--data-bin", tiny, "--teacher", teacher]
+    done = own_data(tmp_path, *words, training="--optimizer adam --lr 5e-3 --warm-up 2")
+    assert done.returncode != 0 and "unrecognized arguments: --warm-up 2" in done.stdout, done.stdout[-3000:]
+    assert "fairseq-train does not take these options of --student and --training" in done.stdout
+    assert not (tmp_path / "work" / "settings").exists() and not (tmp_path / "work" / "distilled").exists()
+
+
 def test_own_data_refuses_one_matrix_for_two_dictionaries_before_the_search(tiny, teacher, tmp_path):
     words = ["--data-bin", tiny, "--teacher", teacher]
     (tmp_path / "joined").mkdir()
     for lang in ("de", "en"):
         (tmp_path / "joined" / f"dict.{lang}.txt").write_bytes((tiny / "dict.de.txt").read_bytes())
+    (tmp_path / "joined" / "test.de-en.de.idx").touch()
     sentence = "has a dictionary for each language"
     done = own_data(tmp_path, *words, student="--arch transformer --share-all-embeddings")
     assert done.returncode != 0 and sentence in done.stdout and not (tmp_path / "work").exists()

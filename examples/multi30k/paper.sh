@@ -17,8 +17,9 @@
 #   --jobs N         processes side by side, one thread each (default: 2)
 #   --help
 #
-# Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again. The results are DIR/RESULTS.md and
-# DIR/results.json; every number in them comes from a file that a command wrote to DIR/measured.
+# Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again, and a training's folder with it, since
+# fairseq goes on where that ended. The results are DIR/RESULTS.md and DIR/results.json; every number in them comes from a file that
+# a command wrote to DIR/measured.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=recipes/lib.sh
@@ -46,6 +47,7 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 check_seeds
+PAIRS=${PAIRS//[[:space:]]/} STUDENTS=${STUDENTS//[[:space:]]/}
 [[ $SHORTEN =~ ^[1-9][0-9]*$ && $JOBS =~ ^[1-9][0-9]*$ ]] || die "--shorten and --jobs take positive numbers"
 for name in ${PAIRS//,/ }; do [[ $name == transformer || $name == lstm ]] || die "--pairs has '$name'; see --help"; done
 for name in ${STUDENTS//,/ }; do [[ $name == small || $name == medium ]] || die "--students has '$name'; see --help"; done
@@ -89,6 +91,7 @@ do_subwords() {
 do_binarise() {
     local dictionary=()
     [ -n "$TRAIN_TEACHER" ] || dictionary=(--srcdict "$MODEL/data-bin/dict.de.txt")
+    rm -rf "${BIN:?}" # fairseq-preprocess does not go on in what an interrupted one left
     fairseq-preprocess --source-lang de --target-lang en --joined-dictionary "${dictionary[@]}" --destdir "$BIN" --workers 1 \
         --trainpref "$WORK/text/train.spm" --validpref "$WORK/text/valid.spm" --testpref "$WORK/text/test.spm,$WORK/text/test1.spm"
 }
@@ -319,9 +322,21 @@ do_bench() { # pair.students; alone on the machine
 }
 
 run_table2() {
-    local pair
+    local pair size name mark
     if with medium; then run_table3; fi # whose student is one of the contenders
-    for pair in ${PAIRS//,/ }; do stage "bench@$pair.$STUDENTS" do_bench "$pair.$STUDENTS"; done
+    for pair in ${PAIRS//,/ }; do
+        for size in ${STUDENTS//,/ }; do need_trained "$pair.$size.seq_inter_word.1"; done
+        name="bench@$pair.$STUDENTS"
+        if [ "$pair" = transformer ] && with medium; then name+=.pruned; fi
+        # Of a pair there is one file, and it has the contenders of the last command: earlier ones are to be measured again.
+        for mark in "$WORK/done/bench@$pair."*; do [ "$mark" = "$WORK/done/$name" ] || rm -f "$mark"; done
+        stage "$name" do_bench "$pair.$STUDENTS"
+    done
+}
+
+# Stops unless a student's training has ended: its checkpoint alone says little, fairseq writes one after every epoch.
+need_trained() { # student
+    [ -e "$WORK/done/train@$1" ] || die "$1 is not there or has not finished its training: run table1 with it first"
 }
 
 # --- Table 3 ---------------------------------------------------------------------------------------------------------------
@@ -355,8 +370,8 @@ do_evaluate_pruned() { # split
 
 run_table3() {
     local share from
+    for share in seq_inter_word seq_kd; do need_trained "transformer.medium.$share.1"; done
     from=$(model_of transformer.medium.seq_inter_word.1)
-    [ -f "$from" ] || die "Table 3 prunes the medium Transformer of seed 1: run table1 with it first"
     for share in 50 80 85 90; do
         stage "prune@$share" do_prune "$share" "$from"
         from=$WORK/pruned/$share.seq_inter/checkpoint_last.pt
@@ -401,7 +416,8 @@ do_evaluate_sweeps() { # split
 }
 
 run_sweeps() {
-    [ -f "$(model_of transformer.small.student.1)" ] || die "the sweeps compare with the small Transformer of seed 1: run table1 with it first"
+    local name
+    for name in student seq_kd word_kd student_inter; do need_trained "transformer.small.$name.1"; done
     side_by_side beam@5 beam@1 alpha@0.25 alpha@0.9 temperature@2 nbest@2 nbest@5 similarity@chrf similarity@ter
     side_by_side evaluate_sweeps@test evaluate_sweeps@valid
 }
