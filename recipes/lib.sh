@@ -175,8 +175,11 @@ on_both_cores() {
     mkdir -p "$folder"
     meet=$(mktemp -u "$folder/meet.XXXXXX") # a new one each time: a leftover would call up processes that are gone
     for rank in 0 1; do
-        "$@" --distributed-world-size 2 --distributed-rank "$rank" --distributed-init-method "file://$meet" \
-            --distributed-no-spawn --distributed-backend gloo --ddp-backend legacy_ddp --load-checkpoint-on-all-dp-ranks --cpu &
+        (
+            fairseq-train() { exec "$(type -P fairseq-train)" "$@"; } # in place of this shell, so that what is killed below is it
+            "$@" --distributed-world-size 2 --distributed-rank "$rank" --distributed-init-method "file://$meet" \
+                --distributed-no-spawn --distributed-backend gloo --ddp-backend legacy_ddp --load-checkpoint-on-all-dp-ranks --cpu
+        ) &
         pids+=($!)
     done
     for rank in 0 1; do

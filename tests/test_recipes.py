@@ -338,6 +338,25 @@ echo ended
     assert "quick@1: there" in said and re.search(r"long@1: \d+ s", said) and said.endswith("ended\n")
 
 
+def test_of_two_processes_that_train_none_outlives_the_other_one(tmp_path):
+    (tmp_path / "fairseq-train").write_text(f"""#!/bin/sh
+case "$*" in *"--distributed-rank 0 "*) while [ ! -e {tmp_path}/other ]; do sleep 0.1; done; exit 1 ;; esac
+echo $$ >{tmp_path}/other
+exec sleep 600
+""")
+    (tmp_path / "fairseq-train").chmod(0o755)
+    script = f"""
+JOBS=2 PATH={tmp_path}:$PATH
+python() {{ return 1; }} # no GPU
+train() {{ fairseq-train "$@"; }}
+on_both_cores {tmp_path}/run train data || echo ended with $?
+"""
+    said, _ = shell(script).communicate(timeout=60)
+    assert said == "ended with 1\n"
+    other = int((tmp_path / "other").read_text())
+    helpers.wait_until(lambda: not helpers.is_running(other))
+
+
 def test_half_of_an_environment_is_made_anew(tmp_path):
     """As it is left where Debian's python3-venv is missing, or by Ctrl-C while pip is put into it."""
     (tmp_path / "venv" / "bin").mkdir(parents=True)
