@@ -112,6 +112,13 @@ stage() {
         echo "  $name: there"
         return
     fi
+    # The recipe itself only waits, as for stages side by side: bash heeds no signal before a command in the foreground ends.
+    if [ "$BASHPID" = $$ ]; then
+        as_a_job "$name" "$@"
+        wait_for_one
+        [ -e "$WORK/done/$name" ] || stop_all "a stage failed"
+        return
+    fi
     # In a shell of its own and in no condition, or bash would go on behind a command that fails.
     set +e
     (
@@ -135,12 +142,17 @@ side_by_side() {
     local name
     for name in "$@"; do
         while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait_for_one; done
-        set -m # a process group for each job, so that it can be stopped with all that it started
-        stage "$name" "do_${name%@*}" "${name#*@}" &
-        set +m
+        as_a_job "$name" "do_${name%@*}" "${name#*@}"
     done
     while [ -n "$(jobs -rp)" ]; do wait_for_one; done
     for name in "$@"; do [ -e "$WORK/done/$name" ] || stop_all "a stage failed"; done
+}
+
+# Starts a stage in a process group of its own, so that it can be stopped with all that it started.
+as_a_job() {
+    set -m
+    stage "$@" &
+    set +m
 }
 
 # Waits until one of the jobs ends. bash may have forgotten jobs that end at once; then it says 127, and their marks tell.

@@ -310,7 +310,8 @@ def shell(script, **more):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_recipe_says_so_stops_what_it_started_and_continues(tmp_path, number):
+@pytest.mark.parametrize("last", ["side_by_side quick@1 long@1", "stage quick@1 do_quick; stage long@1 do_long"])
+def test_an_interrupted_recipe_says_so_stops_what_it_started_and_continues(tmp_path, number, last):
     script = f"""
 WORK={tmp_path} JOBS=2
 begin_work settings
@@ -321,7 +322,7 @@ do_long() {{
     echo $! >"$WORK/begun"
     wait
 }}
-side_by_side quick@1 long@1
+{last}
 echo ended
 """
     run = shell(script, start_new_session=True, preexec_fn=helpers.heed_interrupts)
