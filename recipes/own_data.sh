@@ -78,6 +78,7 @@ for number in "$UPDATES" "$TUNING_UPDATES" "$BATCH" "$MAX_TOKENS" "$BEAM" "$JOBS
     [[ $number =~ ^[1-9][0-9]*$ ]] || die "'$number' is no positive number; see --help"
 done
 METHODS=${METHODS//[[:space:]]/}
+TRAINING="--lr-scheduler inverse_sqrt $TRAINING" # unless it names another
 for method in ${METHODS//,/ }; do
     [[ " ${ROWS[*]} " == *":$method "* ]] || die "--methods has '$method'; see --help"
     [ -z "$VOCABULARY" ] || [[ $method == seq_kd || $method == seq_inter ]] ||
@@ -156,8 +157,8 @@ do_scored() { # gold, seq_kd or seq_inter
 train() {
     local at_once=$((MAX_TOKENS * (GPUS ? GPUS : 1))) half=''
     [ "$GPUS" = 0 ] || half=--fp16
-    fairseq-train "$2" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$1" --lr-scheduler inverse_sqrt $STUDENT $TRAINING \
-        $half --max-update "$3" --max-tokens "$MAX_TOKENS" --update-freq "$(((BATCH + at_once - 1) / at_once))" \
+    fairseq-train "$2" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$1" $STUDENT $TRAINING $half \
+        --max-update "$3" --max-tokens "$MAX_TOKENS" --update-freq "$(((BATCH + at_once - 1) / at_once))" \
         --seed "${1#*@}" --required-batch-size-multiple 1 --no-epoch-checkpoints --save-interval-updates 5000 \
         --keep-interval-updates 1 --validate-interval-updates 5000 --log-format simple --log-interval 100 "${@:4}"
 }

@@ -208,11 +208,12 @@ echo "went on"
 
 
 SMALL = " ".join(helpers.flags(helpers.TINY, {"share-all-embeddings": False}))
+TRAINING = "--optimizer adam --lr 5e-3 --warmup-updates 2 --warmup-init-lr 1e-4"  # the last one is of inverse_sqrt alone
 SHORT = {"updates": 8, "tuning-updates": 4, "max-tokens": 1000, "batch": 1000, "beam": 2}
 
 
 def own_data(folder, *words, **more):
-    options = {"work": folder / "work", "student": SMALL, "training": "--optimizer adam --lr 5e-3 --warmup-updates 2", **SHORT}
+    options = {"work": folder / "work", "student": SMALL, "training": TRAINING, **SHORT}
     more = {key.replace("_", "-"): value for key, value in more.items()}
     return recipe(RECIPES / "own_data.sh", folder, *words, *helpers.flags({**options, **more}))
 
