@@ -304,16 +304,28 @@ def real(tiny, teacher, out, workers=2):
     return ["decode", "--workers", str(workers), *helpers.decode_command(tiny, teacher, out, user_dir=None, task=None)]
 
 
-def test_two_workers_of_which_one_is_killed_write_the_same_bytes(distilled, tiny, teacher, tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "fairseq_seqkd", *real(tiny, teacher, out)]
+def decode_and_kill(command, out):
+    """Starts it, kills its second worker with SIGKILL and returns it, or None where that had done its work already."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=helpers.environment())
     began, until = None, time.monotonic() + 120
     while began is None and time.monotonic() < until and process.poll() is None:
         log = out / "decoding.log"
         began = re.search(r" (\d+) began as rank 1 of 2", log.read_text()) if log.is_file() else None
         time.sleep(0.005)
-    os.kill(int(began[1]), signal.SIGKILL)
+    try:
+        os.kill(int(began[1]), signal.SIGKILL)
+    except ProcessLookupError:
+        process.communicate(timeout=240)
+        return None
+    return process
+
+
+def test_two_workers_of_which_one_is_killed_write_the_same_bytes(distilled, tiny, teacher, tmp_path):
+    # On a busy machine the worker may be done before it is killed: once more then.
+    for out in (tmp_path / "out", tmp_path / "again", tmp_path / "last"):
+        process = decode_and_kill([sys.executable, "-m", "fairseq_seqkd", *real(tiny, teacher, out)], out)
+        if process is not None:
+            break
     printed, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "worker 1 was killed (SIGKILL)" in errors
