@@ -214,6 +214,16 @@ def exists(pid):
     return True
 
 
+def status(pid):
+    """What the system says about a process that is there: /proc/PID/status, by name."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+
+
+def is_stopped(pid):
+    return status(pid)["State"].startswith("T")
+
+
 def is_running(pid):
     """Whether a process has not ended; it need not be a child of this one."""
     try:

@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import helpers
 import pytest
+import stopping
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.commands import decode
@@ -304,28 +304,31 @@ def real(tiny, teacher, out, workers=2):
     return ["decode", "--workers", str(workers), *helpers.decode_command(tiny, teacher, out, user_dir=None, task=None)]
 
 
-def decode_and_kill(command, out):
-    """Starts it, kills its second worker with SIGKILL and returns it, or None where that had done its work already."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=helpers.environment())
-    began, until = None, time.monotonic() + 120
-    while began is None and time.monotonic() < until and process.poll() is None:
-        log = out / "decoding.log"
-        began = re.search(r" (\d+) began as rank 1 of 2", log.read_text()) if log.is_file() else None
+def stopped(command, out, parts):
+    """Starts two workers that stop by themselves once so many parts are there, and waits for that.
+
+    Returns the process and the workers, by rank. Who begins later does not stop.
+    """
+    flag, pipes = out.parent / "stops", {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    flag.touch()
+    hook = stopping.environment(out.parent / "hook", out / "parts", parts, flag)
+    process, until = subprocess.Popen(command, **pipes, env=helpers.environment(**hook)), time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        log = (out / "decoding.log").read_text() if (out / "decoding.log").is_file() else ""
+        workers = {int(rank): int(pid) for pid, rank in re.findall(r" (\d+) began as rank (\d) of 2", log)}
+        if len(workers) == 2 and all(map(helpers.is_stopped, workers.values())):
+            flag.unlink()
+            return process, workers
         time.sleep(0.005)
-    try:
-        os.kill(int(began[1]), signal.SIGKILL)
-    except ProcessLookupError:
-        process.communicate(timeout=240)
-        return None
-    return process
+    process.kill()
+    raise AssertionError(f"they did not stop: {process.communicate()}")
 
 
 def test_two_workers_of_which_one_is_killed_write_the_same_bytes(distilled, tiny, teacher, tmp_path):
-    # On a busy machine the worker may be done before it is killed: once more then.
-    for out in (tmp_path / "out", tmp_path / "again", tmp_path / "last"):
-        process = decode_and_kill([sys.executable, "-m", "fairseq_seqkd", *real(tiny, teacher, out)], out)
-        if process is not None:
-            break
+    out = tmp_path / "out"
+    process, workers = stopped([sys.executable, "-m", "fairseq_seqkd", *real(tiny, teacher, out)], out, parts=0)
+    os.kill(workers[1], signal.SIGKILL)
+    os.kill(workers[0], signal.SIGCONT)
     printed, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "worker 1 was killed (SIGKILL)" in errors
@@ -344,29 +347,21 @@ def test_refusals_of_the_real_thing_are_said_once(distilled, tiny, teacher, tmp_
 
 def signalled(pid):
     """Whether a process that is stopped has a signal waiting."""
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return any(int(status[name], 16) for name in ("SigPnd", "ShdPnd"))
+    return any(int(helpers.status(pid)[name], 16) for name in ("SigPnd", "ShdPnd"))
 
 
 def test_interrupted_and_continued_it_writes_the_same_bytes(distilled, tiny, teacher, tmp_path):
-    out = tmp_path / "out"
+    out, until = tmp_path / "out", time.monotonic() + 120
     command = [sys.executable, "-m", "fairseq_seqkd", *real(tiny, teacher, out)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": helpers.environment()}
-    process, until = subprocess.Popen(command, **pipes), time.monotonic() + 120
-    while not list(out.glob("parts/*.part")) and time.monotonic() < until and process.poll() is None:
-        time.sleep(0.005)
-    stopped = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    for pid in stopped:  # until the signal has reached them: a fast machine would be done before
-        os.kill(pid, signal.SIGSTOP)
+    process, workers = stopped(command, out, parts=1)
     process.send_signal(signal.SIGTERM)
-    while not all(map(signalled, stopped)) and time.monotonic() < until:
+    while not all(map(signalled, workers.values())) and time.monotonic() < until:
         time.sleep(0.005)
-    for pid in stopped:
+    for pid in workers.values():
         os.kill(pid, signal.SIGCONT)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and errors.count("fairseq_seqkd: ") == 1 and "Traceback" not in errors
-    workers = {int(pid) for pid in re.findall(r" (\d+) began", (out / "decoding.log").read_text())}
-    assert workers and not any(map(helpers.exists, workers))
+    assert not any(map(helpers.exists, workers.values()))
     done = progress.read(out)
     assert 0 < done.done < TRAIN and not done.complete
     again = subprocess.run(command, capture_output=True, text=True, env=helpers.environment())

@@ -10,21 +10,32 @@ import time
 import fairseq_cli.generate  # noqa: F401  (loaded once, before the forks)
 import helpers
 import pytest
+import stopping
 
 import fairseq_seqkd
+from fairseq_seqkd.corpus import progress
 
 fairseq_seqkd.register()
 
 
-def fork(*words):
-    return helpers.fork(lambda: helpers.generate(words))
+def fork(*words, prepare=lambda: None):
+    """Decodes in a process of its own; `prepare` runs there first."""
+
+    def work():
+        prepare()
+        return helpers.generate(words)
+
+    return helpers.fork(work)
 
 
-def kill(child, parts_folder, parts, pause):
-    """SIGKILL so many seconds after so many parts are committed; or after the end, where that comes first."""
-    while len(list(parts_folder.glob("*.part"))) < parts and helpers.is_running(child):
+def decode_and_kill(command, parts_folder, parts, pause):
+    """SIGKILL before the part after the first so many gets its name, or, where a pause is given, so many seconds later."""
+    child = fork(*command, prepare=lambda: stopping.at_parts(parts_folder, parts))
+    while helpers.is_running(child) and not helpers.is_stopped(child):
         time.sleep(0.005)
-    time.sleep(pause)
+    if pause:
+        os.kill(child, signal.SIGCONT)
+        time.sleep(pause)
     os.kill(child, signal.SIGKILL)
     helpers.wait(child)
 
@@ -33,16 +44,18 @@ def test_eight_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, tea
     out, rng = tmp_path / "out", random.Random(8)
     parts, command = out / "parts", helpers.decode_command(tiny, teacher, out, part_size=64)
     killed_at = []
-    for wanted in (0, 1, 2, 4, 5, 6, 5, 7):
-        kill(fork(*command), parts, wanted, rng.uniform(0, 0.2))
+    for turn, wanted in enumerate((0, 1, 2, 4, 5, 6, 5, 7)):
+        decode_and_kill(command, parts, wanted, rng.uniform(0, 0.2) if turn % 2 else 0)
         committed = sorted(parts.glob("*.part"))
         killed_at.append(len(committed))
-        if not parts.is_dir():
-            shutil.rmtree(out, ignore_errors=True)  # it was faster than the kill
+        found = progress.read(out)
+        if found.done == found.sentences:
+            shutil.rmtree(out)  # it was faster than the kill
+            continue
         for part in committed[4:]:  # there must be work for the next one
             part.unlink()
     assert len(set(killed_at)) > 2, killed_at
-    kill(fork(*command), parts, 5, 0)
+    decode_and_kill(command, parts, 5, 0)
     newest = max(parts.glob("*.part"), key=lambda part: part.stat().st_mtime_ns)
     os.truncate(newest, newest.stat().st_size * 2 // 3)
     workers = [fork(*command) for _ in range(2)]
