@@ -9,7 +9,7 @@
 #   --src FILE --tgt FILE   your own parallel text instead, a sentence a line; --pair then names its languages
 #   --seeds LIST     seeds of the students, such as 1,2,3 (default: 1); the report gives mean and deviation
 #   --vocabulary N   SentencePiece BPE pieces for both languages together (default: 3000)
-#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 5000, 9000, 800)
+#   --teacher-updates N, --student-updates N, --tuning-updates N   lengths of training (default: 5000, 6000, 800)
 #   --beam K         beam of the teacher, whose whole K-best list is kept for Seq-Inter (default: 5)
 #   --split NAME     what the report is about: test (default), or valid, on which the settings were tuned
 #   --jobs N         trainings side by side, one thread each (default: 2)
@@ -25,7 +25,7 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 . "$ROOT/recipes/lib.sh"
 
 WORK=quickstart TEXT=descriptions PAIR=da-en SRC_FILE='' TGT_FILE='' SEEDS=1 SPLIT=test VOCABULARY=3000 BEAM=5 LENPEN=1 TOPK=8 JOBS=2
-TEACHER_UPDATES=5000 STUDENT_UPDATES=9000 TUNING_UPDATES=800
+TEACHER_UPDATES=5000 STUDENT_UPDATES=6000 TUNING_UPDATES=800
 
 while [ $# -gt 0 ]; do
     case "$1" in -h | --help) usage; exit ;; esac
@@ -164,7 +164,7 @@ student() {
     local run=$1 data=$2 updates=$3 lr=$4 warmup=$5
     shift 5
     # shellcheck disable=SC2046
-    train "$data" "$run" "$updates" "$lr" 1280 --warmup-updates "$warmup" --dropout 0 --seed "${run#*@}" $(layers 2 32 64 2) "$@"
+    train "$data" "$run" "$updates" "$lr" 1280 --warmup-updates "$warmup" --dropout 0 --seed "${run#*@}" $(layers 2 34 68 2) "$@"
 }
 
 from_scratch() { student "$1" "$2" "$STUDENT_UPDATES" 1e-2 300 "${@:3}"; }
