@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+HAS_WHEEL = 'python_version>="3.11" and python_version<"3.13" and sys_platform=="linux" and platform_machine=="x86_64"'
+HAS_NONE = 'python_version>="3.13" or (python_version>="3.11" and (sys_platform!="linux" or platform_machine!="x86_64"))'
 
 
 def version():
@@ -26,8 +28,9 @@ setup(
     python_requires=">=3.8",
     install_requires=[
         # No official fairseq release imports on Python 3.11 and later (fairseq issue 5012): a build of upstream's main does.
-        've-fairseq==0.12.3; python_version>="3.11" and sys_platform=="linux" and platform_machine=="x86_64"',
-        'fairseq-fixed==0.12.3.1; python_version>="3.11" and (sys_platform!="linux" or platform_machine!="x86_64")',
+        # It has wheels for two of them; another build is compiled elsewhere.
+        f"ve-fairseq==0.12.3; {HAS_WHEEL}",
+        f"fairseq-fixed==0.12.3.1; {HAS_NONE}",
         'fairseq==0.12.2; python_version<"3.11"',
         # Generation with fairseq 0.12.2 dies with torch 1.13. An older torch cannot load with weights only, so there
         # the package installs, and refuses to read checkpoints.

@@ -1,4 +1,4 @@
-"""The only file that knows that fairseq and torch have versions.
+"""The only file that knows that fairseq and torch have versions, and what fairseq's commands do on the inside.
 
 Importing it registers the few types that fairseq's checkpoints hold besides tensors, so that torch loads them with
 weights only. Without that, no checkpoint of fairseq loads under torch 2.6 or later. Nothing here ever loads a pickle
@@ -9,7 +9,11 @@ import argparse
 import contextlib
 import inspect
 import pickle
+import queue
 import struct
+import sys
+import threading
+import time
 import zipfile
 import zlib
 from importlib import metadata
@@ -99,3 +103,28 @@ def versions(engine="fairseq"):
     if engine not in found:
         found[engine] = metadata.version(engine)
     return found
+
+
+def is_validating():
+    """Whether fairseq-validate is at work: it measures on gold and trains nothing, with the criterion as it was in training."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != "fairseq_cli.validate":
+        frame = frame.f_back
+    return frame is not None
+
+
+def stop_prefetching(seconds=10):
+    """Ends the threads in which fairseq reads batches ahead.
+
+    One that works while the interpreter ends makes the process abort ("terminate called without an active exception", code 134),
+    below the sentence that says what is wrong.
+    """
+    from fairseq.data.iterators import BackgroundConsumer
+
+    until = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if isinstance(thread, BackgroundConsumer):
+            thread._max_len = 0  # it ends when the batch in its hands is in the queue, and that has room
+            while thread.is_alive() and time.monotonic() < until:
+                with contextlib.suppress(queue.Empty):
+                    thread._queue.get(timeout=0.05)

@@ -412,6 +412,8 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
      "symbol 4 is", 1),
     ("a dictionary in another order, evaluated", lambda at: at.evaluate(None, at.broken("tiny", "dict.en.txt", reordered)),
      "symbol 4 is", 1),
+    ("the gold split of a view", lambda at: at.train(at.made["distilled"] / "seq_kd", criterion="seq_kd", train_subset="valid"),
+     "--train-subset is valid, but the teacher's translations", 1),
     ("no split to train on under a live teacher", lambda at: at.train(train_subset="absent", criterion="word_kd",
      teacher_path=at.made["teacher"]), "there is no split 'absent'", 1),
     ("a dictionary in another order, stored teacher", lambda at: at.train(at.broken("tiny", "dict.en.txt", reordered),

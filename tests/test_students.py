@@ -1,6 +1,7 @@
 """Students through the real fairseq-train: stock checkpoints with no trace of the teacher, resumed and fine-tuned."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -177,3 +178,29 @@ def test_fairseq_train_ends_with_one_sentence(tiny, tmp_path, criterion, options
     done = helpers.command("fairseq-train", *arguments, check=False)
     assert helpers.refusal(done) and done.returncode == 1
     assert not (tmp_path / "save" / "checkpoint_last.pt").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_only_the_model_shows_ends_with_one_sentence_too(tiny, teacher, tmp_path, workers):
+    """In a process of its own, which also ends by itself: threads that read ahead made it abort below the sentence."""
+    more = {"criterion": "word_kd", "teacher_path": teacher, "num_workers": workers, "adaptive_softmax_cutoff": "8,16"}
+    process = helpers.start("fairseq-train", *helpers.train_command(tiny, tmp_path / "save", max_tokens=100, **more))
+    printed = process.communicate(timeout=240)[0]
+    done = subprocess.CompletedProcess(process.args, process.returncode, printed)
+    assert "--adaptive-softmax-cutoff" in helpers.refusal(done) and done.returncode == 1, printed[-2000:]
+
+
+def test_fairseq_validate_measures_on_gold_and_needs_no_teacher(distilled, tiny, teacher, tmp_path):
+    """Any data that fairseq-validate is given, by a student of either criterion; the figures are those of the training."""
+    here = tmp_path / "teacher.pt"
+    shutil.copyfile(teacher, here)
+    for run, data, more in (("word", tiny, {"criterion": "word_kd", "teacher_path": here}),
+                            ("seq", distilled / "seq_kd", {"criterion": "seq_kd"})):  # fmt: skip
+        printed = helpers.train(data, tmp_path / run, max_epoch=1, **more).stdout
+        (in_training,) = re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", printed)
+        here.unlink(missing_ok=True)
+        path = {"path": tmp_path / run / "checkpoint_last.pt", "max-tokens": 2000, "required-batch-size-multiple": 1}
+        words = helpers.flags(path, {"user-dir": helpers.PLUGIN, "task": "translation", "cpu": True})
+        printed = helpers.command("fairseq-validate", tiny, *words).stdout
+        (alone,) = re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", printed)
+        assert float(alone) == pytest.approx(float(in_training), abs=0.002)

@@ -12,6 +12,7 @@ from fairseq.criterions import register_criterion
 
 from fairseq_seqkd.corpus.views import check_contents, check_view
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion, is_first_process
+from fairseq_seqkd.errors import Refusal
 
 
 @dataclass
@@ -26,7 +27,12 @@ class SeqKDCriterion(WordKDCriterion):
     needs_teacher = False
     view = "seq_kd"
 
-    def check_data(self, folder):
+    def check_data(self, folder, subset):
         found = check_view(folder, self.view)
+        if subset != found["split"]:
+            raise Refusal(
+                f"--train-subset is {subset}, but the teacher's translations in {folder} are its split {found['split']!r}; "
+                f"train on that with --train-subset {found['split']}"
+            )
         if is_first_process():
             check_contents(folder, found, [name for name in found["files"] if name.startswith((found["split"], "dict."))])

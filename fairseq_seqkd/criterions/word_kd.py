@@ -21,7 +21,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 
-from fairseq_seqkd import divergences, losses, teachers
+from fairseq_seqkd import compat, divergences, losses, teachers
 from fairseq_seqkd.corpus.databin import check_files
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.pruning import FrozenZeros
@@ -101,21 +101,30 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         alpha = losses.weight_of_teacher(alpha, has_teacher=has_teacher or self.needs_teacher)
         self.objective = losses.Objective(alpha, label_smoothing, temperature, str(divergence))
         check_options(self.objective, teacher_path, teacher_distributions, str(tail))
-        for folder in utils.split_paths(task.cfg.data):
-            self.check_data(folder)
         self.freeze_zeros, self.frozen, self.was_training = freeze_zeros, None, False
         # Not a module, so it is neither trained nor saved, nor switched to training mode (see teachers.py).
         self.teacher = None
+        if compat.is_validating():
+            return  # on any data, and the teacher need not be there any more
+        for folder in utils.split_paths(task.cfg.data):
+            self.check_data(folder, task.cfg.train_subset)
         if alpha > 0 and teacher_distributions:
             self.teacher = StoredTeacher(utils.split_paths(teacher_distributions), task, str(tail), is_first_process())
         elif alpha > 0:
             self.teacher = prepare_teacher(task, teacher_path)
 
-    def check_data(self, folder):
-        """Any data will do; `seq_kd` and `seq_inter` ask for a finished view."""
+    def check_data(self, folder, subset):
+        """Any data will do; `seq_kd` and `seq_inter` ask for a finished view, and for the subset that it is of."""
 
     def forward(self, model, sample, reduce=True):
         """Returns (loss, sample size, logging output) as every criterion of fairseq."""
+        try:
+            return self._forward(model, sample, reduce)
+        except Refusal:  # of what only a batch or the model shows
+            compat.stop_prefetching()
+            raise
+
+    def _forward(self, model, sample, reduce):
         if self.freeze_zeros:
             self._keep_zeros(model)
         if self.teacher is None or not model.training:
