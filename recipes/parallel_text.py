@@ -15,10 +15,14 @@ import argparse
 import hashlib
 import itertools
 import re
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
 PARAGRAPHS = {"p", "h1", "h2", "h3", "h4", "h5", "h6"}
+STOPS, STOPS_WITHOUT_BLANK = ".!?।؟", "。！？"  # noqa: RUF001
+WITHOUT_BLANKS = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")  # kana and Han characters
+LINE_ENDS = re.compile(f"(?<={WITHOUT_BLANKS.pattern}) (?={WITHOUT_BLANKS.pattern})")  # of such a script, once lines are joined
 
 
 class Paragraphs(HTMLParser):
@@ -96,7 +100,8 @@ def descriptions(lists, lang):
 
 def running_text(lines):
     """The lines of a paragraph as one; nothing where one of them is indented or an item of a list."""
-    return "" if any(line.startswith((" ", "*", "-")) for line in lines) else " ".join(" ".join(lines).split())
+    text = "" if any(line.startswith((" ", "*", "-")) for line in lines) else " ".join(" ".join(lines).split())
+    return LINE_ENDS.sub("", text)
 
 
 def described(lists, src, tgt):
@@ -109,24 +114,44 @@ def described(lists, src, tgt):
 
 def sentences(source, target):
     """Pairs of sentences of a pair of paragraphs: where both have as many, they are taken to match one by one."""
-    left, right = (re.split(r"(?<=[.!?]) +(?=[A-ZÀ-Þ])", side) for side in (source, target))
+    left, right = map(cut, (source, target))
     return list(zip(left, right)) if len(left) == len(right) else [(source, target)]
+
+
+def cut(paragraph):
+    """Its sentences: they end where a full stop is followed by a capital, or by a letter of a script that has none."""
+    found, begin = [], 0
+    for stop in re.finditer(f"(?<=[{STOPS}]) +|(?<=[{STOPS_WITHOUT_BLANK}])", paragraph):
+        following = paragraph[stop.end() : stop.end() + 1]
+        if following.isalpha() and not following.islower():
+            found.append(paragraph[begin : stop.start()])
+            begin = stop.end()
+    return [*found, paragraph[begin:]]
+
+
+def size(text):
+    """Characters, of which one of a script without blanks says as much as two of an alphabet."""
+    return len(text) + len(WITHOUT_BLANKS.findall(text))
+
+
+def count_words(text):
+    """Words between blanks; in scripts without blanks two characters count as one."""
+    return sum(max(1, len(WITHOUT_BLANKS.findall(word)) // 2) for word in text.split())
 
 
 def is_sentence(text, min_words, max_words):
     """A sentence of running text: a whole number of words in range, mostly letters, closed by punctuation."""
-    words = text.split()
-    if not min_words <= len(words) <= max_words or not text.endswith((".", "!", "?")):
+    if not min_words <= count_words(text) <= max_words or not text.endswith(tuple(STOPS + STOPS_WITHOUT_BLANK)):
         return False
-    letters = sum(c.isalpha() or c.isspace() for c in text)
-    return letters >= 0.9 * len(text) and not re.search(r"[=<>{}\[\]\\/_|@#]", text)
+    letters = "".join(c for c in text if unicodedata.category(c)[0] in "LM" or c.isspace())  # with vowel signs and accents
+    return size(letters) >= 0.9 * size(text) and not re.search(r"[=<>{}\[\]\\/_|@#]", text)
 
 
 def is_pair(source, target, min_words, max_words):
     """Both sides are sentences, they differ, and neither is more than twice as long as the other."""
     if source == target or not all(is_sentence(side, min_words, max_words) for side in (source, target)):
         return False
-    a, b = len(source), len(target)
+    a, b = size(source), size(target)
     return max(a, b) <= 2 * min(a, b)
 
 

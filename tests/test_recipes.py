@@ -103,6 +103,27 @@ def test_descriptions_are_joined_by_the_hash_of_their_original(pages, tmp_path):
         list(pages.described(tmp_path, "fo", "en"))
 
 
+@pytest.mark.parametrize(
+    "source, target",
+    [
+        (["Это небольшая программа.", "Она очень нужна всем."], ["This is a small program.", "Everybody needs it a lot."]),
+        (["これは小さなプログラムです。", "誰でもそれを使えます。"], ["This is a small program.", "Everybody can use it."]),
+        (["这是一个小小的程序。", "谁都可以使用这个程序！"], ["This is a small program.", "Everybody can use it!"]),
+        (["यह एक छोटा कार्यक्रम है।", "सबको यह चाहिए ही है।"], ["This is a small program.", "Everybody needs it a lot."]),
+        (["Es kostet 3.5 Euro, d.h. wenig Geld."], ["It costs 3.5 euros, i.e. little money."]),
+    ],
+)
+def test_sentences_of_any_script(pages, source, target):
+    blank = "" if source[0].endswith("。") else " "
+    pairs = pages.sentences(blank.join(source), " ".join(target))
+    assert pairs == list(zip(source, target, strict=True))
+    assert [pages.is_pair(*pair, 3, 12) for pair in pairs] == ["3.5" not in source for source, _ in pairs]
+
+
+def test_lines_of_a_script_without_blanks_are_joined_without(pages):
+    assert pages.running_text(["これは", "小さな a b", "c"]) == "これは小さな a b c"
+
+
 def test_held_out_sentences_are_not_in_train(pages):
     pairs = [(f"s{i}", f"t{i % 40}") for i in range(60)]
     parts = pages.split(pairs, 10, 10)
