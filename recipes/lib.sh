@@ -50,11 +50,11 @@ need_environment() {
     local folder=$1 extras=${2:+[$2]} command missing=''
     shift 2
     if [ -z "${VIRTUAL_ENV:-}" ]; then
-        if [ ! -x "$folder/bin/python" ] || [ ! -e "$folder/bin/activate" ]; then # written last: what has no such file is half of one
+        if [ ! -x "$folder/bin/pip" ] || [ ! -e "$folder/bin/activate" ]; then # written last: what has no such file is half of one
             local python
             python=$(find_python) || die "Python 3.11 or 3.12 with venv is needed: apt-get install python3 python3-venv"
             echo "making a virtual environment in $folder"
-            "$python" -m venv --clear "$folder" || die "cannot make a virtual environment: apt-get install python3-venv"
+            make_environment "$python" "$folder" || die "cannot make a virtual environment: apt-get install python3-venv"
         fi
         # shellcheck disable=SC1091
         . "$folder/bin/activate"
@@ -72,6 +72,34 @@ need_environment() {
             python -m pip install -q --disable-pip-version-check -c "$ROOT/recipes/constraints.txt" -e "$ROOT$extras"; } ||
             die "the installation failed; see above"
     fi
+}
+
+# Arguments: python, folder. Debian keeps what gives an environment its pip in a package of its own, python3-venv; where that is not
+# installed, which takes root, the pip is taken out of another package.
+make_environment() {
+    local python=$1 folder=$2 beside=$2.pip wheel
+    "$python" -m venv --clear "$folder" >/dev/null 2>&1 && return
+    rm -rf "$beside" && mkdir -p "$beside" && "$python" -m venv --clear --without-pip "$folder" &&
+        fetch_package "$beside" python3-pip-whl && dpkg-deb -x "$beside"/python3-pip-whl_*.deb "$beside" || return
+    for wheel in "$beside"/usr/share/python-wheels/pip-*.whl; do
+        "$folder/bin/python" "$wheel/pip" install -q --no-index --disable-pip-version-check "$wheel" || return
+    done
+    rm -rf "$beside"
+}
+
+# apt with lists and a cache of our own, in a folder: it needs no root then, and leaves the machine's alone.
+own_apt() {
+    mkdir -p "$1/lists/partial"
+    apt-get -o "Dir::State::Lists=$1/lists" -o "Dir::Cache=$1" "${@:2}"
+}
+
+# Downloads a package of the distribution into a folder, with the machine's lists of packages or, where it has none, with our own; in
+# a folder beside first, since apt gives the beginning of a file its whole name.
+fetch_package() {
+    local folder
+    folder=$(cd "$1" && pwd) && rm -rf "$folder/download" && mkdir "$folder/download" || return
+    (cd "$folder/download" && { apt-get download "$2" || { own_apt "$folder" update && own_apt "$folder" download "$2"; }; }) &&
+        mv "$folder/download/$2"_*.deb "$folder/"
 }
 
 # The modules that extras of the package bring. Argument: such as [ctranslate2,report].

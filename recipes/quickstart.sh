@@ -78,16 +78,13 @@ do_text() {
             -o "$WORK/text"
         return
     fi
-    mkdir -p "$WORK/packages/lists/partial" && cd "$WORK/packages"
+    mkdir -p "$WORK/packages" && cd "$WORK/packages"
     "text_of_$TEXT"
 }
 
-# apt with lists and a cache of our own: it needs no root then, and leaves the machine's alone.
-own_apt() { apt-get -o "Dir::State::Lists=$WORK/packages/lists" -o "Dir::Cache=$WORK/packages" "$@"; }
-
 # The lists of translated descriptions are fetched alone: 12 MB for Danish. What is not there, parallel_text.py says.
 text_of_descriptions() {
-    own_apt -o "Acquire::Languages=$S,$T" -o Acquire::GzipIndexes=false \
+    own_apt "$WORK/packages" -o "Acquire::Languages=$S,$T" -o Acquire::GzipIndexes=false \
         -o Acquire::IndexTargets::deb::Packages::DefaultEnabled=false update ||
         echo "apt-get could not fetch all lists; see above"
     python "$ROOT/recipes/parallel_text.py" descriptions --lists "$WORK/packages/lists" --src "$S" --tgt "$T" -o "$WORK/text"
@@ -101,7 +98,7 @@ text_of_help() {
     local lang package
     for lang in "$S" "$T"; do
         package=libreoffice-help-$(help_folder "$lang" | tr '[:upper:]' '[:lower:]')
-        ls "${package}"_*.deb >/dev/null 2>&1 || fetch_package "$package" || {
+        ls "${package}"_*.deb >/dev/null 2>&1 || fetch_package "$WORK/packages" "$package" || {
             echo "cannot fetch $package: is there such a language, and a network? Or give --src and --tgt"
             return 1
         }
@@ -109,15 +106,6 @@ text_of_help() {
     done
     python "$ROOT/recipes/parallel_text.py" help --help-dir "$WORK/packages/unpacked/usr/share/libreoffice/help" \
         --src "$(help_folder "$S")" --tgt "$(help_folder "$T")" -o "$WORK/text"
-}
-
-# Downloads a package of the distribution, with the machine's lists of packages or, where it has none, with our own; in a folder
-# beside, since apt gives the beginning of a file its whole name.
-fetch_package() {
-    local beside=$WORK/packages/download
-    rm -rf "$beside" && mkdir "$beside" || return
-    (cd "$beside" && { apt-get download "$1" || { own_apt update && own_apt download "$1"; }; }) &&
-        mv "$beside/$1"_*.deb "$WORK/packages/"
 }
 
 do_subwords() { python "$ROOT/recipes/subwords.py" "$WORK/text" --langs "$S" "$T" --vocabulary "$VOCABULARY"; }

@@ -1,10 +1,13 @@
 """The recipes: text from descriptions of packages, help pages and files, and quickstart from end to end on a cut-down input."""
 
+import ensurepip
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import helpers
 import pytest
@@ -388,15 +391,42 @@ def test_half_of_an_environment_is_made_anew(tmp_path):
 unset VIRTUAL_ENV
 find_python() {{ echo makes_one; }}
 makes_one() {{
-    echo "called with $*"
+    echo "$*" >{tmp_path}/called
     echo 'export VIRTUAL_ENV={tmp_path}/venv' >{tmp_path}/venv/bin/activate
-    for command in fairseq-train seqkd; do cp /bin/true {tmp_path}/venv/bin/$command; done
+    for command in fairseq-train seqkd pip; do cp /bin/true {tmp_path}/venv/bin/$command; done
 }}
 need_environment {tmp_path}/venv '' && echo "in $VIRTUAL_ENV"
 """
     said, _ = shell(script).communicate(timeout=60)
-    assert said.splitlines()[-2:] == [f"called with -m venv --clear {tmp_path}/venv", f"in {tmp_path}/venv"], said
+    assert said.splitlines()[-1] == f"in {tmp_path}/venv", said
+    assert (tmp_path / "called").read_text() == f"-m venv --clear {tmp_path}/venv\n"
     assert shell(script).communicate(timeout=60)[0] == f"in {tmp_path}/venv\n"
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb, which Debian and Ubuntu have")
+def test_without_python3_venv_pip_comes_from_a_package(tmp_path):
+    """As on a Debian that has python3 alone: no ensurepip, nobody is root, and there are no lists of packages."""
+    wheels = tmp_path / "package" / "usr" / "share" / "python-wheels"
+    (tmp_path / "package" / "DEBIAN").mkdir(parents=True)
+    wheels.mkdir(parents=True)
+    shutil.copy(next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl")), wheels)
+    facts = "Package: python3-pip-whl\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: pip\n"
+    (tmp_path / "package" / "DEBIAN" / "control").write_text(facts)
+    subprocess.run(["dpkg-deb", "-b", tmp_path / "package", tmp_path / "pip.deb"], check=True, stdout=subprocess.DEVNULL)
+    script = f"""
+bare() {{ [[ "$*" == *--without-pip* ]] && {sys.executable} "$@"; }}
+apt-get() {{
+    case "$*" in
+        *Lists=*update) touch {tmp_path}/updated ;;
+        *download\\ python3-pip-whl) [ -e {tmp_path}/updated ] && cp {tmp_path}/pip.deb python3-pip-whl_1_all.deb ;;
+    esac
+}}
+make_environment bare {tmp_path}/venv && ls {tmp_path} && {tmp_path}/venv/bin/pip --version
+"""
+    said, _ = shell(script).communicate(timeout=60)
+    assert f"from {tmp_path}/venv/lib" in said.splitlines()[-1], said
+    assert "venv.pip" not in said.split()
+    assert shell(script.replace("cp ", "false ")).communicate(timeout=60)[0] == ""
 
 
 def quickstart_with(fakes, folder, *words, **variables):
