@@ -17,7 +17,7 @@ import sacrebleu
 import torch
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_seqkd import compat
+from fairseq_seqkd import compat, selection
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.hypotheses import Hypotheses
 from fairseq_seqkd.corpus.text import Detokeniser
@@ -39,7 +39,8 @@ def test_every_sentence_is_there_once(distilled):
     assert len(store) == TRAIN
     assert all(len(store[i]) == 4 for i in range(TRAIN))
     content = manifest.read(distilled)
-    assert content["complete"] and content["counts"] == {"empty": 0, "hit_limit": 0, "source_too_long": 0}
+    assert content["complete"] and not any(content["counts"].values())
+    assert set(content["counts"]) == {"empty", "hit_limit", "seq_inter_empty", "seq_inter_hit_limit", "source_too_long"}
     assert not (distilled / "parts").exists()
 
 
@@ -211,6 +212,8 @@ def test_hypotheses_cut_by_the_limit_are_counted_and_listed(tiny, teacher, tmp_p
     content, store = manifest.read(tmp_path / "out"), Hypotheses(tmp_path / "out")
     assert content["listed"]["hit_limit"] == [i for i in range(53) if len(store[i][0].tokens) >= 5]
     assert content["counts"]["hit_limit"] > 20
+    nearest = [int(np.argmax([h.similarity for h in store[i]])) for i in range(53)]
+    assert content["listed"]["seq_inter_hit_limit"] == [i for i, h in enumerate(nearest) if store[i][h].hit_limit]
 
 
 def test_a_split_without_targets_has_no_seq_inter(tiny, teacher, tmp_path):
@@ -337,8 +340,12 @@ def test_empty_hypotheses_are_counted_and_listed():
         def blocks(self):
             yield 10, Block.from_lists(nbests, np.uint16, with_similarity=False)
 
-    listed = {reason: ids.tolist() for reason, ids in audit(Store()).items()}
-    assert listed == {"source_too_long": [12], "empty": [11], "hit_limit": [14]}
+    choosers = {"seq_kd": selection.mode, "seq_inter": lambda block: block.counts.astype(np.int64) - 1}
+    listed = {reason: ids.tolist() for reason, ids in audit(Store(), choosers).items()}
+    of_inter = {"seq_inter_empty": [13], "seq_inter_hit_limit": [14]}
+    assert listed == {"source_too_long": [12], "empty": [11], "hit_limit": [14], **of_inter}
+    of_gold_alone = audit(Store(), {"seq_kd": selection.mode})
+    assert set(of_gold_alone) == {"source_too_long", "empty", "hit_limit"}
 
 
 def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):

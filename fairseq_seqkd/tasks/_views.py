@@ -43,7 +43,7 @@ def build_views(store, distilled, gold, dataset):
         if view:
             built.append(name)
             logger.info("%s: %d sentences, %d left out", distilled.folder / name, view["rows"], view["left_out"])
-    listed = audit(store, choosers[views.SEQ_KD])
+    listed = audit(store, choosers)
     for reason, ids in listed.items():
         if len(ids):
             logger.warning("%d sentences: %s (listed in the manifest)", len(ids), reason.replace("_", " "))
@@ -100,19 +100,22 @@ class Sieve:
         return {"counts": self.counts(), "listed": {rule: np.concatenate(empty + ids) for rule, ids in self.failed.items()}}
 
 
-def audit(store, choose=selection.mode):
+def audit(store, choosers):
     """{reason: ids of sentences} of what a user should know about; none of these is dropped except the first.
 
-    source_too_long: not decoded, in no view. empty: the hypothesis that seq_kd takes (by `choose`) is the empty sentence.
-    hit_limit: the length limit ended that hypothesis, so it may be cut.
+    source_too_long: not decoded, in no view. empty: the hypothesis that seq_kd takes is the empty sentence. hit_limit: the length
+    limit ended that hypothesis, so it may be cut. seq_inter_empty, seq_inter_hit_limit: the same of seq_inter, if there is one.
+    Args: choosers: {view: Block -> (sentences,) rank of the hypothesis that it takes, -1 for none}.
     """
-    listed = {"source_too_long": [], "empty": [], "hit_limit": []}
+    listed = {"source_too_long": []}
     for first, block in store.blocks():
-        chosen = choose(block)
-        has = chosen >= 0
-        picked = (np.cumsum(block.counts, dtype=np.int64) - block.counts + chosen)[has]
-        ids = (np.flatnonzero(has) + first).astype(np.uint32)
-        listed["source_too_long"].append((np.flatnonzero(~has) + first).astype(np.uint32))
-        listed["empty"].append(ids[block.arrays["lengths"][picked] == 0])
-        listed["hit_limit"].append(ids[block.arrays["hit_limit"][picked] > 0])
+        for view, choose in choosers.items():
+            chosen = choose(block)
+            has = chosen >= 0
+            picked = (np.cumsum(block.counts, dtype=np.int64) - block.counts + chosen)[has]
+            ids = (np.flatnonzero(has) + first).astype(np.uint32)
+            prefix = "" if view == views.SEQ_KD else f"{view}_"
+            listed.setdefault(f"{prefix}empty", []).append(ids[block.arrays["lengths"][picked] == 0])
+            listed.setdefault(f"{prefix}hit_limit", []).append(ids[block.arrays["hit_limit"][picked] > 0])
+        listed["source_too_long"].append((np.flatnonzero(block.counts == 0) + first).astype(np.uint32))
     return {reason: np.concatenate([np.zeros(0, np.uint32), *ids]) for reason, ids in listed.items()}
