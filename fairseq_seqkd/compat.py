@@ -17,11 +17,14 @@ import time
 import zipfile
 import zlib
 from importlib import metadata
+from pathlib import Path
 
 import numpy
 import torch
 
 from fairseq_seqkd.errors import Refusal
+
+VALIDATES = tuple(str(Path("fairseq_cli", name)) for name in ("validate.py", "hydra_validate.py"))
 
 
 def _safe_types():
@@ -106,24 +109,22 @@ def versions(engine="fairseq"):
 
 
 def is_validating():
-    """Whether fairseq-validate is at work: it measures on gold and trains nothing, with the criterion as it was in training."""
+    """Whether fairseq-validate is at work: it trains nothing, and makes the criterion with the options that the training had."""
     frame = sys._getframe()
-    while frame is not None and frame.f_globals.get("__name__") != "fairseq_cli.validate":
+    while frame is not None and not frame.f_code.co_filename.endswith(VALIDATES):
         frame = frame.f_back
     return frame is not None
 
 
 def stop_prefetching(seconds=10):
-    """Ends the threads in which fairseq reads batches ahead.
+    """Ends the threads in which fairseq reads batches ahead, for the end of the process.
 
     One that works while the interpreter ends makes the process abort ("terminate called without an active exception", code 134),
     below the sentence that says what is wrong.
     """
-    from fairseq.data.iterators import BackgroundConsumer
-
-    until = time.monotonic() + seconds
+    iterators, until = sys.modules.get("fairseq.data.iterators"), time.monotonic() + seconds
     for thread in threading.enumerate():
-        if isinstance(thread, BackgroundConsumer):
+        if iterators and isinstance(thread, iterators.BackgroundConsumer):
             thread._max_len = 0  # it ends when the batch in its hands is in the queue, and that has room
             while thread.is_alive() and time.monotonic() < until:
                 with contextlib.suppress(queue.Empty):

@@ -50,7 +50,7 @@ need_environment() {
     local folder=$1 extras=${2:+[$2]} command missing=''
     shift 2
     if [ -z "${VIRTUAL_ENV:-}" ]; then
-        if [ ! -x "$folder/bin/pip" ] || [ ! -e "$folder/bin/activate" ]; then # written last: what has no such file is half of one
+        if [ ! -x "$folder/bin/python" ] || [ ! -x "$folder/bin/pip" ] || [ ! -e "$folder/bin/activate" ]; then # half of one
             local python
             python=$(find_python) || die "Python 3.11 or 3.12 with venv is needed: apt-get install python3 python3-venv"
             echo "making a virtual environment in $folder"
@@ -77,9 +77,9 @@ need_environment() {
 # Arguments: python, folder. Debian keeps what gives an environment its pip in a package of its own, python3-venv; where that is not
 # installed, which takes root, the pip is taken out of another package.
 make_environment() {
-    local python=$1 folder=$2 beside=$2.pip wheel
+    local python=$1 folder=$2 beside=$2/package wheel
     "$python" -m venv --clear "$folder" >/dev/null 2>&1 && return
-    rm -rf "$beside" && mkdir -p "$beside" && "$python" -m venv --clear --without-pip "$folder" &&
+    "$python" -m venv --clear --without-pip "$folder" && mkdir "$beside" &&
         fetch_package "$beside" python3-pip-whl && dpkg-deb -x "$beside"/python3-pip-whl_*.deb "$beside" || return
     for wheel in "$beside"/usr/share/python-wheels/pip-*.whl; do
         "$folder/bin/python" "$wheel/pip" install -q --no-index --disable-pip-version-check "$wheel" || return

@@ -20,9 +20,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 PARAGRAPHS = {"p", "h1", "h2", "h3", "h4", "h5", "h6"}
-STOPS, STOPS_WITHOUT_BLANK = ".!?।؟", "。！？"  # noqa: RUF001
+STOPS, STOPS_WITHOUT_BLANK = ".!?।؟۔։។။።", "。！？"  # noqa: RUF001
 WITHOUT_BLANKS = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")  # kana and Han characters
-LINE_ENDS = re.compile(f"(?<={WITHOUT_BLANKS.pattern}) (?={WITHOUT_BLANKS.pattern})")  # of such a script, once lines are joined
+WIDE = "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff01-\uff65]"  # with their punctuation
+LINE_ENDS = re.compile(f"(?<={WIDE}) (?={WIDE})")  # of such a script, once lines are joined
 
 
 class Paragraphs(HTMLParser):
@@ -123,7 +124,7 @@ def cut(paragraph):
     found, begin = [], 0
     for stop in re.finditer(f"(?<=[{STOPS}]) +|(?<=[{STOPS_WITHOUT_BLANK}])", paragraph):
         following = paragraph[stop.end() : stop.end() + 1]
-        if following.isalpha() and not following.islower():
+        if following.isalpha() and following == following.title():
             found.append(paragraph[begin : stop.start()])
             begin = stop.end()
     return [*found, paragraph[begin:]]
@@ -172,7 +173,7 @@ def file_pairs(args):
             if left is None or right is None:
                 raise SystemExit(f"parallel_text: {args.src_file} and {args.tgt_file} have different numbers of lines")
             pair = " ".join(left.split()), " ".join(right.split())
-            if all(args.min_words <= len(side.split()) <= args.max_words for side in pair):
+            if all(args.min_words <= count_words(side) <= args.max_words for side in pair):
                 yield pair
 
 

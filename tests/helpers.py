@@ -221,7 +221,7 @@ def status(pid):
 
 
 def is_stopped(pid):
-    return status(pid)["State"].startswith("T")
+    return exists(pid) and status(pid)["State"].startswith("T")
 
 
 def is_running(pid):

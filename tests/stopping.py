@@ -10,12 +10,14 @@ from pathlib import Path
 
 
 def at_parts(folder, parts, flag=None):
-    """Makes this process stop before it gives a part its name while so many or more are there; as long as `flag` exists."""
+    """Makes this process stop, once, before it gives a part its name while so many are there and `flag`, if given, is."""
+    stopped = []
 
     def hook(event, arguments):
-        if event != "os.rename" or not str(arguments[1]).endswith(".part") or (flag and not Path(flag).exists()):
+        if stopped or event != "os.rename" or not str(arguments[1]).endswith(".part") or (flag and not Path(flag).exists()):
             return
         if len(list(Path(folder).glob("*.part"))) >= parts:
+            stopped.append(event)
             os.kill(os.getpid(), signal.SIGSTOP)
 
     sys.addaudithook(hook)

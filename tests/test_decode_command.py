@@ -320,8 +320,8 @@ def stopped(command, out, parts):
             flag.unlink()
             return process, workers
         time.sleep(0.005)
-    process.kill()
-    raise AssertionError(f"they did not stop: {process.communicate()}")
+    process.terminate()
+    raise AssertionError(f"they did not stop: {process.communicate(timeout=60)}")
 
 
 def test_two_workers_of_which_one_is_killed_write_the_same_bytes(distilled, tiny, teacher, tmp_path):

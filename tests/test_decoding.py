@@ -200,7 +200,7 @@ def test_over_long_sources_are_left_out_counted_and_listed(tiny, teacher, tmp_pa
     expected = [i for i, sentence in enumerate(sources) if len(sentence) > longest]
     content = manifest.read(out)
     assert 0 < len(expected) < TRAIN and content["listed"]["source_too_long"] == expected
-    assert f"{len(expected)} sentences: source too long" in done.stdout
+    assert f"{len(expected)} sentences: source_too_long (listed in the manifest)" in done.stdout
     kept = np.load(out / "seq_kd" / "rows.npy").tolist()
     assert sorted(kept + expected) == list(range(TRAIN))
     assert targets(out / "seq_kd", lang="de") == [sources[i] for i in kept]

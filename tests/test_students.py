@@ -4,10 +4,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import helpers
 import pytest
 import torch
+from fairseq.data import iterators
 
 from fairseq_seqkd import compat
 
@@ -188,6 +190,19 @@ def test_what_only_the_model_shows_ends_with_one_sentence_too(tiny, teacher, tmp
     printed = process.communicate(timeout=240)[0]
     done = subprocess.CompletedProcess(process.args, process.returncode, printed)
     assert "--adaptive-softmax-cutoff" in helpers.refusal(done) and done.returncode == 1, printed[-2000:]
+
+
+def test_threads_that_read_ahead_are_ended():
+    class Slow(list):
+        def __iter__(self):
+            for item in super().__iter__():
+                time.sleep(0.01)
+                yield item
+
+    ahead = iterators.BufferedIterator(2, Slow(range(1000)))
+    assert next(ahead) == 0 and ahead._consumer.is_alive()
+    compat.stop_prefetching()
+    assert not ahead._consumer.is_alive()
 
 
 def test_fairseq_validate_measures_on_gold_and_needs_no_teacher(distilled, tiny, teacher, tmp_path):

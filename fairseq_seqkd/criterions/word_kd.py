@@ -6,6 +6,7 @@ Kim & Rush 2016, section 3.1. It is fairseq's label-smoothed cross entropy plus 
     fairseq-train data-bin --user-dir fairseq_seqkd --criterion word_kd --teacher-path teacher.pt ...
 """
 
+import atexit
 import logging
 import math
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from fairseq_seqkd.pruning import FrozenZeros
 from fairseq_seqkd.stored import StoredTeacher
 
 logger = logging.getLogger(__name__)
+atexit.register(compat.stop_prefetching)  # some refusals come with the first batch, when that has begun
 
 
 @dataclass
@@ -118,13 +120,6 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def forward(self, model, sample, reduce=True):
         """Returns (loss, sample size, logging output) as every criterion of fairseq."""
-        try:
-            return self._forward(model, sample, reduce)
-        except Refusal:  # of what only a batch or the model shows
-            compat.stop_prefetching()
-            raise
-
-    def _forward(self, model, sample, reduce):
         if self.freeze_zeros:
             self._keep_zeros(model)
         if self.teacher is None or not model.training:

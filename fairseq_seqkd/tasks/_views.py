@@ -46,7 +46,7 @@ def build_views(store, distilled, gold, dataset):
     listed = audit(store, choosers)
     for reason, ids in listed.items():
         if len(ids):
-            logger.warning("%d sentences: %s (listed in the manifest)", len(ids), reason.replace("_", " "))
+            logger.warning("%d sentences: %s (listed in the manifest)", len(ids), reason)
     counts = {reason: len(ids) for reason, ids in listed.items()}
     return {"counts": counts, "listed": listed, "views": sorted(built), **({"filtered": filtered} if filtered else {})}
 
