@@ -402,6 +402,11 @@ need_environment {tmp_path}/venv '' && echo "in $VIRTUAL_ENV"
     assert said.splitlines()[-1] == f"in {tmp_path}/venv", said
     assert (tmp_path / "called").read_text() == f"-m venv --clear {tmp_path}/venv\n"
     assert shell(script).communicate(timeout=60)[0] == f"in {tmp_path}/venv\n"
+    for gone in ("pip", "python"):  # as where the Python is not there any more that its links lead to
+        (tmp_path / "called").unlink()
+        (tmp_path / "venv" / "bin" / gone).unlink()
+        shell(script).communicate(timeout=60)
+        assert (tmp_path / "called").exists()
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb, which Debian and Ubuntu have")
