@@ -197,7 +197,8 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
         assert parallel_text.write(*pair, tmp_path / "a", tmp_path / "b") == n
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 19_000  # less than a byte a sentence
+    # A list of anything takes 8 bytes a sentence, kept lines more than 50; other threads of this process may take some kilobytes.
+    assert peaks[1] - peaks[0] < 5 * 19_000
     assert len(lines(tmp_path / "b")) == 20_000
 
 
