@@ -24,7 +24,7 @@ import torch
 
 from fairseq_seqkd.errors import Refusal
 
-VALIDATES = tuple(str(Path("fairseq_cli", name)) for name in ("validate.py", "hydra_validate.py"))
+TRAINS, VALIDATES = ("train.py",), ("validate.py", "hydra_validate.py")  # of fairseq_cli
 
 
 def _safe_types():
@@ -108,10 +108,20 @@ def versions(engine="fairseq"):
     return found
 
 
+def is_training():
+    """Whether fairseq-train is at work, and not somebody's own program that makes a criterion."""
+    return _called_by(TRAINS)
+
+
 def is_validating():
     """Whether fairseq-validate is at work: it trains nothing, and makes the criterion with the options that the training had."""
-    frame = sys._getframe()
-    while frame is not None and not frame.f_code.co_filename.endswith(VALIDATES):
+    return _called_by(VALIDATES)
+
+
+def _called_by(commands):
+    """Whether a file of fairseq_cli is among the callers."""
+    frame, files = sys._getframe(), tuple(str(Path("fairseq_cli", name)) for name in commands)
+    while frame is not None and not frame.f_code.co_filename.endswith(files):
         frame = frame.f_back
     return frame is not None
 

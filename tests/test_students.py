@@ -1,7 +1,9 @@
 """Students through the real fairseq-train: stock checkpoints with no trace of the teacher, resumed and fine-tuned."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -190,6 +192,26 @@ def test_what_only_the_model_shows_ends_with_one_sentence_too(tiny, teacher, tmp
     printed = process.communicate(timeout=240)[0]
     done = subprocess.CompletedProcess(process.args, process.returncode, printed)
     assert "--adaptive-softmax-cutoff" in helpers.refusal(done) and done.returncode == 1, printed[-2000:]
+
+
+def test_ctrl_c_in_a_training_is_one_sentence(distilled, tmp_path):
+    """It reaches the processes that read batches too."""
+    words = helpers.train_command(
+        distilled / "seq_kd", tmp_path / "save", criterion="seq_kd", num_workers=2, max_tokens=100, max_epoch=999, log_interval=1,
+        save_interval_updates=20,
+    )  # fmt: skip
+    process, seen = helpers.start("fairseq-train", *words, prepare=os.setpgrp), ""
+    for line in process.stdout:
+        seen += line
+        if "num_updates=40" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    seen += process.communicate(timeout=240)[0]
+    assert process.returncode == 130 and "Traceback" not in seen, seen[-2000:]
+    said = "fairseq_seqkd: interrupted; the same command goes on from the last checkpoint in its --save-dir"
+    assert seen.splitlines()[-1] == said and seen.count("interrupted") == 1
+    again = helpers.command("fairseq-train", *words, "--max-update", "60").stdout
+    assert re.search("Loaded checkpoint .* @ [24]0 updates", again) and "num_updates=60" in again
 
 
 def test_threads_that_read_ahead_are_ended():

@@ -22,7 +22,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 
-from fairseq_seqkd import compat, divergences, losses, teachers
+from fairseq_seqkd import compat, divergences, interrupts, losses, teachers
 from fairseq_seqkd.corpus.databin import check_files
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.pruning import FrozenZeros
@@ -108,6 +108,8 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         self.teacher = None
         if compat.is_validating():
             return  # on any data, and the teacher need not be there any more
+        if compat.is_training():
+            interrupts.end_with("the same command goes on from the last checkpoint in its --save-dir", speaks=is_first_process())
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder, task.cfg.train_subset)
         if alpha > 0 and teacher_distributions:

@@ -11,7 +11,6 @@ by part, and what is found is recorded as numbers instead of being printed.
 
 import argparse
 import os
-import signal
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from fairseq import utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 
-from fairseq_seqkd import checkpoints, compat, engines, languages, scoring, teachers
+from fairseq_seqkd import checkpoints, compat, engines, interrupts, languages, scoring, teachers
 from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.distilled import check_disk_space
@@ -50,7 +49,7 @@ class TeacherDecodingTask(TranslationTask):
     @classmethod
     def setup_task(cls, cfg, **kwargs):
         """Refuses what cannot work before anything is loaded, then sets up as the translation task does."""
-        stop_cleanly_on_interrupt()
+        interrupts.end_with("finished parts are safe, run the same command again to continue", before=scoring.stop_workers)
         check_options(cfg)
         torch.set_num_threads(1)  # the last bits of a score depend on the number of threads
         if uses_gpu(cfg):
@@ -195,16 +194,3 @@ def worker_rank(distributed):
 def local_rank():
     """Which of this machine's workers this is, for the choice of a GPU."""
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
-
-
-def stop_cleanly_on_interrupt():
-    """Ctrl-C ends with one sentence instead of a traceback. Committed parts are safe at any moment."""
-
-    def stop(signum, frame):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        scoring.stop_workers()
-        print("fairseq_seqkd: interrupted; finished parts are safe, run the same command again to continue", flush=True)
-        raise SystemExit(130)
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, stop)
