@@ -203,6 +203,22 @@ def test_further_runs_have_teachers_of_their_own(tmp_path):
     assert "there are two results for Teacher, seed 1;" in done.stderr
 
 
+def test_tables_of_one_run_say_which(tmp_path):
+    kept = helpers.ROOT / "examples" / "multi30k"
+    (tmp_path / "measured" / "again").mkdir(parents=True)
+    for name in ("speed.transformer.json", "pruned.test.json"):
+        shutil.copy(kept / "measured" / name, tmp_path / "measured" / "again")
+    shutil.copy(kept / "measured" / "pruned.test.json", tmp_path / "measured")
+    subprocess.run([sys.executable, kept / "results.py", tmp_path], check=True)
+    made, first = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path, kept))
+    assert made["table2"] == [{**row, "run": "again"} for row in first["table2"]]
+    alone = [row for row in first["table3"] if row["test"] == "test_2016_flickr"]
+    assert made["table3"] == [*alone, *({**row, "run": "again"} for row in alone)]
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "## Table 2: transformer, test_2016_flickr, run again\n" in text
+    assert "## Table 3: the medium Transformer, test_2016_flickr\n" in text
+
+
 def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(monkeypatch):
     import sacrebleu
 

@@ -5,7 +5,7 @@
 WORK/measured/<pair>.<student>.<split>.json holds the systems of a Table 1, speed.<pair>.json Table 2, pruned.<split>.json Table 3
 and sweeps.<split>.json what the settings change. What was not run is not there; nothing is averaged but seeds. A folder in
 WORK/measured is the same of a further run of paper.sh, with other seeds: every run has a teacher of its own, whose students are
-its students alone, and Table 1's rows are means over the runs' seeds. The other tables are of the first run.
+its students alone, and Table 1's rows are means over the runs' seeds. The other tables are of one run each.
 """
 
 import json
@@ -49,34 +49,48 @@ def main(work):
                     claims = judge(made["rows"], student) if split in CLAIMED_ON else []
                     content["table1"] += [{**where, **as_seeds(row, made["seeds"])} for row in made["rows"]]
                     content["claims"] += [{**where, **claim} for claim in claims]
-                    text.append(section(f"Table 1: {pair}, {student} student, {TESTS[split]}", made, claims))
-    for pair in ("transformer", "lstm"):
-        path = measured / f"speed.{pair}.json"
-        if path.is_file():
-            made = results.speeds(results.read_json(path), path)
-            rows, _ = speed_table.make_rows(made)
-            content["table2"] += [{"pair": pair, "test": TESTS["test"], **row} for row in rows]
-            text.append(f"## Table 2: {pair}, {TESTS['test']}\n\n{speed_table.markdown(made)}")
-    for split in TESTS:
-        made = report_of([measured], f"pruned.{split}.json")
-        if made:
-            rows = pruning_table.make_rows(made["rows"])
-            content["table3"] += [
-                {"pair": "transformer", "student": "medium", "test": TESTS[split], **as_seeds(row, made["seeds"])} for row in rows
-            ]
-            title = f"## Table 3: the medium Transformer, {TESTS[split]}"
-            text.append(f"{title}\n\n{pruning_table.markdown(rows)}\n{how_made(made)}\n")
-    for split in TESTS:
-        made = report_of([measured], f"sweeps.{split}.json")
-        if made:
-            content["sweeps"] += [
-                {"pair": "transformer", "student": "small", "test": TESTS[split], **as_seeds(row, made["seeds"])}
-                for row in made["rows"]
-            ]
-            text.append(section(f"What the settings change: the small Transformer, {TESTS[split]}", made, []))
+                    text.append(f"## Table 1: {pair}, {student} student, {TESTS[split]}\n\n{body(made, claims)}")
+    for run in runs:
+        of_run = {"run": run.name} if run != measured else {}
+        for key, sections in (("table2", speeds_of), ("table3", pruned_of), ("sweeps", sweeps_of)):
+            for where, rows, title, rest in sections(run):
+                content[key] += [{**where, **of_run, **row} for row in rows]
+                text.append(f"## {title}{f', run {run.name}' if of_run else ''}\n\n{rest}")
     (Path(work) / "results.json").write_text(results.to_json(content), encoding="utf-8")
     (Path(work) / "RESULTS.md").write_text(HEAD + "\n".join(text), encoding="utf-8")
     print(summary(content))
+
+
+def speeds_of(run):
+    """Table 2 of each pair: (what its rows are of, the rows, the section's title, the rest of it)."""
+    for pair in ("transformer", "lstm"):
+        path = run / f"speed.{pair}.json"
+        if path.is_file():
+            made = results.speeds(results.read_json(path), path)
+            rows, _ = speed_table.make_rows(made)
+            where = {"pair": pair, "test": TESTS["test"]}
+            yield where, rows, f"Table 2: {pair}, {TESTS['test']}", speed_table.markdown(made)
+
+
+def pruned_of(run):
+    """Table 3 of each split, as speeds_of."""
+    for split, test in TESTS.items():
+        made = report_of([run], f"pruned.{split}.json")
+        if made:
+            rows = pruning_table.make_rows(made["rows"])
+            where = {"pair": "transformer", "student": "medium", "test": test}
+            rest = f"{pruning_table.markdown(rows)}\n{how_made(made)}\n"
+            yield where, [as_seeds(row, made["seeds"]) for row in rows], f"Table 3: the medium Transformer, {test}", rest
+
+
+def sweeps_of(run):
+    """What the settings change, of each split, as speeds_of."""
+    for split, test in TESTS.items():
+        made = report_of([run], f"sweeps.{split}.json")
+        if made:
+            where = {"pair": "transformer", "student": "small", "test": test}
+            title = f"What the settings change: the small Transformer, {test}"
+            yield where, [as_seeds(row, made["seeds"]) for row in made["rows"]], title, body(made, [])
 
 
 def report_of(runs, name):
@@ -199,8 +213,9 @@ def unpunished(row, search):
     return statistics.fmean(bleu / min(1.0, math.exp(1 - 1 / length)) if length else 0.0 for bleu, length in seeds)
 
 
-def section(title, made, claims):
-    lines = [f"## {title}", table.markdown_table(made["rows"])]
+def body(made, claims):
+    """A table of systems, the claims on it, and how it was made."""
+    lines = [table.markdown_table(made["rows"])]
     if claims:
         lines.append("\n".join(f"- **{verdict(claim)}**: {claim['claim']}: {claim['seen']}." for claim in claims))
     return "\n\n".join([*lines, "\n".join(table.explain_stars(made)), how_made(made)]) + "\n"
