@@ -114,10 +114,10 @@ architecture() {
     case "$1.$2" in
         transformer.teacher) transformer 3 192 768 4 ;;
         transformer.medium) transformer 1 128 256 4 --encoder-normalize-before --decoder-normalize-before ;;
-        transformer.small) transformer 1 48 96 2 --encoder-normalize-before --decoder-normalize-before ;;
+        transformer.small) transformer 2 48 96 2 --encoder-normalize-before --decoder-normalize-before ;;
         lstm.teacher) lstm 2 192 --encoder-bidirectional ;;
         lstm.medium) lstm 1 48 --encoder-bidirectional ;; # with two layers it does not learn to attend in so few updates
-        lstm.small) lstm 1 32 --encoder-bidirectional ;;
+        lstm.small) lstm 1 40 --encoder-bidirectional ;;
     esac
 }
 
@@ -140,13 +140,8 @@ do_teacher() { # pair
             --seed 1 --end-learning-rate 0 --finetune-from-model "$MODEL/teacher.pt" $(architecture transformer teacher) ;;
         transformer.*) train "$BIN" transformer/teacher 8000 2e-3 1024 --warmup-updates 800 --criterion cross_entropy \
             --dropout 0.3 --seed 1 $(architecture transformer teacher) ;;
-        lstm.*)
-            train "$BIN" lstm/teacher_begun 3000 2e-3 2048 --warmup-updates 200 --criterion cross_entropy --dropout 0.3 --seed 1 \
-                $(architecture lstm teacher)
-            # It has not learnt enough to teach then (33 BLEU on the validation split, 1.05 of gold's length).
-            train "$BIN" lstm/teacher 4000 1.5e-3 1024 --warmup-updates 100 --criterion cross_entropy --dropout 0.2 --seed 1 \
-                --finetune-from-model "$WORK/lstm/teacher_begun/checkpoint_last.pt" $(architecture lstm teacher)
-            ;;
+        lstm.*) train "$BIN" lstm/teacher 6500 4e-3 1024 --warmup-updates 400 --criterion cross_entropy --dropout 0.2 --seed 1 \
+            $(architecture lstm teacher) ;;
     esac
 }
 
@@ -181,9 +176,9 @@ model_of() { echo "$WORK/students/$1/checkpoint_last.pt"; }
 from_scratch() { # student, data, then criterion and teacher; the smaller the student, the longer it learns before it overfits
     local updates rate
     case "$1" in
-        transformer.small.*) updates=14000 rate=4e-3 ;;
+        transformer.small.*) updates=6000 rate=1e-2 ;;
         transformer.medium.*) updates=5000 rate=3e-3 ;;
-        lstm.small.*) updates=6000 rate=1e-2 ;;
+        lstm.small.*) updates=7000 rate=1e-2 ;;
         lstm.medium.*) updates=5000 rate=1e-2 ;;
     esac
     student "$1" "$2" "$updates" "$rate" 400 "${@:3}"
@@ -198,10 +193,11 @@ fine_tune() {
 }
 
 student() { # student, data, updates, learning rate, warm-up, then what differs
-    local pair size run seed
+    local pair size run seed tokens=1000
     IFS=. read -r pair size run seed <<<"$1"
+    [ "$pair.$size" != transformer.small ] || tokens=1280
     # shellcheck disable=SC2046
-    train "$2" "students/$1" "$3" "$4" 1000 --warmup-updates "$5" --dropout 0 --seed "$seed" $(architecture "$pair" "$size") \
+    train "$2" "students/$1" "$3" "$4" "$tokens" --warmup-updates "$5" --dropout 0 --seed "$seed" $(architecture "$pair" "$size") \
         "${@:6}"
 }
 
