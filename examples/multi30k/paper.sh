@@ -209,8 +209,8 @@ ask_teacher() {
         --gen-subset train --distill-dir "$2" "${@:4}"
 }
 
-# Pair, directory, beam. The length penalty is the best one on the validation split: of 1, 1.4, 1.8 and 2.2 for the Transformer, of
-# 0.2, 0.6, 1 and 1.4 for the LSTM.
+# Pair, directory, beam. The length penalty is the best one on the validation split, of 1, 1.4, 1.8 and 2.2 for the Transformer; of
+# 0.2, 0.6 and 1 for the LSTM, 0.6 is 0.2 BLEU better than what was kept of an earlier training of it.
 search() {
     local engine=fairseq lenpen=0.2
     [ "$1" != transformer ] || engine=ctranslate2 lenpen=1.8
