@@ -24,7 +24,9 @@ import torch
 
 from fairseq_seqkd.errors import Refusal
 
-TRAINS, VALIDATES = ("train.py",), ("validate.py", "hydra_validate.py")  # of fairseq_cli
+TRAINS = (str(Path("fairseq_cli", "train.py")),)
+VALIDATES = tuple(str(Path("fairseq_cli", name)) for name in ("validate.py", "hydra_validate.py"))
+SAVES = (str(Path("fairseq", "checkpoint_utils.py")),)
 
 
 def _safe_types():
@@ -110,20 +112,27 @@ def versions(engine="fairseq"):
 
 def is_training():
     """Whether fairseq-train is at work, and not somebody's own program that makes a criterion."""
-    return _called_by(TRAINS)
+    return _within(sys._getframe(), TRAINS)
 
 
 def is_validating():
     """Whether fairseq-validate is at work: it trains nothing, and makes the criterion with the options that the training had."""
-    return _called_by(VALIDATES)
+    return _within(sys._getframe(), VALIDATES)
 
 
-def _called_by(commands):
-    """Whether a file of fairseq_cli is among the callers."""
-    frame, files = sys._getframe(), tuple(str(Path("fairseq_cli", name)) for name in commands)
-    while frame is not None and not frame.f_code.co_filename.endswith(files):
+def is_saving(frame):
+    """Whether a training is writing its checkpoints there: copies of one state, such as checkpoint_last.pt, are not written
+    beside and renamed."""
+    return _within(frame, SAVES, "save_checkpoint")
+
+
+def _within(frame, files, function=None):
+    """Whether a function, or any, of one of these files has called what runs in a frame."""
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(files) and function in (None, frame.f_code.co_name):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 def stop_prefetching(seconds=10):

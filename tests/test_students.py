@@ -13,7 +13,7 @@ import pytest
 import torch
 from fairseq.data import iterators
 
-from fairseq_seqkd import compat
+from fairseq_seqkd import compat, interrupts
 
 
 @pytest.fixture(scope="module")
@@ -198,20 +198,44 @@ def test_ctrl_c_in_a_training_is_one_sentence(distilled, tmp_path):
     """It reaches the processes that read batches too."""
     words = helpers.train_command(
         distilled / "seq_kd", tmp_path / "save", criterion="seq_kd", num_workers=2, max_tokens=100, max_epoch=999, log_interval=1,
-        save_interval_updates=20,
+        save_interval=999, save_interval_updates=40,
     )  # fmt: skip
     process, seen = helpers.start("fairseq-train", *words, prepare=os.setpgrp), ""
     for line in process.stdout:
         seen += line
-        if "num_updates=40" in line:
+        if "num_updates=41" in line:
             break
     os.killpg(process.pid, signal.SIGINT)
     seen += process.communicate(timeout=240)[0]
     assert process.returncode == 130 and "Traceback" not in seen, seen[-2000:]
     said = "fairseq_seqkd: interrupted; the same command goes on from the last checkpoint in its --save-dir"
     assert seen.splitlines()[-1] == said and seen.count("interrupted") == 1
-    again = helpers.command("fairseq-train", *words, "--max-update", "60").stdout
-    assert re.search("Loaded checkpoint .* @ [24]0 updates", again) and "num_updates=60" in again
+    again = helpers.command("fairseq-train", *words, "--max-update", "90").stdout
+    assert re.search("Loaded checkpoint .* @ [48]0 updates", again) and "num_updates=90" in again
+
+
+def test_ctrl_c_waits_until_a_checkpoint_is_whole(capsys):
+    """fairseq copies it to checkpoint_last.pt byte by byte."""
+    code = """
+def save_checkpoint():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.3)
+    saved.append(True)
+"""
+    saved, listens = [], signal.getsignal(signal.SIGINT)
+    names = {"os": os, "signal": signal, "time": time, "saved": saved}
+    exec(compile(code, "/x/fairseq/checkpoint_utils.py", "exec"), names)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupts.end_with("this was said", busy=compat.is_saving)
+        with pytest.raises(SystemExit) as end:
+            names["save_checkpoint"]()
+            assert saved
+            time.sleep(30)
+    finally:
+        signal.signal(signal.SIGINT, listens)
+    assert saved and end.value.code == 130
+    assert capsys.readouterr().out == "fairseq_seqkd: interrupted; this was said\n"
 
 
 def test_threads_that_read_ahead_are_ended():

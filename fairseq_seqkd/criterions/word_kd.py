@@ -109,7 +109,8 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         if compat.is_validating():
             return  # on any data, and the teacher need not be there any more
         if compat.is_training():
-            interrupts.end_with("the same command goes on from the last checkpoint in its --save-dir", speaks=is_first_process())
+            said = "the same command goes on from the last checkpoint in its --save-dir"
+            interrupts.end_with(said, busy=compat.is_saving, speaks=is_first_process())
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder, task.cfg.train_subset)
         if alpha > 0 and teacher_distributions:
