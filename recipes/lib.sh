@@ -143,7 +143,8 @@ stage() {
     # The recipe itself only waits, as for stages side by side: bash heeds no signal before a command in the foreground ends.
     if [ "$BASHPID" = $$ ]; then
         as_a_job "$name" "$@"
-        wait_for_one
+        # Not for one alone: that may be an earlier one, which ended at once and was not waited for.
+        while [ -n "$(jobs -rp)" ]; do wait_for_one; done
         [ -e "$WORK/done/$name" ] || stop_all "a stage failed"
         return
     fi

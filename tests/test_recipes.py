@@ -506,3 +506,18 @@ side_by_side quick@{{1..40}} meet@1 meet@2
     run = shell(script)
     said, _ = run.communicate(timeout=120)
     assert run.returncode == 0 and said.count("  meet@") == 2, said
+
+
+def test_a_stage_is_waited_for_behind_one_that_ends_before_it(tmp_path):
+    """As Table 2 behind a Table 1 that is there: `wait -n` returns for any of them."""
+    script = f"""
+WORK={tmp_path} JOBS=2
+do_quick() {{ :; }}
+do_slow() {{ sleep 0.5; }}
+as_a_job quick do_quick
+stage slow do_slow
+echo on
+"""
+    run = shell(script)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 0 and said.endswith("on\n") and "  slow: " in said, said
