@@ -143,9 +143,7 @@ stage() {
     # The recipe itself only waits, as for stages side by side: bash heeds no signal before a command in the foreground ends.
     if [ "$BASHPID" = $$ ]; then
         as_a_job "$name" "$@"
-        # Not for one alone: that may be an earlier one, which ended at once and was not waited for.
-        while [ -n "$(jobs -rp)" ]; do wait_for_one; done
-        [ -e "$WORK/done/$name" ] || stop_all "a stage failed"
+        wait_for_all "$name"
         return
     fi
     # In a shell of its own and in no condition, or bash would go on behind a command that fails.
@@ -173,8 +171,7 @@ side_by_side() {
         while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait_for_one; done
         as_a_job "$name" "do_${name%@*}" "${name#*@}"
     done
-    while [ -n "$(jobs -rp)" ]; do wait_for_one; done
-    for name in "$@"; do [ -e "$WORK/done/$name" ] || stop_all "a stage failed"; done
+    wait_for_all "$@"
 }
 
 # Starts a stage in a process group of its own, so that it can be stopped with all that it started.
@@ -189,6 +186,13 @@ wait_for_one() {
     local code=0
     wait -n || code=$?
     [ "$code" = 0 ] || [ "$code" = 127 ] || stop_all "a stage failed"
+}
+
+# Arguments: stages. Waits for every job, since one that ends may be an earlier one, then stops unless these stages are done.
+wait_for_all() {
+    local name
+    while [ -n "$(jobs -rp)" ]; do wait_for_one; done
+    for name in "$@"; do [ -e "$WORK/done/$name" ] || stop_all "a stage failed"; done
 }
 
 stop_all() {
