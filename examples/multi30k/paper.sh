@@ -173,14 +173,21 @@ do_train() {
 
 model_of() { echo "$WORK/students/$1/checkpoint_last.pt"; }
 
-from_scratch() { # student, data, then criterion and teacher; the smaller the student, the longer it learns before it overfits
-    local updates rate
+# What a student is trained with from scratch: updates, peak learning rate, tokens a batch. The smaller it is, the longer it learns
+# before it overfits.
+schedule() {
     case "$1" in
-        transformer.small.*) updates=6000 rate=1e-2 ;;
-        transformer.medium.*) updates=5000 rate=3e-3 ;;
-        lstm.small.*) updates=7000 rate=1e-2 ;;
-        lstm.medium.*) updates=5000 rate=1e-2 ;;
+        transformer.small) echo 6000 1e-2 1280 ;;
+        transformer.medium) echo 5000 3e-3 1000 ;;
+        lstm.small) echo 7000 1e-2 1000 ;;
+        lstm.medium) echo 5000 1e-2 1000 ;;
     esac
+}
+
+from_scratch() { # student, data, then criterion and teacher
+    local pair size run seed updates rate
+    IFS=. read -r pair size run seed <<<"$1"
+    read -r updates rate _ < <(schedule "$pair.$size")
     student "$1" "$2" "$updates" "$rate" 400 "${@:3}"
 }
 
@@ -193,9 +200,9 @@ fine_tune() {
 }
 
 student() { # student, data, updates, learning rate, warm-up, then what differs
-    local pair size run seed tokens=1000
+    local pair size run seed tokens
     IFS=. read -r pair size run seed <<<"$1"
-    [ "$pair.$size" != transformer.small ] || tokens=1280
+    read -r _ _ tokens < <(schedule "$pair.$size")
     # shellcheck disable=SC2046
     train "$2" "students/$1" "$3" "$4" "$tokens" --warmup-updates "$5" --dropout 0 --seed "$seed" $(architecture "$pair" "$size") \
         "${@:6}"
@@ -422,7 +429,8 @@ run_results() { :; } # they are made below, whatever was run
 
 # The models are settings of the work folder too.
 begin_work "$TEXT|${TRAIN_TEACHER:-$MODEL}|$SHORTEN|$BEAM|$(
-    declare -f train architecture transformer lstm do_teacher do_teacher_inter search from_scratch fine_tune student retrain | cksum
+    declare -f train architecture transformer lstm do_teacher do_teacher_inter search schedule from_scratch fine_tune student \
+        retrain | cksum
 )"
 need_environment "$WORK/venv" ctranslate2,report
 BIN=$WORK/bin
