@@ -281,6 +281,18 @@ def batch(task, size=7, split="valid"):
     return dataset.collater([dataset[i] for i in range(size)])
 
 
+def changed(checkpoint, path, change):
+    """A checkpoint like another, at a path: what `change` makes of its state."""
+    import torch
+
+    from fairseq_seqkd import compat  # noqa: F401  (with it torch loads them)
+
+    state = torch.load(checkpoint, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    return path
+
+
 def tree(folder, ignore=(".lock", "decoding.log")):
     """{relative path: bytes} of a directory, to compare directories bit by bit."""
     folder = Path(folder)

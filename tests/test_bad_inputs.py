@@ -23,14 +23,13 @@ import fairseq_cli.train
 import helpers
 import numpy as np
 import pytest
-import torch
 from fairseq import options as fairseq_options
 from fairseq.dataclass import utils as fairseq_utils
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import fairseq_seqkd
-from fairseq_seqkd import cli, compat
+from fairseq_seqkd import cli
 from fairseq_seqkd.corpus import distributions, hypotheses, manifest
 from fairseq_seqkd.corpus.databin import HEADER, load_dictionary
 from fairseq_seqkd.corpus.distilled import Distilled
@@ -200,11 +199,7 @@ class Place:
 
     def changed(self, change):
         """A checkpoint like the teacher's, of which the state has changed."""
-        state = compat.read_checkpoint(self.made["teacher"])
-        state["model"] = {name: tensor.clone() for name, tensor in state["model"].items()}
-        change(state)
-        torch.save(state, self.here / "changed.pt")
-        return self.here / "changed.pt"
+        return helpers.changed(self.made["teacher"], self.here / "changed.pt", change)
 
     def decode(self, data=None, teacher=None, out=None, **more):
         paths = [data or self.made["tiny"], teacher or self.made["teacher"], out or self.here / "out"]

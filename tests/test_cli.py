@@ -214,6 +214,8 @@ def test_an_interrupted_evaluation_keeps_what_it_has(tiny, teacher, tmp_path, ca
 def test_wrong_inputs_stop_before_anything_is_measured(tiny, teacher, tmp_path, counted):
     with pytest.raises(Refusal, match="does not exist"):
         evaluate(teacher, tiny, f"A={teacher}", f"B={tmp_path / 'none.pt'}")
+    with pytest.raises(Refusal, match="several of A: one has a seed, and one has none"):
+        evaluate(teacher, tiny, f"A={teacher}", f"A@1={teacher}")
     assert not counted
 
 

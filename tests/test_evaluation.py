@@ -299,10 +299,7 @@ def test_files_that_are_no_checkpoint_are_refused(world, tmp_path):
 
 
 def changed(world, path, change):
-    state = torch.load(world["checkpoint"], weights_only=True)
-    change(state)
-    torch.save(state, path)
-    return path
+    return helpers.changed(world["checkpoint"], path, change)
 
 
 def test_sentences_that_the_model_cannot_read_are_refused(world, tmp_path):
@@ -418,12 +415,23 @@ def test_every_fact_decides_what_is_the_same_measurement(fact):
 
 def test_results_of_other_data_are_not_mixed(tmp_path):
     path = tmp_path / "results.json"
-    results.Results(path).add({"name": "A", "seed": None, **FACTS})
-    results.Results(path).check({**FACTS, "machine": "another"})
+    mine = {"name": "A", "seed": None, **FACTS}
+    results.Results(path).add(mine)
+    results.Results(path).check({**mine, "machine": "another"})
     with pytest.raises(Refusal, match="on other data"):
-        results.Results(path).check({**FACTS, "data_sha256": "e"})
+        results.Results(path).check({**mine, "data_sha256": "e"})
     with pytest.raises(Refusal, match="with other settings"):
-        results.Results(path).check({**FACTS, "settings": {"beam": 6}})
+        results.Results(path).check({**mine, "settings": {"beam": 6}})
+    with pytest.raises(Refusal, match="several of A: one has a seed"):
+        results.Results(path).check({**mine, "seed": 1})
+
+
+def test_systems_of_two_directions_are_refused_before_they_are_measured():
+    found, mine = results.Results(), {"name": "A", "seed": None, "data_sha256": "d", "settings": {"source_lang": "de"}}
+    found.check(mine)
+    found.check({**mine, "name": "B"})
+    with pytest.raises(Refusal, match="A and C do not translate the same sentences into the same language"):
+        found.check({**mine, "name": "C", "settings": {"source_lang": "en"}})
 
 
 @pytest.mark.parametrize("text, sentence", [("{", "no JSON"), ("[1]", "no results"), ('{"results": [1]}', "no results")])

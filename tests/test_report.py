@@ -158,6 +158,8 @@ def test_json_is_not_rounded_and_has_every_fact():
         ([], "there are no results"),
         ([result("A", ppl=None)], "has no ppl"),
         ([result("A"), result("A")], "two results for A"),
+        ([result("A"), result("A", seed=1)], "results of A are not of seeds of one system: one has a seed, and one has none"),
+        ([result("A", seed=1, params=1000), result("A", seed=2, params=1001)], "one has 1,000 parameters, and one has 1,001"),
         ([result("A"), result("B", data_sha256="e")], "B was measured on other data than A"),
         ([result("A"), result("B", settings={"split": "valid"})], "B was measured on other settings than A"),
     ],

@@ -40,6 +40,28 @@ def test_of_a_folder_the_largest_set_of_the_test_split_is_taken(tmp_path):
     assert sorted(Path(r.split(" is ")[0]).name for r in run.remarks) == ["other.json", "valid.json"]
 
 
+def test_what_comes_with_a_clone_is_nobodys_experiment(tmp_path):
+    write(tmp_path / "results.json", "AB")
+    write(tmp_path / "clone" / "examples" / "multi30k" / "measured" / "test.json", "CDEFG", data="of the example")
+    write(tmp_path / "mine" / "examples" / "test.json", "H")
+    package = tmp_path / "clone" / "fairseq_seqkd"
+    package.mkdir()
+    (package / "version.py").touch()
+    run = run_folder.look([tmp_path])
+    assert sorted(names(run)) == ["A", "B", "H"] and not run.remarks
+    assert names(run_folder.look([tmp_path / "clone" / "examples"])) == [*"CDEFG"]  # where they are asked for
+
+
+def test_another_system_of_the_same_name_is_no_further_seed(tmp_path):
+    write(tmp_path / "a.json", ["Student", "A", "B"], params=30)
+    write(tmp_path / "b.json", ["Student"], seed=2, params=30)
+    write(tmp_path / "c.json", ["A"], seed=None, params=31, checkpoint_sha256="another")
+    run = run_folder.look([tmp_path])
+    assert names(run) == ["Student", "A", "B"]
+    assert run.remarks[0] == f"{tmp_path / 'b.json'} has another Student (one has a seed, and one has none), which is left out"
+    assert "c.json" in run.remarks[1] and "another checkpoint named A" in run.remarks[1]
+
+
 def test_files_that_are_named_decide(tmp_path):
     write(tmp_path / "run" / "test.json", "ABC")
     write(tmp_path / "valid.json", "AB", data="v", split="valid")

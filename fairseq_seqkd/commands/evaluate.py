@@ -76,7 +76,7 @@ def run(arguments):
         system = systems.prepare(
             path, arguments.data, arguments.split, arguments.post_process, arguments.max_len_a, arguments.max_len_b
         )
-        found.check(system.facts(device))
+        found.check({"name": name, "seed": seed, **system.facts(device)})
         prepared.append((name, seed, system))
     scorer = arguments.comet and comet.Scorer(arguments.comet, device, cache, [system for *_, system in prepared])
     for i, (name, seed, system) in enumerate(prepared):

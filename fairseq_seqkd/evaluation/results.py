@@ -101,6 +101,19 @@ def pairs_among(pairs, results):
     return [pair for pair in found.values() if all((pair[name], pair[checkpoint]) in known for name, checkpoint in sides)]
 
 
+def why_no_seed(result, others):
+    """Why a result is no further seed of the results of its name, in words; None where it is one, or has the name alone."""
+    for other in others:
+        if other["name"] != result["name"]:
+            continue
+        if (other.get("seed") is None) != (result.get("seed") is None):
+            return "one has a seed, and one has none"
+        params, known = result.get("params"), other.get("params")
+        if None not in (params, known) and params != known:
+            return f"one has {known:,} parameters, and one has {params:,}"
+    return None
+
+
 def to_json(content):
     """The text of a file of results, speeds, or a whole report."""
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
@@ -117,14 +130,27 @@ class Results:
         self.path = path
         content = read_json(path) if path and Path(path).exists() else {"results": []}
         self.kept, self.pairs, self.new = of(content, path), pairs_of(content, path), []
+        self.checked = []
 
-    def check(self, facts):
-        """Refuses to mix measurements in one file that may not be compared, before anything is measured."""
-        for result in self.kept:
-            different = [key for key in COMPARABLE if result.get(key) != facts[key]]
+    def check(self, result):
+        """Refuses what may not stand in one table with the file's results, or with what was checked before it.
+
+        Args: result: its name, its seed and what is COMPARABLE of it, before anything is measured.
+        """
+        for other in [*self.kept, *self.checked]:
+            different = [key for key in COMPARABLE if other.get(key) != result[key]]
+            if different and other in self.checked:
+                raise Refusal(
+                    f"{other['name']} and {result['name']} do not translate the same sentences into the same language, so they "
+                    "do not belong in one table; evaluate them apart"
+                )
             if different:
                 what = "on other data" if "data_sha256" in different else "with other settings"
                 raise Refusal(f"{self.path} holds results that were measured {what}; name another file with -o, or remove it")
+        odd = why_no_seed(result, [*self.kept, *self.checked])
+        if odd:
+            raise Refusal(f"there are several of {result['name']}: {odd}; name seeds NAME@SEED=PATH, and other systems otherwise")
+        self.checked.append(result)
 
     def add(self, result):
         """Adds a result, and writes the file where there is one."""

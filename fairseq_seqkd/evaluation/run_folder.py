@@ -9,7 +9,7 @@ from fairseq_seqkd.corpus.databin import Split, holds
 from fairseq_seqkd.corpus.distilled import DISTILLED
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results, training_logs
-from fairseq_seqkd.evaluation.results import COMPARABLE, identity
+from fairseq_seqkd.evaluation.results import COMPARABLE, identity, why_no_seed
 
 DEPTH = 5  # folders below the one that is named
 LOGS = (".log", ".txt", ".out")
@@ -57,7 +57,7 @@ def look(paths):
 def add(run, content, path, named=False):
     """Adds the content of a file of `seqkd evaluate` or `seqkd bench`; of two results of one name and seed, the first stays.
 
-    Raises Refusal where these are of different checkpoints, and the user named the file.
+    Raises Refusal where these are of different checkpoints, or no seeds of one system, and the user named the file.
     """
     if "speeds" in content:
         run.speeds.append(results.speeds(content, path))
@@ -65,7 +65,11 @@ def add(run, content, path, named=False):
     known = {identity(result): result.get("checkpoint_sha256") for result in run.results}
     for result in results.of(content, path):
         if identity(result) not in known:
-            run.results.append(result)
+            odd = why_no_seed(result, run.results)
+            if odd and not named:
+                run.remarks.append(f"{path} has another {result['name']} ({odd}), which is left out")
+            else:  # a table refuses it
+                run.results.append(result)
         elif result.get("checkpoint_sha256") != known[identity(result)]:
             name, seed = identity(result)
             what = f"{path} has another checkpoint named {name}{'' if seed is None else f', seed {seed}'}"
@@ -116,6 +120,8 @@ def walk(folder, run):
     for where, folders, names in os.walk(root):
         place = Path(where)
         folders[:] = sorted(name for name in folders if name not in NOT_OURS and not name.startswith("."))
+        if place != root and is_example(place):
+            folders[:], names = [], []
         if len(place.relative_to(root).parts) >= DEPTH or is_environment(place) or look_at_data(place, names, run):
             folders[:] = []
         for path in (place / name for name in sorted(names)):
@@ -143,6 +149,11 @@ def look_at_file(path, run):
 
 def is_environment(folder):
     return (folder / "pyvenv.cfg").is_file()
+
+
+def is_example(folder):
+    """Whether a folder holds the measurements that come with this package, where a clone of it lies among the experiments."""
+    return folder.name == "examples" and (folder.parent / "fairseq_seqkd" / "version.py").is_file()
 
 
 def look_at_data(place, names, run):

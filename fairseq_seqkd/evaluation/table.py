@@ -7,7 +7,7 @@ import statistics
 
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation.claims import BASELINE, make_claims, verdict
-from fairseq_seqkd.evaluation.results import COMPARABLE, NUMBERS, SCORED_BY, SIGNATURES, identity
+from fairseq_seqkd.evaluation.results import COMPARABLE, NUMBERS, SCORED_BY, SIGNATURES, identity, why_no_seed
 from fairseq_seqkd.evaluation.significance import between
 from fairseq_seqkd.evaluation.text_table import flat, millions, number, percent, table, with_deviation
 
@@ -52,7 +52,7 @@ def check(results):
     if not results:
         raise Refusal("there are no results to report; measure something with `seqkd evaluate` first")
     seen = set()
-    for result in results:
+    for i, result in enumerate(results):
         for key in ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability"):
             if not isinstance(result.get(key), (int, float)):
                 raise Refusal(f"the result of {result['name']} has no {key}; measure it with this version of `seqkd evaluate`")
@@ -67,6 +67,9 @@ def check(results):
             name, seed = identity(result)
             raise Refusal(f"there are two results for {name}, seed {seed}; give every checkpoint its own seed, NAME@SEED=PATH")
         seen.add(identity(result))
+        odd = why_no_seed(result, results[:i])
+        if odd:
+            raise Refusal(f"the results of {result['name']} are not of seeds of one system: {odd}; give them different names")
 
 
 def common_facts(results):
