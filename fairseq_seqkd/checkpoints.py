@@ -10,6 +10,10 @@ from fairseq_seqkd.errors import Refusal
 
 logger = logging.getLogger(__name__)
 
+SIDES = ("encoder", "decoder")
+# What fairseq ends with where it cannot build a checkpoint's model or task.
+LOADING = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, AssertionError, IndexError, ImportError)
+
 
 def read(path):
     """The state of a checkpoint that holds a model. Raises Refusal for any other file, and for one that carries code."""
@@ -56,6 +60,22 @@ def is_multilingual(state):
     return settings(state, "task").get("_name") == "translation_multi_simple_epoch"
 
 
+def check_known(path, state, what="teacher", groups=("model", "task")):
+    """Refuses a checkpoint whose architecture or task is another plugin's, which is not there."""
+    from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+    from fairseq.tasks import TASK_REGISTRY
+
+    known = {"model": ("architecture", {*ARCH_MODEL_REGISTRY, *MODEL_REGISTRY}), "task": ("task", {*TASK_REGISTRY})}
+    for group in groups:
+        found, (kind, names) = settings(state, group), known[group]
+        name = found.get("_name") or found.get("arch")
+        if name and name not in names:
+            raise Refusal(
+                f"the {what} {path} is of the {kind} {name}, which is not fairseq's but a plugin's; for fairseq's commands name "
+                "a --user-dir whose __init__.py imports that plugin and fairseq_seqkd"
+            )
+
+
 def trained_languages(state):
     """(source, target) that a checkpoint was trained on: as it was told, else as its data say; (None, None) if unknown."""
     from fairseq.data.data_utils import infer_language_pair
@@ -64,8 +84,11 @@ def trained_languages(state):
     told = (task.get("source_lang"), task.get("target_lang"))
     if all(told):
         return told
-    found = next((infer_language_pair(str(folder)) for folder in data_folders(state) if folder.is_dir()), None)
-    return tuple(found) if found else (None, None)
+    for folder in data_folders(state):
+        found = tuple(infer_language_pair(str(folder))) if folder.is_dir() else (None, None)
+        if all(found) and all(own_symbols(state, folder, side, lang) for side, lang in zip(SIDES, found)):
+            return found
+    return None, None
 
 
 def check_dictionaries(path, state, languages, dictionaries, what="teacher", otherwise=""):
@@ -91,28 +114,42 @@ def check_sizes(path, state, dictionaries, whose, mend, what="teacher"):
 
     Args: whose: whose dictionaries they are; mend: what to do, both for the sentence.
     """
-    for side, ours in zip(("encoder", "decoder"), dictionaries):
-        weight = state["model"].get(f"{side}.embed_tokens.weight")
-        if weight is not None and len(weight) != len(ours):
-            raise Refusal(
-                f"the {what} {path} has {len(weight):,} symbols on its {side}'s side, {whose} has {len(ours):,}; {mend}"
-            )
+    for side, ours in zip(SIDES, dictionaries):
+        rows = symbols_of(state, side)
+        if rows not in (None, len(ours)):
+            raise Refusal(f"the {what} {path} has {rows:,} symbols on its {side}'s side, {whose} has {len(ours):,}; {mend}")
+
+
+def symbols_of(state, side):
+    """How many symbols the embeddings of a side hold; None for a model that calls them otherwise."""
+    weight = state["model"].get(f"{side}.embed_tokens.weight")
+    return None if weight is None else len(weight)
+
+
+def own_symbols(state, folder, side, lang):
+    """The symbols that a checkpoint was trained with, by the folder that it names; None where they are not there any more.
+
+    A relative path may be another corpus here: a dictionary of another size is none of the checkpoint's.
+    """
+    file = folder / f"dict.{lang}.txt"
+    symbols = load_dictionary(file).symbols if file.is_file() else None
+    return symbols if symbols and symbols_of(state, side) in (None, len(symbols)) else None
 
 
 def check_symbols(path, state, languages, dictionaries, mend, what="teacher"):
     """Refuses a checkpoint whose dictionaries differ from these, where those beside its training data are still there."""
     folder = next(iter(data_folders(state)), None)
-    for lang, ours in zip(languages, dictionaries):
-        file = folder / f"dict.{lang}.txt" if folder else None
-        if file is None or not file.is_file():
+    for side, lang, ours in zip(SIDES, languages, dictionaries):
+        theirs = own_symbols(state, folder, side, lang) if folder else None
+        if theirs is None:
             logger.warning(
                 "the dictionaries that the %s %s was trained with are not at %s any more: only their sizes can be compared",
                 what, path, folder,
             )  # fmt: skip
             return
-        theirs = load_dictionary(file).symbols
         wrong = first_difference(theirs, ours.symbols)
         if wrong is not None:
+            file = folder / f"dict.{lang}.txt"
             raise Refusal(
                 f"the {what}'s dictionary {file} is not the data's: symbol {wrong} is {at(theirs, wrong)} there and "
                 f"{at(ours.symbols, wrong)} here; {mend}"
@@ -129,8 +166,3 @@ def first_difference(left, right):
 
 def at(symbols, i):
     return repr(symbols[i]) if i < len(symbols) else "missing"
-
-
-def first_line(error):
-    """The first line of an exception's message, or its name: what fits into a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -30,11 +30,19 @@ SAVES = (str(Path("fairseq", "checkpoint_utils.py")),)
 
 
 def _safe_types():
-    """argparse.Namespace, and the NumPy types that validation BLEU (`--eval-bleu`) leaves in a checkpoint."""
-    core = getattr(numpy, "_core", None) or numpy.core  # NumPy 2 renamed it
-    types = [argparse.Namespace, core.multiarray._reconstruct, core.multiarray.scalar, numpy.ndarray, numpy.dtype]
+    """argparse.Namespace, and the NumPy types that validation BLEU (`--eval-bleu`) leaves in a checkpoint.
+
+    NumPy 2 renamed its core, and a checkpoint may have been written with either.
+    """
+    core = (getattr(numpy, "_core", None) or numpy.core).multiarray
+    functions = [
+        (getattr(core, name), f"numpy.{module}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for module in ("core", "_core")
+    ]
     names = ("Int64DType", "Float64DType", "Int32DType", "Float32DType")
-    return types + [getattr(numpy.dtypes, name) for name in names if hasattr(getattr(numpy, "dtypes", None), name)]
+    types = [getattr(numpy.dtypes, name) for name in names if hasattr(getattr(numpy, "dtypes", None), name)]
+    return [argparse.Namespace, numpy.ndarray, numpy.dtype, *functions, *types]
 
 
 if hasattr(torch.serialization, "add_safe_globals"):

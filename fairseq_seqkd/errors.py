@@ -14,3 +14,8 @@ class Refusal(SystemExit):
     @property
     def sentence(self):
         return self.code
+
+
+def first_line(error):
+    """The first line of an exception's message, or its name: what fits into a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

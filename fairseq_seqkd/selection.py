@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from fairseq_seqkd.bleu import SentenceBLEU
+from fairseq_seqkd.errors import Refusal, first_line
 
 SELECTIONS = ("mode", "mbr")  # the teacher's favourite, or the consensus of its list
 METRICS = ("bleu", "chrf", "ter")
@@ -34,6 +35,8 @@ class Similarity:
 
     Args: metric: "bleu", "chrf" or "ter" (its negative is returned, since TER counts errors); language: of the target,
     for BLEU's tokenizer; tokenizer: one of sacrebleu's, instead of the language's.
+
+    Raises Refusal for a tokenizer that needs what is not installed, or a download that fails.
     """
 
     def __init__(self, metric="bleu", language="en", tokenizer=None):
@@ -41,7 +44,12 @@ class Similarity:
 
         self.metric = metric
         if metric == "bleu":
-            self.scorer = BLEU(effective_order=True, tokenize=tokenizer or tokenizer_for(language))
+            tokenizer = tokenizer or tokenizer_for(language)
+            try:
+                self.scorer = BLEU(effective_order=True, tokenize=tokenizer)
+            except (RuntimeError, ImportError, OSError) as error:
+                mend = f"pip install 'sacrebleu[{tokenizer[:2]}]'" if "mecab" in tokenizer else "it is fetched at its first use"
+                raise Refusal(f"sacrebleu has no tokenizer {tokenizer} here ({first_line(error)}): {mend}") from error
             self.bleu = SentenceBLEU(self.scorer)
         elif metric == "chrf":
             self.scorer = CHRF()

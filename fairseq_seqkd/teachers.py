@@ -14,7 +14,7 @@ from fairseq.models.transformer import TransformerModelBase
 
 from fairseq_seqkd import checkpoints
 from fairseq_seqkd.divergences import Dense, average_probabilities, soften
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.losses import chunks
 
 logger = logging.getLogger(__name__)
@@ -137,24 +137,32 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, o
     from fairseq import checkpoint_utils
 
     for path in paths:
-        check_checkpoint(path, source_dictionary, target_dictionary, languages, otherwise=OWN_VOCABULARY)
-    # A teacher that was trained with --eval-bleu would build a generator for itself.
-    overrides = {"data": str(data), "eval_bleu": False, **(overrides or {})}
+        check_checkpoint(path, source_dictionary, target_dictionary, languages, OWN_VOCABULARY, ("model", "task"))
+    overrides = {
+        "data": str(data),
+        "source_lang": languages[0],  # of a folder with several pairs fairseq would take the first
+        "target_lang": languages[1],
+        "dataset_impl": None,  # as the data are here, not as the teacher's were
+        "num_batch_buckets": 0,
+        "eval_bleu": False,  # it would build a generator for itself
+        **(overrides or {}),
+    }
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(p) for p in paths], arg_overrides=overrides)
-    except (RuntimeError, KeyError, AttributeError, ValueError, TypeError) as error:
-        raise Refusal(f"the teacher {':'.join(map(str, paths))} cannot be loaded: {checkpoints.first_line(error)}") from error
+    except checkpoints.LOADING as error:
+        raise Refusal(f"the teacher {':'.join(map(str, paths))} cannot be loaded: {first_line(error)}") from error
     return Teacher(models), task
 
 
-def check_checkpoint(path, source_dictionary, target_dictionary, languages, otherwise=""):
+def check_checkpoint(path, source_dictionary, target_dictionary, languages, otherwise="", groups=("model",)):
     """Refuses, before any long work, a checkpoint that is not a teacher for these data.
 
     Args:
         languages: (source, target) of the data, compared with what the checkpoint was trained on.
-        otherwise: as of checkpoints.check_dictionaries.
+        otherwise: as of checkpoints.check_dictionaries; groups: what of it is built, as of checkpoints.check_known.
     """
     state = checkpoints.read(path)
+    checkpoints.check_known(path, state, groups=groups)
     if checkpoints.is_multilingual(state):
         raise Refusal(
             f"the teacher {path} is multilingual: its distributions need the student's dictionary and task, which it has not; "

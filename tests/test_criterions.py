@@ -1,5 +1,6 @@
 """The criterions against fairseq's own, against a loop by hand, and the promises about the teacher."""
 
+import argparse
 import math
 
 import helpers
@@ -174,6 +175,17 @@ def test_sequence_criterions_know_their_data(tiny, teacher, distilled, view, oth
     for folder in (tiny, distilled / other):
         with pytest.raises(Refusal, match=view):
             helpers.build(folder, criterion=view)
+
+
+@pytest.mark.parametrize("criterion", ["word_kd", "seq_kd"])
+def test_another_task_is_refused(tiny, teacher, criterion):
+    """Such as translation_multi_simple_epoch, which has no configuration of the translation task's kind."""
+    from fairseq.criterions import CRITERION_REGISTRY
+
+    task = helpers.build(tiny, criterion="cross_entropy")[0]
+    other = argparse.Namespace(target_dictionary=task.target_dictionary, cfg=None)
+    with pytest.raises(Refusal, match="under the task translation; Namespace is another, so leave out --task"):
+        CRITERION_REGISTRY[criterion](other, sentence_avg=False, label_smoothing=0.0, teacher_path=str(teacher))
 
 
 ADAPTIVE = {"adaptive-softmax-cutoff": "8,16", "adaptive-softmax-dropout": 0.0}

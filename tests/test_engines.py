@@ -89,6 +89,32 @@ def test_ctranslate2_finds_what_fairseq_finds(loaded, more):
     assert same > 0.7 * sum(map(len, ours))  # the lowest ranks differ
 
 
+def test_no_hypothesis_stands_twice_in_a_list_that_was_cut(loaded):
+    """One ends where another one, of the same tokens so far, is cut."""
+    models, task = loaded
+    rows = engine("ctranslate2", models, task, max_len_b=4, beam=8, nbest=8).search(sample(task, range(60)))
+    assert any(h.hit_limit for row in rows for h in row)
+    assert all(len({tuple(h.tokens.tolist()) for h in row}) == len(row) for row in rows)
+
+
+def test_a_gpu_that_ctranslate2_cannot_use_is_refused(monkeypatch):
+    def fail(device):
+        raise RuntimeError("CUDA failed with error CUDA driver version is insufficient\nmore")
+
+    monkeypatch.setattr(ctranslate2, "get_supported_compute_types", fail)
+    with pytest.raises(Refusal, match="cannot use device cuda .CUDA failed with error CUDA driver version is insufficient.; use"):
+        check_installed("float32", on_gpu=True)
+
+
+def test_numbers_that_are_none_end_a_search_with_a_sentence(loaded):
+    models, task = loaded
+    broken, batch = copy.deepcopy(models[0]), sample(task, range(4, 9))
+    with torch.no_grad():
+        broken.encoder.embed_tokens.weight[batch["net_input"]["src_tokens"][2, -2]] = math.nan
+    with pytest.raises(Refusal, match="comes to no end .* on one of 5 sentences, 4 to 8: "):
+        engine("fairseq", [broken], task).search(batch)
+
+
 def test_where_the_empty_hypothesis_is_likely_it_is_forbidden_as_in_fairseq(loaded):
     """A teacher that closes its sentences too early: fairseq takes away the empty one after the softmax."""
     models, task = loaded

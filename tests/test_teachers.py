@@ -77,6 +77,52 @@ def test_a_teacher_of_the_other_direction_is_refused(tiny, teacher, tmp_path):
         build(tiny, moved(teacher, tmp_path / "turned.pt", turn))
 
 
+def test_a_teacher_reads_the_data_as_they_are_here_and_in_the_students_direction(tiny, teacher, tmp_path):
+    """Its own settings may say raw text, or nothing of languages; and the folder may hold another pair, too."""
+    for file in tiny.iterdir():
+        shutil.copy(file, tmp_path / file.name)
+        shutil.copy(file, tmp_path / file.name.replace("de-en", "aa-en").replace(".de.", ".aa."))
+
+    def forget(state):
+        state["cfg"]["task"].update(source_lang=None, target_lang=None, dataset_impl="raw", num_batch_buckets=4)
+
+    path = moved(teacher, tmp_path / "teacher.pt", forget)
+    for pair in ("de-en", "aa-en"):
+        task, _, criterion = build(tmp_path, path, source_lang=pair[:2], target_lang=pair[3:])
+        assert criterion.teacher is not None and task.cfg.source_lang == pair[:2]
+
+
+def test_a_relative_folder_that_is_another_corpus_here_is_not_the_teachers(tiny, teacher, tmp_path, monkeypatch):
+    def relative(state):
+        state["cfg"]["task"].update(data="data-bin", source_lang=None, target_lang=None)
+
+    path = moved(teacher, tmp_path / "teacher.pt", relative)
+    other = tmp_path / "data-bin"
+    other.mkdir()
+    for name in ("dict.fr.txt", "dict.en.txt"):
+        (other / name).write_text("le 2\nla 1\n")
+    (other / "train.fr-en.fr.idx").touch()
+    monkeypatch.chdir(tmp_path)
+    assert build(tiny, path)[2].teacher is not None
+    lines = (tiny / "dict.en.txt").read_text().splitlines(keepends=True)
+    shutil.copy(tiny / "dict.de.txt", other / "dict.de.txt")
+    (other / "dict.en.txt").write_text("".join(reversed(lines)))  # as large as the teacher's, so it is taken for it
+    with pytest.raises(Refusal, match="data-bin/dict.en.txt is not the data's: symbol 4 is"):
+        build(tiny, path)
+
+
+@pytest.mark.parametrize("group", ["model", "task"])
+def test_a_teacher_of_another_plugin_is_refused_with_its_name(tiny, teacher, tmp_path, group):
+    def rename(state):
+        if group == "model":
+            state["cfg"]["model"]._name = state["cfg"]["model"].arch = "theirs"
+        else:
+            state["cfg"]["task"]["_name"] = "theirs"
+
+    with pytest.raises(Refusal, match="theirs, which is not fairseq's but a plugin's"):
+        build(tiny, moved(teacher, tmp_path / "theirs.pt", rename))
+
+
 def test_a_teacher_with_too_few_positions_is_refused(tiny, teacher, tmp_path):
     def shorten(state):
         state["cfg"]["model"].max_source_positions = 4
@@ -157,6 +203,26 @@ def test_a_checkpoint_with_numpy_values_loads(tiny, teacher, tmp_path):
     path = moved(teacher, tmp_path / "numpy.pt", add)
     assert compat.read_checkpoint(path)["extra_state"]["metrics"]["n"] == 4
     build(tiny, path)
+    # NumPy 1 called its core otherwise, and official fairseq 0.12.2 writes with that.
+    old = respelt(path, tmp_path / "numpy1.pt")
+    assert compat.read_checkpoint(old)["extra_state"]["metrics"]["bleu"] == 31.5
+
+
+def respelt(path, out):
+    """A checkpoint of NumPy 2 as NumPy 1 would have written it, or the other way round."""
+    spellings = [b"numpy._core.multiarray", b"numpy.core.multiarray"]
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("data.pkl"):
+                mine, other = spellings if spellings[0] in content else reversed(spellings)
+                assert mine in content
+                # A name that is followed by a line feed, or by its length before it, as pickle has them.
+                content = content.replace(mine + b"\n", other + b"\n")
+                content = content.replace(bytes([len(mine)]) + b"\0\0\0" + mine, bytes([len(other)]) + b"\0\0\0" + other)
+                assert mine not in content
+            target.writestr(name, content)
+    return out
 
 
 def test_a_teacher_trained_with_eval_bleu_loads(tiny, tmp_path):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 
 NONE = "none"  # of an option: not at all, whatever would be done without it
 
@@ -124,8 +124,6 @@ def make_decoders(arguments, languages, i):
     from fairseq.dataclass.utils import gen_parser_from_dataclass
     from fairseq.registry import REGISTRIES
 
-    from fairseq_seqkd import checkpoints
-
     parser = argparse.ArgumentParser(prog="seqkd text", add_help=False, allow_abbrev=False, conflict_handler="resolve")
     names = {}
     for group in ("bpe", "tokenizer"):
@@ -150,7 +148,7 @@ def make_decoders(arguments, languages, i):
     try:
         return encoders.build_bpe(options), encoders.build_tokenizer(options)
     except (ImportError, OSError, RuntimeError, ValueError, AttributeError, TypeError) as error:
-        reason = checkpoints.first_line(error)
+        reason = first_line(error)
         raise Refusal(f"--bpe or --tokenizer cannot be set up ({reason}); name it with the options that it needs") from error
 
 

@@ -21,6 +21,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 )
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
+from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd import compat, divergences, interrupts, losses, teachers
 from fairseq_seqkd.corpus.databin import check_files
@@ -111,6 +112,8 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         if compat.is_training():
             said = "the same command goes on from the last checkpoint in its --save-dir"
             interrupts.end_with(said, busy=compat.is_saving, speaks=is_first_process())
+        if not isinstance(task, TranslationTask):
+            raise Refusal(f"a student trains under the task translation; {type(task).__name__} is another, so leave out --task")
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder, task.cfg.train_subset)
         if alpha > 0 and teacher_distributions:

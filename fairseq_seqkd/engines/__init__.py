@@ -1,7 +1,7 @@
 """How a beam search is run. Engines know models and batches, and no disk.
 
 An engine has two methods:
-    begin_part(seed)    called before the first batch of a part; seed: int where the search draws random numbers, else None
+    begin_part(seed)    called before the first batch of a part; seed: 32 bits where the search draws random numbers, else None
     search(sample, **constraints)   row by row of a batch of fairseq's LanguagePairDataset, the n-best list of Hypothesis
 """
 

@@ -18,7 +18,7 @@ import numpy as np
 from fairseq_seqkd.corpus.hypotheses import Hypothesis
 from fairseq_seqkd.engines import ctranslate2_model, eight_bits
 from fairseq_seqkd.engines.ctranslate2_model import END, INSTEAD
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,11 @@ def check_installed(compute_type, on_gpu, instead=INSTEAD):
         import ctranslate2
     except ImportError:
         raise Refusal(f"CTranslate2 is not installed: pip install 'fairseq_seqkd[ctranslate2]', or {instead}") from None
-    types = ctranslate2.get_supported_compute_types("cuda" if on_gpu else "cpu")
+    device = "cuda" if on_gpu else "cpu"
+    try:
+        types = ctranslate2.get_supported_compute_types(device)
+    except (RuntimeError, ValueError) as error:
+        raise Refusal(f"CTranslate2 cannot use device {device} ({first_line(error)}); {instead}") from error
     if compute_type not in types:
         raise Refusal(f"{compute_type} is not among the types that CTranslate2 computes here: {', '.join(sorted(types))}")
     if not on_gpu and eight_bits.computed_as(compute_type) != compute_type:
@@ -74,7 +78,7 @@ class CTranslate2Engine:
         import ctranslate2
 
         if seed is not None:
-            ctranslate2.set_random_seed(seed % 2**32)
+            ctranslate2.set_random_seed(seed)
         how = {"compute_type": compute_type or self.compute_type, "inter_threads": 1, "intra_threads": 1, **self.device}
         self.translator = ctranslate2.Translator("teacher", files=self.files, **how)
 
@@ -171,10 +175,9 @@ class CTranslate2Engine:
         for symbols, score in zip(result.hypotheses, result.scores):
             closed = bool(symbols) and symbols[-1] == END
             tokens = [ids[symbol] for symbol in (symbols[:-1] if closed else symbols[:limit])]
-            if not closed:
-                if tuple(tokens) in seen:  # they differed in the token beyond the limit only
-                    continue
-                seen.add(tuple(tokens))
+            if tuple(tokens) in seen:  # they differed in the token beyond the limit only
+                continue
+            seen.add(tuple(tokens))
             length = len(tokens) + 1  # EOS counts
             row.append(Hypothesis(np.array(tokens, np.int64), score, score * length**self.lenpen, len(tokens) >= limit))
         return row

@@ -14,6 +14,7 @@ import torch
 from fairseq.sequence_generator import EnsembleModel
 
 from fairseq_seqkd.corpus.hypotheses import Hypothesis
+from fairseq_seqkd.errors import Refusal, first_line
 
 
 class FairseqEngine:
@@ -36,8 +37,16 @@ class FairseqEngine:
 
     def search(self, sample, **constraints):
         """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first."""
-        with torch.no_grad(), self._sharing(self.generator.beam_size):
-            found = self.generator.generate(self.models, sample, **constraints)
+        try:
+            with torch.no_grad(), self._sharing(self.generator.beam_size):
+                found = self.generator.generate(self.models, sample, **constraints)
+        except AssertionError as error:  # no hypothesis has ended at the length limit
+            ids = sorted(sample["id"].tolist())
+            raise Refusal(
+                f"fairseq's search comes to no end ({first_line(error)}) on one of {len(ids)} sentences, {ids[0]} to {ids[-1]}: "
+                "the teacher's distributions are no numbers there, or --min-len is more than its positions; search in float32, "
+                "without --fp16, or with another checkpoint"
+            ) from error
         limit = length_limit(self.generator, sample)
         return [[hypothesis(h, self.eos, limit) for h in row[: self.nbest]] for row in found]
 

@@ -17,7 +17,7 @@ from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
 from fairseq_seqkd.divergences import FORWARD_KL, SPREAD
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.version import __version__
 
 BEAM = 5  # the paper's K = 5
@@ -60,6 +60,7 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
     """
     check_limit(max_len_a, max_len_b)
     state = checkpoints.read(path)
+    checkpoints.check_known(path, state, "checkpoint")
     languages = find_languages(path, state, data)
     files = Split(data, split, *languages)
     if not files.files(languages[1]):
@@ -135,8 +136,8 @@ def load(system):
     }
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([system.path], arg_overrides=overrides)
-    except (RuntimeError, KeyError, AttributeError, ValueError, TypeError, AssertionError) as error:
-        raise Refusal(f"the checkpoint {system.path} cannot be loaded: {checkpoints.first_line(error)}") from error
+    except checkpoints.LOADING as error:
+        raise Refusal(f"the checkpoint {system.path} cannot be loaded: {first_line(error)}") from error
     return models[0].eval(), task
 
 
@@ -146,7 +147,7 @@ def load_split(system, task):
         task.load_dataset(system.split.name)
     except (OSError, ValueError, AssertionError, RuntimeError) as error:
         raise Refusal(
-            f"split {system.split.name!r} in {system.split.folder} cannot be read ({checkpoints.first_line(error)}); "
+            f"split {system.split.name!r} in {system.split.folder} cannot be read ({first_line(error)}); "
             "run fairseq-preprocess again"
         ) from error
     dataset = task.dataset(system.split.name)

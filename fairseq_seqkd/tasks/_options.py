@@ -121,6 +121,8 @@ def check_options(cfg):
         raise Refusal(f"{data[0]} holds no binarised text; name a folder that fairseq-preprocess made")
     if cfg.truncate_source or cfg.num_batch_buckets:
         raise Refusal("--truncate-source and --num-batch-buckets change the sources; a student is trained on them as they are")
+    if cfg.dataset.required_seq_len_multiple > 1:
+        raise Refusal("--required-seq-len-multiple pads a batch, and with it moves the length limit of a search; leave it out")
     if cfg.part_size < 0:
         raise Refusal(f"--part-size is {cfg.part_size}, it must be a number of sentences")
     if cfg.generation.score_reference:
@@ -223,3 +225,4 @@ def check_tokenizer(similarity, tokenizer):
         raise Refusal(f"--similarity-tokenizer is for --similarity bleu; {similarity} takes none")
     if tokenizer not in BLEU.TOKENIZERS:
         raise Refusal(f"--similarity-tokenizer {tokenizer} is none of sacrebleu's: {', '.join(sorted(BLEU.TOKENIZERS))}")
+    selection.Similarity(similarity, tokenizer=tokenizer)  # which refuses one that cannot be used here

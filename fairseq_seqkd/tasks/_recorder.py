@@ -1,6 +1,7 @@
 """What `teacher_decoding` records of a search: n-best lists with their similarity to gold, and then the views."""
 
 import logging
+import zlib
 
 import numpy as np
 
@@ -53,10 +54,13 @@ class Recorder:
         self.engine.begin_part(self._seed(first))
 
     def _seed(self, first):
-        """Sampling depends on the part and the seed alone, not on what this process decoded before."""
+        """Sampling depends on the part and the seed alone, not on what this process decoded before.
+
+        Of both there are 32 bits left, as many as the generators of torch on a CPU and of CTranslate2 make use of.
+        """
         if not uses_random_numbers(self.settings["search"]):
             return None
-        return (int(self.settings["search"]["seed"]) << 32) + first
+        return zlib.crc32(f"{self.settings['search']['seed']}:{first}".encode())
 
     def record(self, sample, **constraints):
         """Searches one batch, and keeps its n-best lists until the part is complete."""

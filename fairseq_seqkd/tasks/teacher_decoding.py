@@ -18,13 +18,14 @@ from fairseq import utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 
-from fairseq_seqkd import checkpoints, compat, engines, interrupts, languages, scoring, teachers
+from fairseq_seqkd import compat, engines, interrupts, languages, scoring, teachers
 from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.distilled import check_disk_space
 from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine
+from fairseq_seqkd.engines.ctranslate2_model import INSTEAD
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.tasks._options import TeacherDecodingConfig, check_options
 from fairseq_seqkd.tasks._recorder import Recorder
 from fairseq_seqkd.tasks._scoring import DistributionRecorder
@@ -104,7 +105,7 @@ class TeacherDecodingTask(TranslationTask):
         try:
             generator = super().build_generator(models, args, **kwargs)
         except (AssertionError, ValueError) as error:  # options that exclude each other
-            raise Refusal(f"fairseq cannot search with these options: {checkpoints.first_line(error)}") from error
+            raise Refusal(f"fairseq cannot search with these options: {first_line(error)}") from error
         if self.work.remaining:
             if self.scores:
                 self.recorder.use(models)
@@ -134,8 +135,14 @@ class TeacherDecodingTask(TranslationTask):
             self.languages.foreign if self.languages else (),
         )
         dataset = self.dataset(self.cfg.dataset.gen_subset)
-        sample = self.work.sample(teachers.readable(teachers.Teacher(models), dataset, teachers.PROBE_BATCH))
-        engine.verify(sample, **(self.languages.forced(sample) if self.languages else {}))
+        probed = teachers.readable(teachers.Teacher(models), dataset, teachers.PROBE_BATCH)
+        if not probed:
+            return engine  # nothing will be searched
+        sample = self.work.sample(probed)
+        try:
+            engine.verify(sample, **(self.languages.forced(sample) if self.languages else {}))
+        except (RuntimeError, ValueError) as error:  # such as a CUDA library that CTranslate2 wants in another version
+            raise Refusal(f"engine ctranslate2 cannot search here ({first_line(error)}); {INSTEAD}") from error
         return engine
 
     def build_bpe(self, args):
