@@ -3,6 +3,7 @@
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 from fairseq_seqkd import compat
 from fairseq_seqkd.engines import eight_bits
@@ -84,7 +85,7 @@ def torch_loading():
         "torch",
         f"{torch.__version__}; stock fairseq loads no checkpoint with it",
         WARNING,
-        "give stock commands --user-dir fairseq_seqkd too, which makes them load checkpoints, with weights only",
+        f"give stock commands --user-dir {Path(__file__).parent} too, which makes them load checkpoints, with weights only",
     )
 
 

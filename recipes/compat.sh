@@ -60,8 +60,14 @@ pinned() { # set-up, Python
     install -c "$ROOT/recipes/constraints.txt" -e "${ROOT}[test,report]"
 }
 
-do_py311() { pinned py311 python3.11 && end_to_end; }
-do_py312() { pinned py312 python3.12 && end_to_end; }
+do_py311() {
+    pinned py311 python3.11
+    end_to_end
+}
+do_py312() {
+    pinned py312 python3.12
+    end_to_end
+}
 do_oldest() {
     environment oldest python3.11
     install --no-deps --require-hashes -r "$ROOT/recipes/fairseq.txt"
@@ -78,7 +84,9 @@ do_newest() {
 do_py310() {
     [ -d "$WORK/toy/distilled" ] || toy
     environment py310 python3.10
-    install "pip<24.1" && install "torch==1.12.1" "numpy<1.24" pytest && install -e "$ROOT"
+    install "pip<24.1"
+    install "torch==1.12.1" "numpy<1.24" pytest
+    install -e "$ROOT"
     SEQKD_TOY=$WORK/toy python -m pytest -q "$ROOT/tests/old_fairseq.py"
 }
 

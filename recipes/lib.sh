@@ -35,8 +35,11 @@ begin_work() {
     fi
     echo "$1" >"$WORK/settings"
     exec 9>"$WORK/.lock" # held by every process that is started here, too
-    flock -n 9 || die "another run works in $WORK; wait for it, or stop it with all that it started"
-    trap 'stop_all interrupted' INT TERM
+    local code=0
+    flock -n -E 75 9 || code=$?
+    [ "$code" != 75 ] || die "another run works in $WORK; wait for it, or stop it with all that it started"
+    [ "$code" = 0 ] || echo "$WORK is on a file system without locks: see to it that no other run works in it" >&2
+    trap 'stop_all interrupted' INT TERM HUP
     keep_memory
 }
 
@@ -197,7 +200,7 @@ wait_for_all() {
 
 stop_all() {
     local job
-    trap - INT TERM
+    trap - INT TERM HUP
     for job in $(jobs -p); do kill -TERM -- "-$job" 2>/dev/null; done
     wait
     die "$1; run the same command again, it continues"

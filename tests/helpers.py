@@ -89,6 +89,7 @@ def start(name, *args, prepare=lambda: None):
 def heed_interrupts():
     """A shell starts its background jobs deaf to Ctrl-C, and whatever those start: the tests may be one of them."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 
 
 def fork(run, said=os.devnull):

@@ -92,6 +92,8 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, output, sen
     for words in (["evaluate", "a.pt", "--data", "bin"], ["report", "a.json"]):
         with pytest.raises(Refusal, match=sentence):
             cli.main([*words, "-o", str(tmp_path / output)])
+        with pytest.raises(Refusal, match="the name of an output file is empty"):
+            cli.main([*words, "-o", ""])
 
 
 def test_a_refusal_is_one_line_and_code_1(tmp_path):

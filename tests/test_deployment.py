@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import helpers
 import pytest
@@ -93,6 +94,15 @@ def test_the_command_gives_a_line_for_every_line(exported):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().split("\n")
     assert len(lines) == 7 and lines[-1] == "" and lines[1] == lines[4] == "" and lines[0] == lines[2] != ""
+
+
+def test_a_full_disk_ends_a_translation_with_one_sentence(exported):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [helpers.BIN / "seqkd", "translate", exported[0]], input=b"ich\n", stdout=full, stderr=subprocess.PIPE
+        )
+    (said,) = done.stderr.decode().splitlines()
+    assert done.returncode == 1 and "standard output cannot be written: No space left" in said
 
 
 def test_a_reader_that_goes_away_is_no_error(exported, tiny):

@@ -335,7 +335,7 @@ def shell(script, **more):
     return subprocess.Popen(["bash", "-c", head + script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("last", ["side_by_side quick@1 long@1", "stage quick@1 do_quick; stage long@1 do_long"])
 def test_an_interrupted_recipe_says_so_stops_what_it_started_and_continues(tmp_path, number, last):
     script = f"""

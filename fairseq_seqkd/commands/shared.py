@@ -19,9 +19,13 @@ def quieten():
 def check_output(*paths):
     """Refuses an output file that cannot be written, before any work is done for it."""
     for path in paths:
-        if path and Path(path).is_dir():
+        if path is None:
+            continue
+        if not str(path):
+            raise Refusal("the name of an output file is empty, such as a script's variable that was never set; name a file")
+        if Path(path).is_dir():
             raise Refusal(f"{path} is a directory; name a file")
-        if path and not Path(path).absolute().parent.is_dir():
+        if not Path(path).absolute().parent.is_dir():
             raise Refusal(f"{path} cannot be written: its folder does not exist; make it first")
 
 
@@ -68,13 +72,24 @@ def say(arguments, content, text):
 
 
 def put(text, end="\n"):
-    """Prints to standard output. Raises Refusal where that is full; who reads no further, as `head`, has had enough."""
+    """Prints to standard output, as `put_bytes` does."""
+    return _put(lambda: print(text, end=end, flush=True))
+
+
+def put_bytes(content):
+    """Writes to standard output, and returns whether anybody reads on: `head` has had enough. Raises Refusal where it is full."""
+    return _put(lambda: (sys.stdout.buffer.write(content), sys.stdout.buffer.flush()))
+
+
+def _put(write):
     try:
-        print(text, end=end, flush=True)
+        write()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
         if not isinstance(error, BrokenPipeError):
             raise Refusal(f"standard output cannot be written: {error.strerror or error}") from None
+        return False
+    return True
 
 
 def progress_of_batches(label):

@@ -4,9 +4,9 @@ seqkd translate student.ct2 < input.de > output.en
 """
 
 import itertools
-import os
 import sys
 
+from fairseq_seqkd.commands.shared import put_bytes
 from fairseq_seqkd.errors import Refusal
 
 LINES = 1000  # at a time: enough to make batches of like lengths from
@@ -45,13 +45,9 @@ def run(arguments):
     # Lines end with a line feed and nothing else; what is no UTF-8 is marked, and does not stop the others.
     lines = (line.rstrip(b"\r\n").decode("utf-8", errors="replace") for line in sys.stdin.buffer)
     at_a_time = 1 if sys.stdin.isatty() else LINES
-    try:
-        for chunk in iter(lambda: list(itertools.islice(lines, at_a_time)), []):
-            for line in translator.lines(chunk):
-                sys.stdout.buffer.write(line.encode() + b"\n")
-            sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+    for chunk in iter(lambda: list(itertools.islice(lines, at_a_time)), []):
+        if not put_bytes("".join(f"{line}\n" for line in translator.lines(chunk)).encode()):
+            break
     if translator.cut:
         most = translator.folder.max_source_tokens
         print(
