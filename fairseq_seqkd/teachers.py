@@ -127,7 +127,7 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, o
 
     Args:
         paths: checkpoint files, one for each member of the ensemble.
-        data: the student's data directory: the teacher's task is set up there.
+        data: the student's data directories, separated by colons: the teacher's task is set up there.
         source_dictionary, target_dictionary: the student's, which must be the teacher's, symbol by symbol.
         languages: (source, target) of the student's data, compared with the teacher's.
         overrides: settings of the checkpoint to replace, as fairseq-generate's --model-overrides.
@@ -144,6 +144,7 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, o
         "target_lang": languages[1],
         "dataset_impl": None,  # as the data are here, not as the teacher's were
         "num_batch_buckets": 0,
+        "upsample_primary": 1,
         "eval_bleu": False,  # it would build a generator for itself
         **(overrides or {}),
     }

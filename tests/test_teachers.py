@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fairseq_seqkd import compat
+from fairseq_seqkd.corpus.databin import Split, Writer
 from fairseq_seqkd.errors import Refusal
 
 
@@ -129,6 +130,33 @@ def test_a_teacher_with_too_few_positions_is_refused(tiny, teacher, tmp_path):
 
     with pytest.raises(Refusal, match="--max-source-positions 4"):
         build(tiny, moved(teacher, tmp_path / "short.pt", shorten))
+
+
+@pytest.mark.parametrize("where", ["another folder", "train1"])
+def test_sentences_that_it_cannot_read_are_found_wherever_they_are(tiny, teacher, tmp_path, where):
+    """In a further folder, of which fairseq-train reads one an epoch, and in a further split."""
+    limit, folder = 6, shutil.copytree(tiny, tmp_path / "bin")
+    split = Split(tiny, "train", "de", "en")
+    rows = {lang: split.read(lang) for lang in ("de", "en")}
+    short = [i for i, size in enumerate(rows["de"].sizes) if size <= limit]
+    assert 0 < len(short) < split.sentences("de")
+    for lang in rows:
+        with Writer(folder / f"train.de-en.{lang}", split.dtype(lang)) as writer:
+            for i in short:
+                writer.add(rows[lang][i].numpy(), [len(rows[lang][i])])
+        if where == "train1":
+            for ending in ("bin", "idx"):
+                shutil.copy(tiny / f"train.de-en.{lang}.{ending}", folder / f"train1.de-en.{lang}.{ending}")
+
+    def shorten(state):
+        state["cfg"]["model"].max_source_positions = limit
+
+    path = moved(teacher, tmp_path / "short.pt", shorten)
+    with pytest.raises(Refusal, match="--max-source-positions 6"):
+        build(folder if where == "train1" else f"{folder}:{tiny}", path)
+    for file in folder.glob("train1.*"):
+        file.unlink()
+    assert build(folder, path)[2].teacher is not None
 
 
 def damaged(teacher, out):

@@ -211,22 +211,23 @@ def check_options(objective, teacher_path, teacher_distributions, tail):
 
 
 def prepare_teacher(task, teacher_path):
-    """Loads the teacher and checks it against the student's dictionaries and the first training sentences."""
-    folder = utils.split_paths(task.cfg.data)[0]
+    """Loads the teacher and checks it against the student's dictionaries, training sentences' lengths, and the first of them."""
+    folders = utils.split_paths(task.cfg.data)
     teacher, own_task = teachers.load_teacher(
         utils.split_paths(teacher_path),
-        folder,
+        task.cfg.data,
         task.source_dictionary,
         task.target_dictionary,
         languages=(task.cfg.source_lang, task.cfg.target_lang),
     )
     subset = task.cfg.train_subset.split(",")[0]
-    check_files(folder, subset)  # fairseq itself would end with a traceback
-    try:
-        own_task.load_dataset(subset, combine=False)
-    except FileNotFoundError:
-        raise Refusal(f"there is no split {subset!r} in {folder}; name it with --train-subset") from None
-    dataset = own_task.dataset(subset)
-    teachers.check_positions(teacher, dataset, task.max_positions(), teacher_path)
+    for epoch in range(len(folders), 0, -1):  # each of which fairseq-train gives to another folder
+        check_files(folders[epoch - 1], subset)  # fairseq itself would end with a traceback
+        try:
+            own_task.load_dataset(subset, epoch=epoch, combine=True)
+        except FileNotFoundError:
+            raise Refusal(f"there is no split {subset!r} in {folders[epoch - 1]}; name it with --train-subset") from None
+        dataset = own_task.dataset(subset)
+        teachers.check_positions(teacher, dataset, task.max_positions(), teacher_path)
     teachers.check_better_than_guessing(teacher, dataset, task.target_dictionary, teacher_path)
     return teacher
