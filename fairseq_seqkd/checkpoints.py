@@ -65,13 +65,13 @@ def check_known(path, state, what="teacher", groups=("model", "task")):
     from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
     from fairseq.tasks import TASK_REGISTRY
 
-    known = {"model": ("architecture", {*ARCH_MODEL_REGISTRY, *MODEL_REGISTRY}), "task": ("task", {*TASK_REGISTRY})}
+    known = {"model": ("arch", {*ARCH_MODEL_REGISTRY, *MODEL_REGISTRY}), "task": ("task", {*TASK_REGISTRY})}
     for group in groups:
         found, (kind, names) = settings(state, group), known[group]
-        name = found.get("_name") or found.get("arch")
+        name = found.get("_name") or found.get(kind)
         if name and name not in names:
             raise Refusal(
-                f"the {what} {path} is of the {kind} {name}, which is not fairseq's but a plugin's; for fairseq's commands name "
+                f"the {what} {path} is of {kind} {name}, which is not fairseq's but a plugin's; for fairseq's commands name "
                 "a --user-dir whose __init__.py imports that plugin and fairseq_seqkd"
             )
 

@@ -11,7 +11,7 @@ import helpers
 import pytest
 import torch
 
-from fairseq_seqkd import compat
+from fairseq_seqkd import checkpoints, compat
 from fairseq_seqkd.corpus.databin import Split, Writer
 from fairseq_seqkd.errors import Refusal
 
@@ -110,6 +110,17 @@ def test_a_relative_folder_that_is_another_corpus_here_is_not_the_teachers(tiny,
     (other / "dict.en.txt").write_text("".join(reversed(lines)))  # as large as the teacher's, so it is taken for it
     with pytest.raises(Refusal, match="data-bin/dict.en.txt is not the data's: symbol 4 is"):
         build(tiny, path)
+
+
+def test_flat_settings_name_architecture_and_task_too():
+    def state(**args):
+        return {"model": {}, "args": argparse.Namespace(**args)}
+
+    checkpoints.check_known("a.pt", state(arch="transformer_iwslt_de_en", task="translation"))
+    checkpoints.check_known("a.pt", state(arch="transformer_iwslt_de_en"))
+    for kind, wrong in (("arch", {"arch": "theirs", "task": "translation"}), ("task", {"arch": "transformer", "task": "theirs"})):
+        with pytest.raises(Refusal, match=f"is of {kind} theirs, which is not fairseq's"):
+            checkpoints.check_known("a.pt", state(**wrong))
 
 
 @pytest.mark.parametrize("group", ["model", "task"])
