@@ -129,11 +129,14 @@ def symbols_of(state, side):
 def own_symbols(state, folder, side, lang):
     """The symbols that a checkpoint was trained with, by the folder that it names; None where they are not there any more.
 
-    A relative path may be another corpus here: a dictionary of another size is none of the checkpoint's.
+    A relative path may be another corpus here: a dictionary of another size is none of the checkpoint's. (A multilingual
+    checkpoint has more symbols than its file: language tokens.)
     """
     file = folder / f"dict.{lang}.txt"
-    symbols = load_dictionary(file).symbols if file.is_file() else None
-    return symbols if symbols and symbols_of(state, side) in (None, len(symbols)) else None
+    if not file.is_file():
+        return None
+    symbols = load_dictionary(file).symbols
+    return symbols if symbols_of(state, side) in (None, len(symbols)) or is_multilingual(state) else None
 
 
 def check_symbols(path, state, languages, dictionaries, mend, what="teacher"):
