@@ -122,7 +122,7 @@ def unwrapped(model):
     return model
 
 
-def load_teacher(paths, data, source_dictionary, target_dictionary, languages, overrides=None):
+def load_teacher(paths, data, source_dictionary, target_dictionary, languages):
     """Loads and checks the checkpoints of a teacher for a student's data. Returns (Teacher, the teacher's own task).
 
     Args:
@@ -130,7 +130,6 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, o
         data: the student's data directories, separated by colons: the teacher's task is set up there.
         source_dictionary, target_dictionary: the student's, which must be the teacher's, symbol by symbol.
         languages: (source, target) of the student's data, compared with the teacher's.
-        overrides: settings of the checkpoint to replace, as fairseq-generate's --model-overrides.
 
     Raises Refusal for a file that cannot be loaded safely, another language pair, or other dictionaries.
     """
@@ -146,7 +145,6 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, o
         "num_batch_buckets": 0,
         "upsample_primary": 1,
         "eval_bleu": False,  # it would build a generator for itself
-        **(overrides or {}),
     }
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(p) for p in paths], arg_overrides=overrides)

@@ -45,11 +45,12 @@ def test_a_dictionary_of_another_size_is_refused(tiny, teacher, tmp_path):
 
 def moved(teacher, out, change):
     """The teacher's checkpoint with something changed, as another machine would have it: its data directory is gone."""
-    state = compat.read_checkpoint(teacher)
-    state["cfg"]["task"]["data"] = "/no/such/directory"
-    change(state)
-    torch.save(state, out)
-    return out
+
+    def move(state):
+        state["cfg"]["task"]["data"] = "/no/such/directory"
+        change(state)
+
+    return helpers.changed(teacher, out, move)
 
 
 def test_without_its_dictionaries_a_wrong_teacher_is_found_by_its_likelihood(tiny, teacher, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_seqkd.corpus.files import sha256
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 
 MAGIC = b"MMIDIDX\x00\x00"
 # The types of tokens, as fairseq/data/indexed_dataset.py numbers them.
@@ -151,8 +151,7 @@ def load_dictionary(path):
     except FileNotFoundError:
         raise Refusal(f"{path} is missing; name a folder that fairseq-preprocess made") from None
     except Exception as error:  # fairseq's own for what is no UTF-8 is of no narrower type
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Refusal(f"{path} is damaged ({reason}); copy it again, or run fairseq-preprocess again") from None
+        raise Refusal(f"{path} is damaged ({first_line(error)}); copy it again, or run fairseq-preprocess again") from None
 
 
 def split_hashes(split):

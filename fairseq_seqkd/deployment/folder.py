@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Optional
 
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 
 FILE = "seqkd.json"
 FORMAT = 1
@@ -153,7 +153,7 @@ def splitter(file, subwords):
         package = {SENTENCEPIECE: "sentencepiece", FASTBPE: "fastBPE", SUBWORD_NMT: "subword-nmt"}[subwords]
         raise Refusal(f"{file} wants {package}, which is not installed: pip install {package}") from error
     except (RuntimeError, OSError, ValueError) as error:
-        raise Refusal(f"{file} is no model of {subwords}: {str(error).strip().splitlines()[0]}") from error
+        raise Refusal(f"{file} is no model of {subwords}: {first_line(error)}") from error
 
 
 def moses(folder):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fairseq_seqkd.deployment import folder as folders
 from fairseq_seqkd.engines import by_length, eight_bits
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 
 BATCH_TOKENS = 1024  # source tokens; on a core of a CPU more are not faster
 
@@ -33,7 +33,7 @@ class Translator:
         try:
             self.engine = ctranslate2.Translator(str(path), device=device, **how)
         except (RuntimeError, ValueError) as error:
-            raise Refusal(f"the model in {Path(path)} cannot be opened: {str(error).strip().splitlines()[0]}") from error
+            raise Refusal(f"the model in {Path(path)} cannot be opened: {first_line(error)}") from error
         self.cut = 0  # lines that were longer than the model reads
 
     def lines(self, lines):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 
 SPECIAL = ("<s>", "<blank>", "</s>", "<unk>")  # what CTranslate2 calls bos, pad, eos and unk, in fairseq's order
 START, PAD, END = SPECIAL[:3]
@@ -87,7 +87,7 @@ def convert(model, source_vocabulary, target_vocabulary, add_source_eos=False, q
                 spec.save(folder)
                 return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
     except Exception as error:  # whatever part of an unusual Transformer it is that the converter stumbles over
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise Refusal(f"CTranslate2 cannot hold this Transformer ({reason}): translate with fairseq instead") from error
 
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fairseq_seqkd.corpus.files import sha256
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.evaluation import systems
 from fairseq_seqkd.evaluation.cache import key
 
@@ -52,4 +52,4 @@ def load(model, is_file):
     try:
         return load_from_checkpoint(model if is_file else download_model(model))
     except Exception as error:  # of many libraries below, whose kinds nobody lists
-        raise Refusal(f"the COMET model {model} cannot be loaded: {(str(error).splitlines() or [repr(error)])[0]}") from error
+        raise Refusal(f"the COMET model {model} cannot be loaded: {first_line(error)}") from error
