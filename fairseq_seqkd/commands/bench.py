@@ -62,7 +62,7 @@ def run(arguments):
         if engine not in speed.CONTENDERS:
             raise Refusal(f"--engines: {engine!r} is none of {', '.join(speed.CONTENDERS)}")
         if engine != speed.FAIRSEQ:
-            compute_type = engine.partition("-")[2]
+            compute_type = speed.CONTENDERS[engine]
             computed = eight_bits.computed_as(compute_type)
             check_installed(computed, on_gpu=False, instead="measure with --engines fairseq")
             if computed != compute_type:

@@ -19,7 +19,7 @@ from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model, eight
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure, systems
 
-CONTENDERS = (f"{FAIRSEQ}", f"{CTRANSLATE2}-float32", f"{CTRANSLATE2}-int8")
+CONTENDERS = {FAIRSEQ: "float32", f"{CTRANSLATE2}-float32": "float32", f"{CTRANSLATE2}-int8": "int8"}  # and in what they compute
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Bench:
 
     def ctranslate2_job(self, model, task, dataset, system, engine, home):
         """CTranslate2 loads a folder, and reads its sources from a file, so that no fairseq is in its process."""
-        compute_type = engine.partition("-")[2]
+        compute_type = CONTENDERS[engine]
         folder, sources = home / compute_type, home / "sources.json"
         vocabularies = ctranslate2_model.names(task.source_dictionary), ctranslate2_model.names(task.target_dictionary)
         folder.mkdir()
@@ -167,8 +167,8 @@ def run(named, wanted, beams, rounds, said=lambda text, total: None, keep=lambda
 
 
 def batch_tokens(engine, beam):
-    kind, _, compute_type = engine.partition("-")
-    return engines.default_tokens(kind, compute_type or "float32", beam, on_gpu=False)
+    kind = FAIRSEQ if engine == FAIRSEQ else CTRANSLATE2
+    return engines.default_tokens(kind, CONTENDERS[engine], beam, on_gpu=False)
 
 
 def version_of_ctranslate2(wanted):
