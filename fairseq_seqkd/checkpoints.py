@@ -12,7 +12,13 @@ logger = logging.getLogger(__name__)
 
 SIDES = ("encoder", "decoder")
 # What fairseq ends with where it cannot build a checkpoint's model or task.
-LOADING = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, AssertionError, IndexError, ImportError)
+LOADING = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, AssertionError, IndexError, ImportError, OSError)
+# Settings of a training that are to be forgotten whenever a checkpoint is loaded.
+WITHOUT_TRAINING = {
+    "eval_bleu": False,  # it would build a generator for itself
+    "encoder_embed_path": None,  # files that training began with; the checkpoint has what became of them
+    "decoder_embed_path": None,
+}
 
 
 def read(path):

@@ -12,6 +12,7 @@ import torch
 from fairseq_seqkd.errors import Refusal
 
 CLASS_BLIND, CLASS_UNIFORM, CLASS_DISTRIBUTION = "class-blind", "class-uniform", "class-distribution"
+AVERAGES = ("ema", "ema_fp32_params")  # where fairseq keeps them; from the second, with --ema-fp32, it goes on
 SCHEMES = (CLASS_BLIND, CLASS_UNIFORM, CLASS_DISTRIBUTION)
 
 
@@ -84,14 +85,16 @@ def apply(state, pruned):
     """A copy of a checkpoint's state with the weights set to zero, its averaged weights (EMA) too, without the optimizer's."""
     state = {**state, "model": dict(state["model"]), "last_optimizer_state": None}
     extra = state.get("extra_state") or {}
-    if isinstance(extra.get("ema"), dict):
-        state["extra_state"] = extra = {**extra, "ema": dict(extra["ema"])}
+    averages = {key: dict(extra[key]) for key in AVERAGES if isinstance(extra.get(key), dict)}
+    if averages:
+        state["extra_state"] = {**extra, **averages}
     for c in pruned:
         weights = c.weights.masked_fill(~c.kept, 0)  # not a product, which would make -0.0 of some
         for name in c.names:
             state["model"][name] = weights  # tied, they stay one tensor
-            if name in extra.get("ema", {}):
-                extra["ema"][name] = extra["ema"][name].masked_fill(~c.kept, 0)
+            for average in averages.values():
+                if name in average:
+                    average[name] = average[name].masked_fill(~c.kept, 0)
     return state
 
 

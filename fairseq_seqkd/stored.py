@@ -5,9 +5,7 @@ data directory and through concatenated or repeated data. That the data are thos
 the criterion is built, file by file.
 """
 
-import itertools
 import logging
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from fairseq import utils
 from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.databin import Split, split_hashes
+from fairseq_seqkd.corpus.databin import split_hashes, training_splits
 from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS, check_store
 from fairseq_seqkd.corpus.distributions import Distributions, keys_of
 from fairseq_seqkd.divergences import SPREAD, top_k
@@ -178,14 +176,6 @@ def check_data(folders, facts, task):
             check_lengths(folders[matching[0]], facts[matching[0]]["settings"]["scoring"], split, task)
     for i in set(range(len(folders))) - used:
         raise Refusal(f"{folders[i]} is of no split that the student is trained on; leave it out")
-
-
-def training_splits(folder, name, source_lang, target_lang):
-    """The splits that fairseq-train puts together: train, train1, train2, ... as far as they are there."""
-    pairs = (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}")
-    further = (f"{name}{k}" for k in itertools.count(1))
-    there = itertools.takewhile(lambda n: any((Path(folder) / f"{n}.{p}.{source_lang}.bin").is_file() for p in pairs), further)
-    return [Split(folder, n, source_lang, target_lang) for n in (name, *there)]
 
 
 def why_not(mine, scored):

@@ -144,7 +144,9 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages):
         "dataset_impl": None,  # as the data are here, not as the teacher's were
         "num_batch_buckets": 0,
         "upsample_primary": 1,
-        "eval_bleu": False,  # it would build a generator for itself
+        "truncate_source": False,  # its limit is not the student's
+        "load_alignments": False,
+        **checkpoints.WITHOUT_TRAINING,
     }
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(p) for p in paths], arg_overrides=overrides)
@@ -177,15 +179,20 @@ def check_checkpoint(path, source_dictionary, target_dictionary, languages, othe
     checkpoints.check_dictionaries(path, state, languages, (source_dictionary, target_dictionary), otherwise=otherwise)
 
 
-def check_positions(teacher, dataset, task_positions, name):
-    """Refuses training data with sentences that the teacher cannot read, although the student's task admits them."""
+def check_positions(teacher, dataset, task_positions, name, truncated=False):
+    """Refuses training data with sentences that the teacher cannot read, although the student's task admits them.
+
+    Args: dataset: of whole sentences; task_positions: of (source, target); truncated: the student's longer sources are cut
+    to that, and not left out.
+    """
     for model in teacher.models:
         for side, sizes, limit, allowed in zip(
             ("source", "target"), (dataset.src_sizes, dataset.tgt_sizes), model.max_positions(), task_positions
         ):
             if limit is None or sizes is None or limit >= allowed or not len(sizes):
                 continue
-            longest = int(sizes[sizes <= allowed].max(initial=0))
+            sizes = np.minimum(sizes, allowed) if truncated and side == "source" else sizes[sizes <= allowed]
+            longest = int(sizes.max(initial=0))
             if longest > limit:
                 raise Refusal(
                     f"a training sentence has {longest:,} {side} tokens, the teacher {name} reads {limit:,}; "

@@ -19,6 +19,12 @@ from fairseq_seqkd.errors import Refusal  # noqa: E402
 LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it
 
 
+# What cuts the toy English as make_tiny.py has it, in the order of the merges.
+TOY_CODES = (
+    "t r, e e</w>, tr ee</w>, r e, o l, a g, ag e, s m, sm a, l l</w>, t i, ti n, n e, h o, ho u, s e</w>, d o, b o, bo o, b a"
+)
+
+
 def run_export(*arguments, check=True):
     return helpers.command("seqkd", "export", *arguments, check=check)
 
@@ -233,6 +239,17 @@ def test_an_lstm_is_told_what_can_be_done(tiny, tmp_path):
     sentence = helpers.refusal(run_export(tmp_path / "checkpoint_last.pt", "--no-subwords", "-o", tmp_path / "x", check=False))
     assert "LSTM" in sentence and "seqkd compress" in sentence and "fairseq-interactive" in sentence
     assert not (tmp_path / "x").exists()
+
+
+def test_a_student_whose_sources_alone_are_cut(tiny, teacher, tmp_path):
+    """The toy English is cut with BPE, the German is words: what is on the source's side decides."""
+    run_export(teacher, "--data", tiny, "-o", tmp_path / "words")  # German to English: nothing to cut
+    other = {"criterion": "cross_entropy", "max_epoch": 1, "disable_validation": True, "source_lang": "en", "target_lang": "de"}
+    helpers.train(tiny, tmp_path / "run", **other)
+    student = tmp_path / "run" / "checkpoint_last.pt"
+    assert "--bpe-codes" in helpers.refusal(run_export(student, "--data", tiny, "-o", tmp_path / "x", check=False))
+    (tmp_path / "codes").write_text("#version: 0.2\n" + TOY_CODES.replace(", ", "\n") + "\n")
+    run_export(student, "--data", tiny, "--bpe-codes", tmp_path / "codes", "-o", tmp_path / "cut")
 
 
 def test_refusals_of_an_export(pieces, tiny, exported, tmp_path):

@@ -37,10 +37,11 @@ def search_options(**more):
 
 def engine(name, models, task, **more):
     how = search_options(**more)
+    own = [copy.deepcopy(model) for model in models]  # the engine changes how its attention caches
+    fairseqs = FairseqEngine(task.build_generator(own, how), own, how.nbest, task.target_dictionary.eos())
     if name == "fairseq":
-        models = [copy.deepcopy(model) for model in models]  # the engine changes how its attention caches
-        return FairseqEngine(task.build_generator(models, how), models, how.nbest, task.target_dictionary.eos())
-    made = CTranslate2Engine(models, task.source_dictionary, task.target_dictionary, how, "float32")
+        return fairseqs
+    made = CTranslate2Engine(models, task.source_dictionary, task.target_dictionary, how, fairseqs, "float32")
     made.open(seed=1)
     return made
 
@@ -87,6 +88,22 @@ def test_ctranslate2_finds_what_fairseq_finds(loaded, more):
                 assert h.score == pytest.approx(twin.score, abs=1e-4)
                 assert h.hit_limit == twin.hit_limit
     assert same > 0.7 * sum(map(len, ours))  # the lowest ranks differ
+
+
+@pytest.mark.parametrize("rows", [(0, 5, 1), (5,), (5, 5, 2)], ids=str)
+def test_an_empty_source_is_searched_too(loaded, rows):
+    """CTranslate2 itself answers it with nothing, at probability 1. Row 5 stands for it here."""
+    models, task = loaded
+    dataset = task.dataset("train")
+    items = [{**dataset[i], "source": dataset[i]["source"][-1:]} if i == 5 else dataset[i] for i in rows]
+    batch = dataset.collater(items)
+    theirs, ours = (engine(name, models, task).search(batch) for name in engines.NAMES)
+    assert [plain(row)[0] for row in ours] == [plain(row)[0] for row in theirs]
+    empty = [i for i, length in enumerate(batch["net_input"]["src_lengths"].tolist()) if length == 1]
+    assert len(empty) == rows.count(5)
+    for i in empty:
+        assert plain(ours[i]) == plain(theirs[i]) and len(ours[i]) == 4
+        assert [h.log_prob for h in ours[i]] == pytest.approx([h.log_prob for h in theirs[i]], abs=1e-4)
 
 
 def test_no_hypothesis_stands_twice_in_a_list_that_was_cut(loaded):

@@ -3,6 +3,7 @@
 fairseq's own builder keeps Python lists of sizes, and its merge overflows past 2 GiB under NumPy 2.
 """
 
+import itertools
 import os
 import struct
 from pathlib import Path
@@ -140,6 +141,14 @@ def check_files(folder, name):
         data = index.with_suffix(".bin")
         if data.is_file() and index.open("rb").read(len(MAGIC)) == MAGIC:
             check_pair(index, data)
+
+
+def training_splits(folder, name, source_lang, target_lang):
+    """The splits that fairseq-train puts together: train, train1, train2, ... as far as they are there."""
+    pairs = (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}")
+    further = (f"{name}{k}" for k in itertools.count(1))
+    there = itertools.takewhile(lambda n: any((Path(folder) / f"{n}.{p}.{source_lang}.bin").is_file() for p in pairs), further)
+    return [Split(folder, n, source_lang, target_lang) for n in (name, *there)]
 
 
 def load_dictionary(path):

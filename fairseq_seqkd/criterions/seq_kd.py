@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fairseq.criterions import register_criterion
 
+from fairseq_seqkd.corpus.databin import training_splits
 from fairseq_seqkd.corpus.views import check_contents, check_view
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion, is_first_process
 from fairseq_seqkd.errors import Refusal
@@ -33,6 +34,18 @@ class SeqKDCriterion(WordKDCriterion):
             raise Refusal(
                 f"--train-subset is {subset}, but the teacher's translations in {folder} are its split {found['split']!r}; "
                 f"train on that with --train-subset {found['split']}"
+            )
+        languages, theirs = (self.task.cfg.source_lang, self.task.cfg.target_lang), (found["source_lang"], found["target_lang"])
+        if languages != theirs:  # its files may be called de-en in either direction, and fairseq goes by that
+            raise Refusal(
+                f"the teacher's translations in {folder} are {'-'.join(theirs)}, and this is training for {'-'.join(languages)}; "
+                f"pass --source-lang {theirs[0]} --target-lang {theirs[1]}"
+            )
+        further = training_splits(folder, subset, *languages)[1:]
+        if further:
+            raise Refusal(
+                f"{folder} holds {further[0].name!r} too, on which fairseq-train would train besides, and which is not the "
+                "teacher's; move its files away"
             )
         if is_first_process():
             check_contents(folder, found, [name for name in found["files"] if name.startswith((found["split"], "dict."))])

@@ -201,6 +201,10 @@ def check_options(objective, teacher_path, teacher_distributions, tail):
         )
     if tail != divergences.SPREAD and not teacher_distributions:
         raise Refusal(f"--tail {tail} is for --teacher-distributions; a live teacher's distributions have no tail")
+    if temperature != 1 and not (teacher_path or teacher_distributions):
+        raise Refusal(
+            f"--temperature {temperature} flattens a teacher's distributions; name one with --teacher-path, or leave it out"
+        )
     if objective.divergence != divergences.FORWARD_KL and not alpha:
         raise Refusal(f"--divergence {objective.divergence} compares with a teacher; name one with --teacher-path")
     if teacher_distributions and objective.divergence != divergences.FORWARD_KL:
@@ -228,6 +232,6 @@ def prepare_teacher(task, teacher_path):
         except FileNotFoundError:
             raise Refusal(f"there is no split {subset!r} in {folders[epoch - 1]}; name it with --train-subset") from None
         dataset = own_task.dataset(subset)
-        teachers.check_positions(teacher, dataset, task.max_positions(), teacher_path)
+        teachers.check_positions(teacher, dataset, task.max_positions(), teacher_path, task.cfg.truncate_source)
     teachers.check_better_than_guessing(teacher, dataset, task.target_dictionary, teacher_path)
     return teacher

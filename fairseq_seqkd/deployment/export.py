@@ -81,7 +81,7 @@ def export(system, quantization, output, text_options, beam, check_lines=None, c
         folder.write(beside)
         translator = Translator(beside, beam=1)
         sources = sources_of(system, task, check_sentences, reads)
-        check_cut(translator, sources, text_options["subword_file"])
+        check_cut(translator, sources, systems.joins(system)[0], text_options["subword_file"])
         if check_lines is not None:
             sources = cut(translator, check_lines, source)
         agreement = compare(translator, model, task, settings, sources)
@@ -96,11 +96,11 @@ def sources_of(system, task, count, reads):
     return [[dictionary.symbols[i] for i in row if i != dictionary.eos()][: reads - 1] for row in rows]
 
 
-def check_cut(translator, sources, file):
-    """Refuses a subword model that cuts text in another way than the data are cut."""
+def check_cut(translator, sources, joined_by, file):
+    """Refuses a subword model that cuts text in another way than the data are cut. Args: joined_by: of the sources."""
     if translator.folder.subwords is None:
         return
-    again = [translator.text.pieces(translator.text.source(source)) for source in sources]
+    again = [translator.text.pieces(translator.text.source(source, joined_by)) for source in sources]
     same = sum(a == b for a, b in zip(again, sources) if folders.UNKNOWN not in b)
     possible = sum(folders.UNKNOWN not in source for source in sources)
     if same < (SAME_CUT_TOKENISED if translator.folder.tokenizer else SAME_CUT) * possible:

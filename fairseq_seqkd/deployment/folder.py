@@ -113,9 +113,9 @@ class Text:
         line = join(pieces, self.folder.joined_by)
         return self.moses[1].detokenize(line.split()) if self.moses else line
 
-    def source(self, pieces):
-        """What a source was before it was cut: the other way of `pieces`."""
-        line = join(pieces, self.folder.joined_by)
+    def source(self, pieces, joined_by):
+        """What a source was before it was cut: the other way of `pieces`. Args: joined_by: as of `join`."""
+        line = join(pieces, joined_by)
         return self.moses[2].detokenize(line.split()) if self.moses else line
 
 

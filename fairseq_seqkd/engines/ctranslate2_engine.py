@@ -5,6 +5,7 @@ Its results are fairseq's, with these differences between the two made good:
     forbidden at first, and the rare sentences that got an empty hypothesis are searched again;
   * at the length limit CTranslate2 stops, where fairseq closes the hypothesis with EOS. So it may go one token further;
     what is not closed by then is cut to the limit, flagged, and scored with its EOS;
+  * of a source that is EOS alone CTranslate2 says nothing and looks at no model: fairseq searches those;
   * wherever something shifts its scores (min-len, no unknown words, sampling, a language token), the hypotheses are
     scored again without it, and ranked by that.
 So a log-probability is always the model's own, as fairseq's forward pass gives it.
@@ -51,12 +52,22 @@ class CTranslate2Engine:
     models: the one Transformer, as fairseq loaded it.
     source_dictionary, target_dictionary: fairseq's.
     search: fairseq's "generation" group, checked by options.check_for_ctranslate2.
+    fairseq_engine: the FairseqEngine of the same model and search, for empty sources.
     compute_type: CTranslate2's name of the type of numbers; device: "cpu" or "cuda"; device_index: which GPU.
     suppressed: target symbols that no hypothesis may hold.
     """
 
     def __init__(
-        self, models, source_dictionary, target_dictionary, search, compute_type, device="cpu", device_index=0, suppressed=()
+        self,
+        models,
+        source_dictionary,
+        target_dictionary,
+        search,
+        fairseq_engine,
+        compute_type,
+        device="cpu",
+        device_index=0,
+        suppressed=(),
     ):
         ctranslate2_model.check_models(models)
         self.model, self.dictionary = models[0], target_dictionary
@@ -64,6 +75,7 @@ class CTranslate2Engine:
         self.ids = {name: i for i, name in enumerate(ctranslate2_model.names(target_dictionary))}
         self.target_names = list(self.ids)
         self.pad = source_dictionary.pad()
+        self.fairseq_engine = fairseq_engine
         self.options, self.compute_type = search, compute_type
         self.device = {"device": device, "device_index": device_index}
         self.lenpen = 0.0 if search.unnormalized else float(search.lenpen)
@@ -83,6 +95,7 @@ class CTranslate2Engine:
         self.translator = ctranslate2.Translator("teacher", files=self.files, **how)
 
     def begin_part(self, seed):
+        self.fairseq_engine.begin_part(seed)
         if seed is not None:
             self.open(seed=seed)  # a living Translator cannot be seeded again
 
@@ -127,8 +140,20 @@ class CTranslate2Engine:
         sources = [[self.names[i] for i in ids] for ids in self._source_ids(sample)]
         width = sample["net_input"]["src_tokens"].size(1)
         limit = min(int(self.options.max_len_a * width + self.options.max_len_b), self.positions)
-        shortest = self.options.min_len if self.options.min_len > 1 else 0
         prefix = prefix_tokens is not None and [[self.target_names[i] for i in row] for row in prefix_tokens.tolist()]
+        empty = [i for i, source in enumerate(sources) if len(source) == 1]
+        if not empty:
+            return self._search(sources, limit, prefix)
+        there = [i for i, source in enumerate(sources) if len(source) > 1]
+        begin = {} if prefix_tokens is None else {"prefix_tokens": prefix_tokens[empty]}
+        found = dict(zip(empty, self.fairseq_engine.search(part_of(sample, empty), **begin)))
+        if there:
+            found.update(zip(there, self._search([sources[i] for i in there], limit, prefix and [prefix[i] for i in there])))
+        return [found[i] for i in range(len(sources))]
+
+    def _search(self, sources, limit, prefix):
+        """CTranslate2's search. Args: sources: lists of symbols; limit: of tokens; prefix: lists of symbols, or nothing."""
+        shortest = self.options.min_len if self.options.min_len > 1 else 0
         results = self._translate(sources, limit, shortest, prefix)
         again = [] if self.options.min_len != 1 else [i for i, r in enumerate(results) if [END] in r.hypotheses]
         for i, result in zip(again, self._translate([sources[i] for i in again], limit, 1) if again else ()):
@@ -194,3 +219,9 @@ class CTranslate2Engine:
             h.score = h.log_prob / (len(h.tokens) + 1) ** self.lenpen
         for row in rows:
             row.sort(key=lambda h: -h.score)
+
+
+def part_of(sample, rows):
+    """What a search reads of some rows of a batch, padded as the batch is: its length limit goes by that."""
+    net_input = {key: sample["net_input"][key][rows] for key in ("src_tokens", "src_lengths")}
+    return {"id": sample["id"][rows], "net_input": net_input}

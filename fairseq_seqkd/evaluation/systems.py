@@ -132,7 +132,7 @@ def load(system):
         "data": str(system.split.folder),
         "source_lang": system.split.source_lang,
         "target_lang": system.split.target_lang,
-        "eval_bleu": False,  # it would build a generator for itself
+        **checkpoints.WITHOUT_TRAINING,
     }
     try:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([system.path], arg_overrides=overrides)
@@ -161,12 +161,17 @@ def load_split(system, task):
 def texts(system):
     """(sources, references) of the split as detokenised text; an unknown word is nobody's."""
     found = []
-    for lang in (system.split.source_lang, system.split.target_lang):
+    for lang, join in zip((system.split.source_lang, system.split.target_lang), joins(system)):
         dictionary = load_dictionary(system.split.folder / f"dict.{lang}.txt")
-        join = system.settings["post_process"] if lang == system.split.target_lang else joined_by(None, dictionary)
         detokenise, side = Detokeniser(dictionary, join, unknown=UNKNOWN_IN_REFERENCE), system.split.read(lang)
         found.append([detokenise(side[i]) for i in range(len(side))])
     return tuple(found)
+
+
+def joins(system):
+    """How subwords are joined on (source, target), as corpus.text.joined_by says it; of the source its dictionary alone tells."""
+    source = load_dictionary(system.split.folder / f"dict.{system.split.source_lang}.txt")
+    return joined_by(None, source), system.settings["post_process"]
 
 
 def task_name(task):

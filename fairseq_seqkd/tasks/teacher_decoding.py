@@ -10,6 +10,7 @@ by part, and what is found is recorded as numbers instead of being printed.
 """
 
 import argparse
+import logging
 import os
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from fairseq_seqkd.tasks._recorder import Recorder
 from fairseq_seqkd.tasks._scoring import DistributionRecorder
 from fairseq_seqkd.tasks._settings import decoding_settings, precision, scoring_settings, uses_gpu
 from fairseq_seqkd.tasks._work import Work
+
+logger = logging.getLogger(__name__)
 
 
 @register_task("teacher_decoding", dataclass=TeacherDecodingConfig)
@@ -54,13 +57,15 @@ class TeacherDecodingTask(TranslationTask):
         check_options(cfg)
         torch.set_num_threads(1)  # the last bits of a score depend on the number of threads
         if uses_gpu(cfg):
-            torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+            torch.cuda.set_device(local_rank(cfg.distributed_training) % torch.cuda.device_count())
         task = super().setup_task(cfg, **kwargs)
         task.gold = Split(utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, cfg.source_lang, cfg.target_lang)
         task.scores = bool(cfg.generation.score_reference)
         for option, used in (("--prefix-size", cfg.generation.prefix_size > 0), ("--score-reference", task.scores)):
             if used and not task.gold.files(cfg.target_lang):
                 raise Refusal(f"{option} needs the targets, but split {task.gold.name!r} has none")
+        if not task.scores:
+            warn_of_further(task.gold)
         task.languages = None if task.scores else multilingual(cfg)
         if task.languages:
             task.src_dict, task.tgt_dict = task.languages.source_dictionary, task.languages.target_dictionary
@@ -116,19 +121,19 @@ class TeacherDecodingTask(TranslationTask):
 
     def _engine(self, models, generator):
         """What runs the search, compared with the teacher where it is not fairseq itself."""
-        if self.cfg.engine == engines.FAIRSEQ:
-            engine = FairseqEngine(generator, models, self.cfg.generation.nbest, self.tgt_dict.eos())
-        else:
-            engine = self._ctranslate2(models)
+        engine = FairseqEngine(generator, models, self.cfg.generation.nbest, self.tgt_dict.eos())
+        if self.cfg.engine == engines.CTRANSLATE2:
+            engine = self._ctranslate2(models, engine)
         return languages.MultilingualEngine(engine, self.languages) if self.languages else engine
 
-    def _ctranslate2(self, models):
+    def _ctranslate2(self, models, fairseq_engine):
         on_gpu = uses_gpu(self.cfg)
         engine = CTranslate2Engine(
             models,
             self.src_dict,
             self.tgt_dict,
             self.cfg.generation,
+            fairseq_engine,
             precision(self.cfg),
             "cuda" if on_gpu else "cpu",
             torch.cuda.current_device() if on_gpu else 0,
@@ -167,6 +172,21 @@ class TeacherDecodingTask(TranslationTask):
         return [[{"tokens": range(tokens)}] for tokens in made]  # fairseq-generate counts them
 
 
+def warn_of_further(gold):
+    """Says that fairseq-train would take train1 along with train, where it is there: a view has one split."""
+    if gold.name.startswith(("valid", "test")):
+        return
+    further = [split.name for split in databin.training_splits(gold.folder, gold.name, gold.source_lang, gold.target_lang)[1:]]
+    if further:
+        logger.warning(
+            "%s holds %s too, which fairseq-train puts together with %s, and which is not decoded here; for all of it join the "
+            "texts before fairseq-preprocess",
+            gold.folder,
+            ", ".join(further),
+            gold.name,
+        )
+
+
 def multilingual(cfg):
     """The language tokens of a multilingual teacher for the data's languages; None for a teacher of one pair."""
     pair = (cfg.teacher_source_lang or cfg.source_lang, cfg.teacher_target_lang or cfg.target_lang)
@@ -187,17 +207,21 @@ def multilingual(cfg):
 
 def worker_rank(distributed):
     """(rank, size) from fairseq-generate's options, torchrun's environment or SLURM's. It only says where to begin."""
-    if distributed.distributed_world_size > 1:
-        return distributed.distributed_rank, distributed.distributed_world_size
+    told = distributed.distributed_rank, distributed.distributed_world_size
+    if told[0] > 0:  # of rank 0 it may be fairseq's default, whose world has as many as there are GPUs
+        return told
     for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
         if int(os.environ.get(size, 1)) > 1:
             return int(os.environ.get(rank, 0)), int(os.environ[size])
     if "SLURM_ARRAY_TASK_ID" in os.environ:
         first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
         return int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1))
-    return 0, 1
+    return told
 
 
-def local_rank():
+def local_rank(distributed):
     """Which of this machine's workers this is, for the choice of a GPU."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    for name in ("LOCAL_RANK", "SLURM_LOCALID") if distributed.distributed_rank <= 0 else ():
+        if name in os.environ:
+            return int(os.environ[name])
+    return worker_rank(distributed)[0]
