@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 SIDES = ("encoder", "decoder")
 # What fairseq ends with where it cannot build a checkpoint's model or task.
 LOADING = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, AssertionError, IndexError, ImportError, OSError)
-# Settings of a training that are to be forgotten whenever a checkpoint is loaded.
-WITHOUT_TRAINING = {
-    "eval_bleu": False,  # it would build a generator for itself
-    "encoder_embed_path": None,  # files that training began with; the checkpoint has what became of them
-    "decoder_embed_path": None,
-}
+EMBEDDINGS = (
+    "encoder_embed_path",
+    "decoder_embed_path",
+)  # files that a training began with; the checkpoint has what became of them
+# What is overridden whenever a checkpoint is loaded.
+WITHOUT_TRAINING = {"eval_bleu": False, **dict.fromkeys(EMBEDDINGS)}  # the first would build a generator for itself
 
 
 def read(path):
@@ -79,6 +79,20 @@ def check_known(path, state, what="teacher", groups=("model", "task")):
             raise Refusal(
                 f"the {what} {path} is of {kind} {name}, which is not fairseq's but a plugin's; for fairseq's commands name "
                 "a --user-dir whose __init__.py imports that plugin and fairseq_seqkd"
+            )
+
+
+def check_embeddings(path, state, overrides):
+    """Refuses a checkpoint that fairseq-generate would build from a file of embeddings that is gone.
+
+    Args: overrides: fairseq's --model-overrides, as text.
+    """
+    for name in EMBEDDINGS:
+        file = settings(state, "model").get(name)
+        if file and name not in (overrides or "") and not Path(file).is_file():
+            raise Refusal(
+                f"the teacher {path} was begun with embeddings from {file}, which is not there any more; they are in the "
+                f"checkpoint too: pass --model-overrides \"{{'{name}': None}}\" (of two such files name both)"
             )
 
 

@@ -155,15 +155,18 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages):
     return Teacher(models), task
 
 
-def check_checkpoint(path, source_dictionary, target_dictionary, languages, otherwise="", groups=("model",)):
+def check_checkpoint(path, source_dictionary, target_dictionary, languages, otherwise="", groups=("model",), overrides=None):
     """Refuses, before any long work, a checkpoint that is not a teacher for these data.
 
     Args:
         languages: (source, target) of the data, compared with what the checkpoint was trained on.
         otherwise: as of checkpoints.check_dictionaries; groups: what of it is built, as of checkpoints.check_known.
+        overrides: fairseq-generate's --model-overrides, where that builds it.
     """
     state = checkpoints.read(path)
     checkpoints.check_known(path, state, groups=groups)
+    if overrides is not None:
+        checkpoints.check_embeddings(path, state, overrides)
     if checkpoints.is_multilingual(state):
         raise Refusal(
             f"the teacher {path} is multilingual: its distributions need the student's dictionary and task, which it has not; "

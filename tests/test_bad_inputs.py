@@ -201,6 +201,13 @@ class Place:
         """A checkpoint like the teacher's, of which the state has changed."""
         return helpers.changed(self.made["teacher"], self.here / "changed.pt", change)
 
+    def with_gold(self, kind, name):
+        """A directory like the one made, in whose view seq_kd the valid split's gold stands as another one."""
+        found = shutil.copytree(self.made[kind], self.here / kind)
+        for file in self.made["tiny"].glob("valid.*"):
+            shutil.copy(file, found / "seq_kd" / file.name.replace("valid", name))
+        return found
+
     def decode(self, data=None, teacher=None, out=None, **more):
         paths = [data or self.made["tiny"], teacher or self.made["teacher"], out or self.here / "out"]
         return ["fairseq-generate", *helpers.decode_command(*paths, **{"gen_subset": "valid", "part_size": 16, **more})]
@@ -303,6 +310,10 @@ class Code:
 
 def reversed_languages(state):
     state["cfg"]["task"].update(source_lang="en", target_lang="de")
+
+
+def from_embeddings(state):
+    state["cfg"]["model"].encoder_embed_path = "absent.txt"
 
 
 def six_positions(state):
@@ -412,6 +423,12 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
      "symbol 4 is", 1),
     ("the gold split of a view", lambda at: at.train(at.made["distilled"] / "seq_kd", criterion="seq_kd", train_subset="valid"),
      "--train-subset is valid, but the teacher's translations", 1),
+    ("a view the wrong way round", lambda at: at.train(at.made["distilled"] / "seq_inter", criterion="seq_inter",
+     source_lang="en", target_lang="de"), "are de-en, and this is training for en-de; pass --source-lang de", 1),
+    ("gold beside a view's targets", lambda at: at.train(at.with_gold("distilled", "train1") / "seq_kd", criterion="seq_kd"),
+     "holds 'train1' too, on which fairseq-train would train besides", 1),
+    ("a temperature without a teacher", lambda at: at.train(at.made["distilled"] / "seq_kd", criterion="seq_kd", temperature=2),
+     "--temperature 2.0 flattens a teacher's distributions; name one", 1),
     ("no split to train on under a live teacher", lambda at: at.train(train_subset="absent", criterion="word_kd",
      teacher_path=at.made["teacher"]), "there is no split 'absent'", 1),
     ("a dictionary in another order, stored teacher", lambda at: at.train(at.broken("tiny", "dict.en.txt", reordered),
@@ -436,6 +453,8 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("the same to score with", lambda at: at.score(teacher=at.changed(reversed_languages)), "translates en-de, the data are", 1),
     ("sources beyond its positions", lambda at: at.word_kd(at.changed(six_positions)), "--max-source-positions 6", 1),
     ("the same to evaluate", lambda at: at.evaluate(at.changed(six_positions)), "source tokens", 1),
+    ("embeddings that a teacher began with", lambda at: at.decode(teacher=at.changed(from_embeddings)),
+     "was begun with embeddings from absent.txt, which is not there any more", 1),
     ("one teacher of two is not there", lambda at: at.decode(teacher=f"{at.made['teacher']}:{at / 'b.pt'}"), "does not exist", 1),
     # Manifests.
     ("half a manifest", lambda at: at.text(at.broken("distilled", "manifest.json", half)), "manifest.json is damaged", 1),

@@ -186,6 +186,24 @@ def test_the_rank_comes_from_the_environment(monkeypatch, environment, expected)
         monkeypatch.setenv(name, value)
     assert worker_rank(Namespace(distributed_world_size=1, distributed_rank=0)) == expected
     assert worker_rank(Namespace(distributed_world_size=5, distributed_rank=3)) == (3, 5)
+    if environment:  # fairseq's own world has as many as there are GPUs, whoever started this process
+        assert worker_rank(Namespace(distributed_world_size=8, distributed_rank=0)) == expected
+
+
+@pytest.mark.parametrize(
+    "environment,rank,expected",
+    [({}, 0, 0), ({}, 3, 3), ({"LOCAL_RANK": "1", "RANK": "5", "WORLD_SIZE": "8"}, 0, 1), ({"SLURM_LOCALID": "0"}, 2, 2)],
+)
+def test_every_worker_of_a_machine_takes_a_gpu_of_its_own(monkeypatch, environment, rank, expected):
+    from argparse import Namespace
+
+    from fairseq_seqkd.tasks.teacher_decoding import local_rank
+
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_LOCALID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert local_rank(Namespace(distributed_world_size=8, distributed_rank=rank)) == expected
 
 
 # Sentences that other systems lose.

@@ -83,7 +83,9 @@ def test_pruning_further_keeps_the_zeros():
 def student(tiny, tmp_path_factory):
     """A checkpoint with tied embeddings, Adam's momentum and EMA weights."""
     folder = tmp_path_factory.mktemp("student")
-    helpers.train(tiny, folder, TIED, criterion="cross_entropy", max_epoch=6, disable_validation=True, store_ema=True)
+    helpers.train(
+        tiny, folder, TIED, criterion="cross_entropy", max_epoch=6, disable_validation=True, store_ema=True, ema_fp32=True
+    )
     return folder / "checkpoint_last.pt"
 
 
@@ -114,6 +116,7 @@ def test_the_command_writes_a_stock_checkpoint_and_a_table(student, pruned, tiny
     assert "decoder.embed_tokens.weight, decoder.output_projection.weight" in printed and "70.0%" in printed
     for name, mask in masks.items():
         assert not after["extra_state"]["ema"][name][mask].any()
+        assert not after["extra_state"]["ema_fp32_params"][name][mask].any()
     options = helpers.flags({"path": path, "gen-subset": "test", "cpu": True, "user-dir": helpers.PLUGIN})
     assert helpers.command("fairseq-generate", tiny, *options).stdout.count("\nH-") >= 40  # fairseq may drop up to 7
 
@@ -140,6 +143,7 @@ RETRAINING = {
     "SGD with momentum and decay": {"optimizer": "sgd", "momentum": 0.9, "weight-decay": 0.1, "lr": 0.1},
     "fp16": {"fp16": True, "fp16-no-flatten-grads": True},
     "averaged weights": {"store-ema": True, "ema-decay": 0.9},
+    "averaged weights in float32": {"store-ema": True, "ema-decay": 0.9, "ema-fp32": True},
 }
 
 

@@ -113,6 +113,33 @@ def test_a_relative_folder_that_is_another_corpus_here_is_not_the_teachers(tiny,
         build(tiny, path)
 
 
+def test_embeddings_that_a_teacher_began_with_need_not_be_there(tiny, teacher, tmp_path):
+    def begin(state):
+        state["cfg"]["model"].encoder_embed_path = state["cfg"]["model"].decoder_embed_path = "absent.txt"
+
+    path = moved(teacher, tmp_path / "teacher.pt", begin)
+    ours, plain = (build(tiny, file)[2].teacher.models[0] for file in (path, teacher))
+    assert torch.equal(ours.encoder.embed_tokens.weight, plain.encoder.embed_tokens.weight)
+    printed = helpers.command("seqkd", "evaluate", path, "--data", tiny, "--split", "valid", "--cpu").stdout
+    assert "BLEU" in printed
+    told = {"model-overrides": "{'encoder_embed_path': None, 'decoder_embed_path': None}", "gen_subset": "valid"}
+    helpers.decode(tiny, path, tmp_path / "distilled", **told)
+
+
+def test_truncated_sources_are_looked_at_as_the_student_has_them(tiny, teacher, tmp_path):
+    """The teacher's own --truncate-source would hide that they are too long; the student's brings long ones into play."""
+
+    def shorten(state):
+        state["cfg"]["model"].max_source_positions = state["cfg"]["task"]["max_source_positions"] = 6
+        state["cfg"]["task"]["truncate_source"] = True
+
+    path = moved(teacher, tmp_path / "short.pt", shorten)
+    for more in ({}, {"truncate_source": True, "max_source_positions": 7}):
+        with pytest.raises(Refusal, match="the teacher .* reads 6; pass --max-source-positions 6"):
+            build(tiny, path, **more)
+    assert build(tiny, path, truncate_source=True, max_source_positions=6)[2].teacher is not None
+
+
 def test_flat_settings_name_architecture_and_task_too():
     def state(**args):
         return {"model": {}, "args": argparse.Namespace(**args)}

@@ -71,7 +71,8 @@ class TeacherDecodingTask(TranslationTask):
             task.src_dict, task.tgt_dict = task.languages.source_dictionary, task.languages.target_dictionary
         else:
             for path in utils.split_paths(cfg.common_eval.path):
-                teachers.check_checkpoint(path, task.src_dict, task.tgt_dict, (cfg.source_lang, cfg.target_lang))
+                pair, overrides = (cfg.source_lang, cfg.target_lang), cfg.common_eval.model_overrides
+                teachers.check_checkpoint(path, task.src_dict, task.tgt_dict, pair, overrides=overrides)
         task.gold.check_symbols((len(task.src_dict), len(task.tgt_dict)))
         return task
 
