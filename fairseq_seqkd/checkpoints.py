@@ -13,10 +13,8 @@ logger = logging.getLogger(__name__)
 SIDES = ("encoder", "decoder")
 # What fairseq ends with where it cannot build a checkpoint's model or task.
 LOADING = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, AssertionError, IndexError, ImportError, OSError)
-EMBEDDINGS = (
-    "encoder_embed_path",
-    "decoder_embed_path",
-)  # files that a training began with; the checkpoint has what became of them
+# Files that a training began with; their vectors are in the checkpoint.
+EMBEDDINGS = ("encoder_embed_path", "decoder_embed_path")
 # What is overridden whenever a checkpoint is loaded.
 WITHOUT_TRAINING = {"eval_bleu": False, **dict.fromkeys(EMBEDDINGS)}  # the first would build a generator for itself
 

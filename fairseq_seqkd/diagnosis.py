@@ -5,17 +5,36 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from fairseq_seqkd import compat
 from fairseq_seqkd.engines import eight_bits
+from fairseq_seqkd.errors import first_line
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
 
 def examine():
     """[{"what", "level", "says", "do"}]: `do` is None where nothing is to be done."""
-    return [
-        check() for check in (python, fairseq, batching, torch_loading, search_engine, similarity, numpy_version, threads, gpu)
-    ]
+    checks = {
+        "Python": python,
+        "fairseq": fairseq,
+        "fairseq's batches": batching,
+        "torch": torch_loading,
+        "CTranslate2": search_engine,
+        "sacrebleu": similarity,
+        "NumPy": numpy_version,
+        "threads": threads,
+        "GPU": gpu,
+    }
+    return [attempt(what, check) for what, check in checks.items()]
+
+
+def attempt(what, check):
+    """A check's finding. What is installed wrongly may end in any error as soon as it is asked: that is looked for."""
+    try:
+        return check()
+    except Exception as error:
+        return finding(
+            what, f"does not work: {type(error).__name__}: {first_line(error)}", ERROR, "install it again, see the README"
+        )
 
 
 def finding(what, says, level=OK, do=None):
@@ -38,6 +57,8 @@ def python():
 
 
 def fairseq():
+    from fairseq_seqkd import compat
+
     found = compat.versions()["fairseq"]
     builds = [name for name in ("ve-fairseq", "fairseq-fixed", "fairseq") if version(name)]
     if len(builds) > 1:

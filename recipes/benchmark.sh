@@ -26,7 +26,8 @@ run_benchmark() {
     done
     [ -z "$DATA" ] || [ -d "$DATA" ] || die "--data is '$DATA', which is no folder"
     [ -z "$DATA" ] || DATA=$(realpath "$DATA")
-    begin_work "$BENCHMARK|$TRY|$MAX_TOKENS"
+    [[ $MAX_TOKENS =~ ^[1-9][0-9]*$ ]] || die "--max-tokens is '$MAX_TOKENS', it must be a positive number"
+    begin_work "$BENCHMARK|$TRY|${TRY:+$MAX_TOKENS}" # which is the batch of a trial, and else how much a device takes at a time
     exec 8>&9 # own_data.sh takes 9 for a lock of its own
     need_environment "$WORK/venv" ctranslate2,report,benchmarks
     GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
@@ -107,12 +108,9 @@ do_binarise() {
         --trainpref "$text/train.$kind" --validpref "$text/valid.$kind" --testpref "$text/test.$kind"
 }
 
-# All GPUs of the machine at one training, in half precision; the batch is the same however many there are.
-# shellcheck disable=SC2086
+# shellcheck disable=SC2046,SC2086
 do_teacher() {
-    local at_once=$((MAX_TOKENS * (GPUS ? GPUS : 1))) half=''
-    [ "$GPUS" = 0 ] || half=--fp16
-    fairseq-train "$WORK/bin" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/teacher" $TEACHER $half --max-update "$UPDATES" \
-        --max-tokens "$MAX_TOKENS" --update-freq "$(((BATCH + at_once - 1) / at_once))" --seed 1 --required-batch-size-multiple 1 \
-        --keep-last-epochs 1 --log-format simple --log-interval 100
+    mend_checkpoints "$WORK/teacher"
+    fairseq-train "$WORK/bin" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/teacher" $TEACHER --max-update "$UPDATES" \
+        $(batch_of "$BATCH" "$MAX_TOKENS") --seed 1 --keep-last-epochs 1 --log-format simple --log-interval 100
 }

@@ -211,6 +211,40 @@ after() {
     while [ ! -e "$WORK/done/$1" ]; do sleep 1; done
 }
 
+# Options of fairseq-train with which an update has so many tokens, however many GPUs there are: no more of them than have 1,024
+# tokens each, or long sentences would not fit; half precision on them. Arguments: tokens, how many a device takes at a time.
+batch_of() {
+    local devices=$((GPUS ? GPUS : 1)) most=$(($1 < 1024 ? 1 : $1 / 1024)) times
+    devices=$((devices < most ? devices : most))
+    times=$((($1 + devices * $2 - 1) / (devices * $2)))
+    echo --max-tokens $((($1 + devices * times - 1) / (devices * times))) --update-freq "$times" --required-batch-size-multiple 1 \
+        --distributed-world-size "$devices"
+    # Else the first process sends the others its checkpoint in a form that torch refuses.
+    [ "$GPUS" = 0 ] || echo --fp16 --load-checkpoint-on-all-dp-ranks
+}
+
+# fairseq copies a checkpoint to its further names, and a kill can cut that short: then the newest whole one, of which it was to be a
+# copy, takes that place, so that training can go on. Argument: folder of the run.
+mend_checkpoints() {
+    python - "$1" <<'PYTHON'
+import os
+import shutil
+import sys
+from pathlib import Path
+from zipfile import is_zipfile
+
+there = sorted(Path(sys.argv[1]).glob("checkpoint*.pt"), key=lambda file: file.stat().st_mtime)
+whole = [file for file in there if is_zipfile(file)]
+for file in set(there) - set(whole):
+    print(f"{file} was cut short; {whole[-1].name if whole else 'nothing'} takes its place")
+    if whole:
+        shutil.copyfile(whole[-1], f"{file}.mending")
+        os.replace(f"{file}.mending", file)
+    else:
+        file.unlink()
+PYTHON
+}
+
 # Trains with two processes of half the batch each, where two processors do the work; else with one that adds two batches up, the
 # same thing. Arguments: folder of the run, then a command that takes further options of fairseq-train at its end.
 on_both_cores() {

@@ -69,6 +69,9 @@ while [ $# -gt 0 ]; do
 done
 [ -d "$BIN" ] || die "--data-bin is '$BIN', it must be a folder of fairseq-preprocess; see --help"
 compgen -G "$BIN/$SPLIT.*.idx" >/dev/null || die "--split is '$SPLIT', and $BIN has no such split"
+for name in train valid; do
+    compgen -G "$BIN/$name.*.idx" >/dev/null || die "$BIN has no split '$name', which students need; run fairseq-preprocess with it"
+done
 [ -z "$VOCABULARY" ] || [[ $SPLIT == test || $SPLIT == valid ]] || die "--split is '$SPLIT', with --vocabulary it must be test or valid"
 IFS=: read -r -a teachers <<<"$TEACHER"
 for file in "${teachers[@]}"; do [ -f "$file" ] || die "--teacher names '$file', which is no file"; done
@@ -77,7 +80,12 @@ check_seeds
 for number in "$UPDATES" "$TUNING_UPDATES" "$BATCH" "$MAX_TOKENS" "$BEAM" "$JOBS" "${VOCABULARY:-1}"; do
     [[ $number =~ ^[1-9][0-9]*$ ]] || die "'$number' is no positive number; see --help"
 done
+for number in "$TUNING_LR" "$LENPEN"; do
+    [[ $number =~ ^-?[0-9]*\.?[0-9]+([eE]-?[0-9]+)?$ ]] || die "'$number' is no number; see --help"
+done
+[[ $ENGINE == fairseq || $ENGINE == ctranslate2 ]] || die "--engine is '$ENGINE', it must be fairseq or ctranslate2"
 METHODS=${METHODS//[[:space:]]/}
+[ -n "$METHODS" ] || die "--methods is empty; see --help"
 TRAINING="--lr-scheduler inverse_sqrt $TRAINING" # unless it names another
 for method in ${METHODS//,/ }; do
     [[ " ${ROWS[*]} " == *":$method "* ]] || die "--methods has '$method'; see --help"
@@ -115,17 +123,24 @@ print(*infer_language_pair(sys.argv[1]))
 PYTHON
 )
 
-# Options that fairseq-train does not take are said before the search begins, and the folder stays free for better ones.
-# shellcheck disable=SC2086
-python - "$BIN" $STUDENT $TRAINING <<'PYTHON' || {
+# Options that fairseq does not take are said before the search begins, and the folder stays free for better ones.
+need_understood() { # which command, in whose words, then its command line
+    python - "$1" "${@:3}" <<'PYTHON' || {
 import sys
 
 from fairseq import options
 
-options.parse_args_and_arch(options.get_training_parser(), sys.argv[1:])
+parser = {"train": options.get_training_parser, "generate": options.get_generation_parser}[sys.argv[1]]()
+options.parse_args_and_arch(parser, sys.argv[2:])
 PYTHON
-    [ -d "$WORK/done" ] || rm -f "$WORK/settings"
-    die "fairseq-train does not take these options of --student and --training; see above"
+        [ -d "$WORK/done" ] || rm -f "$WORK/settings"
+        die "fairseq-$1 does not take these options of $2; see above"
+    }
+}
+# shellcheck disable=SC2086
+{
+    need_understood train "--student and --training" "$BIN" $STUDENT $TRAINING
+    need_understood generate --text "$BIN" --path "$TEACHER" $HOW_TEXT
 }
 
 # --- What the teacher says ------------------------------------------------------------------------------------------------
@@ -152,15 +167,13 @@ do_scored() { # gold, seq_kd or seq_inter
 
 # --- Students ---------------------------------------------------------------------------------------------------------------
 
-# Arguments: run@seed, data, updates, then what differs. The batch is the same however many GPUs share it.
-# shellcheck disable=SC2086
+# Arguments: run@seed, data, updates, then what differs.
+# shellcheck disable=SC2046,SC2086
 train() {
-    local at_once=$((MAX_TOKENS * (GPUS ? GPUS : 1))) half=''
-    [ "$GPUS" = 0 ] || half=--fp16
-    fairseq-train "$2" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$1" $STUDENT $TRAINING $half \
-        --max-update "$3" --max-tokens "$MAX_TOKENS" --update-freq "$(((BATCH + at_once - 1) / at_once))" \
-        --seed "${1#*@}" --required-batch-size-multiple 1 --no-epoch-checkpoints --save-interval-updates 5000 \
-        --keep-interval-updates 1 --validate-interval-updates 5000 --log-format simple --log-interval 100 "${@:4}"
+    mend_checkpoints "$WORK/$1"
+    fairseq-train "$2" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$1" $STUDENT $TRAINING $(batch_of "$BATCH" "$MAX_TOKENS") \
+        --max-update "$3" --seed "${1#*@}" --no-epoch-checkpoints --save-interval-updates 5000 --keep-interval-updates 1 \
+        --validate-interval-updates 5000 --log-format simple --log-interval 100 "${@:4}"
 }
 
 # Arguments: run@seed, the run to start from, then what differs.

@@ -124,6 +124,7 @@ do_binarise() {
 train() {
     local data=$1 run=$2 updates=$3 lr=$4 tokens=$5
     shift 5
+    mend_checkpoints "$WORK/$run"
     fairseq-train "$data" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$run" --arch transformer \
         --share-all-embeddings --encoder-normalize-before --decoder-normalize-before \
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \

@@ -1,8 +1,11 @@
 """`seqkd inspect` and `seqkd doctor`: what they say is what is there, and damage is seen."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import helpers
 import numpy as np
@@ -163,6 +166,25 @@ def test_the_doctor_names_what_prevents_work(monkeypatch):
     assert diagnosis.search_engine()["level"] == "warning"
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert diagnosis.threads()["level"] == "warning"
+
+
+def test_the_doctor_says_what_ends_in_an_error_as_soon_as_it_is_asked(tmp_path):
+    """Such as fairseq 0.12.2 on Python 3.11, which is what a doctor is called for."""
+    (tmp_path / "fairseq").mkdir()
+    (tmp_path / "fairseq" / "__init__.py").write_text("raise ValueError('mutable default for field common\\nmore')\n")
+    (tmp_path / "ctranslate2.py").write_text("raise ImportError('libctranslate2.so.4: cannot open shared object file')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "fairseq_seqkd", "doctor", "--json"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{helpers.ROOT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert found["fairseq's batches"]["says"] == "does not work: ValueError: mutable default for field common"
+    assert found["CTranslate2"]["says"].endswith("cannot open shared object file") and found["NumPy"]["level"] != "error"
+    assert {what for what, finding in found.items() if finding["level"] == "error"} == {"fairseq's batches", "CTranslate2"}
 
 
 def test_a_store_without_gold_has_nothing_to_compare(tmp_path):

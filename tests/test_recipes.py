@@ -1,6 +1,8 @@
 """The recipes: text from descriptions of packages, help pages and files, and quickstart from end to end on a cut-down input."""
 
 import json
+import math
+import os
 import re
 import shutil
 import signal
@@ -298,6 +300,10 @@ def test_own_data_with_a_vocabulary_of_the_students_own(tiny, teacher, tmp_path)
         ({"updates": "many"}, "is no positive number"),
         ({"seeds": "one"}, "must be numbers"),
         ({"split": "test1"}, "has no such split"),
+        ({"engine": "marian"}, "--engine is 'marian', it must be fairseq or ctranslate2"),
+        ({"tuning_lr": "fast"}, "'fast' is no number"),
+        ({"lenpen": "1,2"}, "'1,2' is no number"),
+        ({"methods": " "}, "--methods is empty"),
     ],
 )
 def test_own_data_refuses_wrong_options(options, sentence, tiny, teacher, tmp_path):
@@ -313,12 +319,27 @@ def test_own_data_says_before_the_search_what_fairseq_train_does_not_take(tiny, 
     assert not (tmp_path / "work" / "settings").exists() and not (tmp_path / "work" / "distilled").exists()
 
 
+@pytest.mark.parametrize("text", ["--bpe marian", "--post-proces"])
+def test_own_data_says_before_the_search_what_fairseq_generate_does_not_take(tiny, teacher, tmp_path, text):
+    done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, "--text", text)
+    assert done.returncode != 0 and "fairseq-generate does not take these options of --text" in done.stdout, done.stdout[-3000:]
+    assert not (tmp_path / "work" / "settings").exists() and not (tmp_path / "work" / "distilled").exists()
+
+
+def test_own_data_needs_a_valid_split(tiny, teacher, tmp_path):
+    shutil.copytree(tiny, tmp_path / "bin", ignore=shutil.ignore_patterns("valid.*"))
+    done = own_data(tmp_path, "--data-bin", tmp_path / "bin", "--teacher", teacher)
+    assert done.returncode != 0 and "bin has no split 'valid', which students need" in done.stdout
+    assert not (tmp_path / "work").exists()
+
+
 def test_own_data_refuses_one_matrix_for_two_dictionaries_before_the_search(tiny, teacher, tmp_path):
     words = ["--data-bin", tiny, "--teacher", teacher]
     (tmp_path / "joined").mkdir()
     for lang in ("de", "en"):
         (tmp_path / "joined" / f"dict.{lang}.txt").write_bytes((tiny / "dict.de.txt").read_bytes())
-    (tmp_path / "joined" / "test.de-en.de.idx").touch()
+    for split in ("train", "valid", "test"):
+        (tmp_path / "joined" / f"{split}.de-en.de.idx").touch()
     sentence = "has a dictionary for each language"
     done = own_data(tmp_path, *words, student="--arch transformer --share-all-embeddings")
     assert done.returncode != 0 and sentence in done.stdout and not (tmp_path / "work").exists()
@@ -333,6 +354,43 @@ def shell(script, **more):
     """Runs a script of bash that has the recipes' functions."""
     head = f'set -euo pipefail\nROOT={helpers.ROOT}\n. "$ROOT/recipes/lib.sh"\n'
     return subprocess.Popen(["bash", "-c", head + script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+
+
+@pytest.mark.parametrize(
+    "gpus,batch,at_once,expected",
+    [  # GPUs there are, tokens of a batch, of a device at a time; (GPUs used, tokens of each, times)
+        (0, 32000, 4000, (1, 4000, 8)),
+        (1, 4096, 8192, (1, 4096, 1)),
+        (4, 4096, 4096, (4, 1024, 1)),
+        (8, 4096, 4096, (4, 1024, 1)),
+        (8, 32000, 4000, (8, 4000, 1)),
+        (4, 25000, 4096, (4, 3125, 2)),
+        (3, 400000, 4096, (3, 4041, 33)),
+        (8, 500, 4096, (1, 500, 1)),
+    ],
+)
+def test_a_batch_is_the_same_however_many_gpus_there_are(gpus, batch, at_once, expected):
+    words = shell(f"GPUS={gpus}; batch_of {batch} {at_once}").communicate()[0].split()
+    value = {word: words[i + 1] for i, word in enumerate(words[:-1])}
+    found = tuple(int(value[name]) for name in ("--distributed-world-size", "--max-tokens", "--update-freq"))
+    assert found == expected and batch <= math.prod(found) < batch * 1.001 and found[1] <= at_once
+    assert ("--fp16" in words) == ("--load-checkpoint-on-all-dp-ranks" in words) == (gpus > 0)
+
+
+def test_a_checkpoint_that_was_cut_short_is_made_whole(teacher, tmp_path):
+    """fairseq's newest checkpoint is whole before it is copied to the names that a training goes on from."""
+    content = teacher.read_bytes()
+    for name, part in (("checkpoint1.pt", content[:-1]), ("checkpoint_2_100.pt", content), ("checkpoint_last.pt", content[:999])):
+        (tmp_path / name).write_bytes(part)
+    os.utime(tmp_path / "checkpoint1.pt", (1, 1))
+    printed = shell(f"mend_checkpoints {tmp_path}").communicate()[0]
+    assert "checkpoint_last.pt was cut short; checkpoint_2_100.pt takes its place" in printed
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint1.pt", "checkpoint_2_100.pt", "checkpoint_last.pt"]
+    assert (tmp_path / "checkpoint_last.pt").read_bytes() == content
+    assert shell(f"mend_checkpoints {tmp_path}; mend_checkpoints {tmp_path}/absent").communicate()[0] == ""
+    for file in tmp_path.iterdir():
+        file.write_bytes(content[:999])
+    assert "nothing takes its place" in shell(f"mend_checkpoints {tmp_path}").communicate()[0] and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

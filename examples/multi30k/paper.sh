@@ -102,6 +102,7 @@ do_binarise() {
 train() {
     local data=$1 run=$2 updates=$(($3 / SHORTEN + 1)) lr=$4 tokens=$5
     shift 5
+    mend_checkpoints "$WORK/$run"
     fairseq-train "$data" --user-dir "$USER_DIR" --save-dir "$WORK/$run" --share-all-embeddings \
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \

@@ -39,6 +39,7 @@ do_score() { # its 8 most probable symbols at every token of its translations, a
 train() {
     local run=$1 data=$2 updates=$3 lr=$4 warmup=$5
     shift 5
+    mend_checkpoints "$WORK/$run"
     fairseq-train "$data" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$run" --arch transformer \
         --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 168 --decoder-embed-dim 168 \
         --encoder-ffn-embed-dim 336 --decoder-ffn-embed-dim 336 --encoder-attention-heads 4 --decoder-attention-heads 4 \
