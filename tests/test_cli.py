@@ -79,6 +79,8 @@ def test_names_and_seeds_of_checkpoints(tmp_path, monkeypatch):
         (["=x.pt"], "is no checkpoint"),
         (["A="], "is no checkpoint"),
         (["A@=x.pt"], "must be a whole number"),
+        (["A@-1=x.pt"], "must be a whole number"),
+        (["x.pt", "--seed", "-1"], "must be a whole number"),
         (["x.pt", "y.pt", "--name", "N"], "for a single checkpoint"),
     ],
 )

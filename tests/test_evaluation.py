@@ -426,6 +426,28 @@ def test_results_of_other_data_are_not_mixed(tmp_path):
         results.Results(path).check({**mine, "seed": 1})
 
 
+def test_models_of_other_sizes_are_no_seeds_and_do_not_spoil_the_file(tmp_path):
+    path = tmp_path / "results.json"
+    found = results.Results(path)
+    found.add({"name": "A", "seed": 1, "params": 10, **FACTS})
+    before = path.read_bytes()
+    with pytest.raises(Refusal, match="several of A: one has 10 parameters, and one has 20"):
+        found.add({"name": "A", "seed": 2, "params": 20, **FACTS})
+    assert path.read_bytes() == before
+    results.Results(path).add({"name": "A", "seed": 1, "params": 20, **FACTS})  # in its place
+    assert [r["params"] for r in results.read(path)] == [20]
+
+
+def test_a_machine_has_more_of_a_name_than_what_it_is_sold_as(monkeypatch):
+    def machine(*lines):
+        monkeypatch.setattr(systems.Path, "read_text", lambda *args, **more: "\n".join(lines))
+        return systems.machine(torch.device("cpu"))
+
+    first, second = ([f"cpu family\t: {n}", "model\t\t: 1", "model name\t: AMD EPYC", "flags\t\t: a:b"] for n in (25, 26))
+    assert machine(*first, "", *second) == "AMD EPYC (family 25, model 1), one thread" != machine(*second)
+    assert machine("Processor : rev 4").endswith(", one thread")
+
+
 def test_systems_of_two_directions_are_refused_before_they_are_measured():
     found, mine = results.Results(), {"name": "A", "seed": None, "data_sha256": "d", "settings": {"source_lang": "de"}}
     found.check(mine)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import results, table, text_table
+from fairseq_seqkd.evaluation import pruning_table, report, results, speed_table, table, text_table
 
 
 def result(name, seed=None, **changes):
@@ -167,6 +167,30 @@ def test_json_is_not_rounded_and_has_every_fact():
 def test_refusals(results, sentence):
     with pytest.raises(Refusal, match=sentence):
         table.make_report(results)
+
+
+def test_what_is_not_whole_is_refused_or_left_out():
+    with pytest.raises(Refusal, match="checkpoint is 5"):
+        results.of({"results": [result("A", checkpoint=5)]}, "r.json")
+    for row in ({**result("A"), "nonzero_params": 0}, {**result("A"), "params": None, "nonzero_params": 5}):
+        assert pruning_table.make_rows([row]) == []
+    speed = {
+        "name": "A", "engine": "fairseq", "beam": 5, "size_bytes": 1, "nonzero_params": 1, "words_per_second": 1.0,
+        "words_per_second_rounds": [1.0], "bleu": 1.0, "sacrebleu_signature": "s", "distillation_signature": None,
+    }  # fmt: skip
+    facts = {key: result("A")[key] for key in ("settings", "data_sha256", "versions", "machine", "date")}
+    assert "words/s" in speed_table.markdown(results.speeds({"speeds": [speed], **facts}, "s.json"))
+    for name in ("sacrebleu_signature", "distillation_signature"):
+        with pytest.raises(Refusal, match=f"it has no {name}"):
+            results.speeds({"speeds": [{key: speed[key] for key in speed if key != name}], **facts}, "s.json")
+    with pytest.raises(Refusal, match="it has no settings.split"):
+        results.speeds({"speeds": [speed], **facts, "settings": {"max_len_a": 1.2, "max_len_b": 10}}, "s.json")
+
+
+def test_speeds_with_another_length_limit_do_not_stand_beside_results():
+    speed = {"data_sha256": "d", "settings": {"split": "test", "max_len_a": 0.5}}
+    with pytest.raises(Refusal, match="the speeds were measured with max_len_a 0.5, the results with 1.2"):
+        report.make([result("A")], [speed])
 
 
 @pytest.mark.parametrize("share, text", [(0.169, "16.9%"), (0.009, "0.9%"), (0.00014, "0.014%"), (0.0, "0.0%"), (1.0, "100.0%")])

@@ -25,8 +25,9 @@ HEAD = """# Kim & Rush (2016) on Multi30k, German to English
 
 Made by examples/multi30k/paper.sh, from the files in measured/, which `seqkd evaluate` and `seqkd bench` wrote; results.json
 beside it has the same numbers. A row is the mean and deviation over the seeds where there are several. BLEU punishes translations
-that are shorter than the references: claims about BLEU stand beside the figures without that penalty. Two evaluations ran side
-by side, so Table 1's sentences a second are for comparison within a table; Table 2's speeds were taken alone on the machine.
+that are shorter than the references: claims about BLEU stand beside the figures without that penalty. Table
+1's sentences a second were taken beside other work, some of them on several machines: Table 2's speeds, taken alone on one, are
+what to compare.
 Tables that were measured at different times may be of different trainings under the same settings: measured/ has the hash of
 every checkpoint. Seeds that were run at different times have a teacher of their own each, trained under the same settings, and
 its search; the teacher's rows are means too then.

@@ -19,7 +19,10 @@ def add(commands):
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="checkpoints, PATH or NAME=PATH; the first one is compared with"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="checkpoints, PATH or NAME=PATH (default: the name of its folder); the first one is compared with",
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="data-bin whose split is translated")
     parser.add_argument("--split", default="test", help="default: %(default)s")

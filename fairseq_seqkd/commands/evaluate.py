@@ -139,6 +139,8 @@ def parse_requests(arguments):
     """[(name, seed or None, path)] of the CHECKPOINT arguments. Raises Refusal for names that do not tell them apart."""
     if len(arguments.checkpoints) > 1 and (arguments.name is not None or arguments.seed is not None):
         raise Refusal("--name and --seed are for a single checkpoint; with several, write NAME@SEED=PATH for each")
+    if arguments.seed is not None and arguments.seed < 0:
+        raise Refusal(f"--seed is {arguments.seed}, it must be a whole number from 0 on")
     requests = []
     for text in arguments.checkpoints:
         name, seed, path = parse_checkpoint(text)

@@ -36,21 +36,20 @@ def parse_checkpoint(text):
     label, path = text.split("=", 1)
     name, _, seed = label.rpartition("@") if "@" in label else (label, "", None)
     if seed is not None:
-        try:
-            seed = int(seed)
-        except ValueError:
-            raise Refusal(f"the seed in {text!r} is {seed!r}, it must be a whole number: NAME@SEED=PATH") from None
+        if not seed.isascii() or not seed.isdigit():
+            raise Refusal(f"the seed in {text!r} is {seed!r}, it must be a whole number: NAME@SEED=PATH")
+        seed = int(seed)
     if not name or not path:
         raise Refusal(f"{text!r} is no checkpoint; write PATH, NAME=PATH or NAME@SEED=PATH")
     return name, seed, path
 
 
 def parse_models(texts):
-    """[(name, path)] of MODEL arguments, which are CHECKPOINTs without seeds; one without a name is called by its file."""
+    """[(name, path)] of MODEL arguments, which are CHECKPOINTs without seeds."""
     models = {}
     for text in texts:
         name, seed, path = parse_checkpoint(text)
-        name = Path(path).stem if path == text else name if seed is None else f"{name}@{seed}"
+        name = name if seed is None else f"{name}@{seed}"
         if name in models:
             raise Refusal(f"two models are named {name}; tell them apart with NAME=PATH")
         models[name] = path

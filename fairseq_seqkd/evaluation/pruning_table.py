@@ -10,8 +10,8 @@ SHARE_IN_NAME = re.compile(r"^(?P<before>.*?)[ ,@-]*\d+(\.\d+)? ?%(?P<after>.*)$
 
 
 def zeros(row):
-    """The share of a row's parameters that are zero; None where that was not measured."""
-    return None if row.get("nonzero_params") is None else 1 - row["nonzero_params"] / row["params"]
+    """The share of a row's parameters that are zero; None where that was not measured, or nothing is left of them."""
+    return 1 - row["nonzero_params"] / row["params"] if row.get("nonzero_params") and row.get("params") else None
 
 
 def make_rows(rows):
@@ -19,7 +19,8 @@ def make_rows(rows):
     counted = [row for row in rows if zeros(row) is not None]
     if not any(zeros(row) >= PRUNED for row in counted):
         return []
-    whole = next((row for row in rows if row["name"] == TEACHER), max(rows, key=lambda row: row["params"]))
+    sized = [row for row in rows if row.get("params")]
+    whole = next((row for row in sized if row["name"] == TEACHER), max(sized, key=lambda row: row["params"]))
     more = {"ratio_to": whole["name"]}
     return [{**row, "pruned": zeros(row), "ratio": whole["params"] / row["nonzero_params"], **more} for row in counted]
 

@@ -16,6 +16,13 @@ def make(results, speeds, title=None, pairs=()):
     for speed in speeds:
         if results and speed["data_sha256"] != results[0].get("data_sha256"):
             raise Refusal("the speeds were measured on other data than the results; evaluate and bench on the same split")
+        settings = results[0].get("settings") or {} if results else {}
+        for name in settings.keys() & speed["settings"].keys():
+            if speed["settings"][name] != settings[name]:
+                raise Refusal(
+                    f"the speeds were measured with {name} {speed['settings'][name]}, the results with {settings[name]}; "
+                    "evaluate and bench with the same options"
+                )
     made = table.make_report(results, title, pairs) if results or not speeds else {"title": title or "Speed", "rows": []}
     if speeds:
         made["table2"] = speeds

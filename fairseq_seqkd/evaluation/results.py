@@ -24,18 +24,27 @@ COMPARABLE = ("data_sha256", "settings")  # different: the numbers may not stand
 RESULT = {
     "name": is_text,
     "seed?": or_none(is_count),
+    "checkpoint?": or_none(is_text),
     "settings?": is_tree,
     **{f"{key}?": or_none(is_number) for key in NUMBERS},
     **{f"{key}?": or_none(is_text) for key in SIGNATURES},
 }
 COMPARISON = {**dict.fromkeys(PAIR, or_none(is_text)), "seed": or_none(is_count), "difference": is_number, "p_value": is_number}
-BENCH = {"speeds": bool, "settings": is_tree, **dict.fromkeys(("data_sha256", "versions", "machine", "date"), is_there)}
+BENCH = {
+    "speeds": bool,
+    "settings": is_tree,
+    "settings.split": is_text,
+    **dict.fromkeys(("settings.max_len_a", "settings.max_len_b"), is_number),
+    **dict.fromkeys(("data_sha256", "versions", "machine", "date"), is_there),
+}
 SPEED = {
     **dict.fromkeys(("name", "engine"), is_text),
     **dict.fromkeys(("beam", "size_bytes", "nonzero_params"), is_count),
     "words_per_second": is_above_zero,
     "words_per_second_rounds": list_of(is_above_zero),
     "bleu": is_number,
+    "sacrebleu_signature": is_text,
+    "distillation_signature": or_none(is_text),
 }
 
 
@@ -147,13 +156,19 @@ class Results:
             if different:
                 what = "on other data" if "data_sha256" in different else "with other settings"
                 raise Refusal(f"{self.path} holds results that were measured {what}; name another file with -o, or remove it")
-        odd = why_no_seed(result, [*self.kept, *self.checked])
-        if odd:
-            raise Refusal(f"there are several of {result['name']}: {odd}; name seeds NAME@SEED=PATH, and other systems otherwise")
+        self._check_seed(result, self.checked)
         self.checked.append(result)
 
+    def _check_seed(self, result, others):
+        """Refuses a result that is no further seed of its name among the file's results and others."""
+        kept = [other for other in self.kept if identity(other) != identity(result)]  # which it will replace
+        odd = why_no_seed(result, [*kept, *others])
+        if odd:
+            raise Refusal(f"there are several of {result['name']}: {odd}; name seeds NAME@SEED=PATH, and other systems otherwise")
+
     def add(self, result):
-        """Adds a result, and writes the file where there is one."""
+        """Adds a result, and writes the file where there is one; refuses models of other sizes as seeds before it is written."""
+        self._check_seed(result, self.new)
         self.new.append(result)
         self.compare([])
 

@@ -270,5 +270,9 @@ def machine(device):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, one thread"
+    pairs = [[word.strip() for word in line.split(":", 1)] for line in lines if ":" in line]
+    said = dict(reversed(pairs))  # of the first processor
+    name = said.get("model name") or platform.processor() or platform.machine()
+    # A name may stand for several generations, one twice as fast as another.
+    model = ", ".join(f"{word} {said[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in said)
+    return f"{name}{f' ({model})' if model else ''}, one thread"
