@@ -217,7 +217,7 @@ batch_of() {
     local devices=$((GPUS ? GPUS : 1)) most=$(($1 < 1024 ? 1 : $1 / 1024)) times
     devices=$((devices < most ? devices : most))
     times=$((($1 + devices * $2 - 1) / (devices * $2)))
-    echo --max-tokens $((($1 + devices * times - 1) / (devices * times))) --update-freq "$times" --required-batch-size-multiple 1 \
+    echo --max-tokens $((($1 + devices * times - 1) / (devices * times))) --update-freq "$times" \
         --distributed-world-size "$devices"
     # Else the first process sends the others its checkpoint in a form that torch refuses.
     [ "$GPUS" = 0 ] || echo --fp16 --load-checkpoint-on-all-dp-ranks

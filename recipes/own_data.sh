@@ -172,8 +172,8 @@ do_scored() { # gold, seq_kd or seq_inter
 train() {
     mend_checkpoints "$WORK/$1"
     fairseq-train "$2" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$1" $STUDENT $TRAINING $(batch_of "$BATCH" "$MAX_TOKENS") \
-        --max-update "$3" --seed "${1#*@}" --no-epoch-checkpoints --save-interval-updates 5000 --keep-interval-updates 1 \
-        --validate-interval-updates 5000 --log-format simple --log-interval 100 "${@:4}"
+        --max-update "$3" --seed "${1#*@}" --required-batch-size-multiple 1 --no-epoch-checkpoints \
+        --save-interval-updates 5000 --keep-interval-updates 1 --validate-interval-updates 5000 --log-format simple --log-interval 100 "${@:4}"
 }
 
 # Arguments: run@seed, the run to start from, then what differs.
