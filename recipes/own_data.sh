@@ -214,19 +214,20 @@ do_own_text() {
 
 # --- Measuring --------------------------------------------------------------------------------------------------------------
 
+# shellcheck disable=SC2086
 do_evaluate() {
-    local row seed students=() teachers=() data=$BIN
-    [ -z "$VOCABULARY" ] || data=$WORK/own/seq_kd/bin
+    local row seed students=() teachers=() data=$BIN how=$HOW_TEXT
+    [ -z "$VOCABULARY" ] || data=$WORK/own/seq_kd/bin how='' # whose pieces are of text already
     [[ $TEACHER == *:* ]] || teachers=("Teacher=$TEACHER")
     for row in "${ROWS[@]}"; do
         [[ ,$METHODS, == *,${row#*:},* ]] || continue
         for seed in ${SEEDS//,/ }; do students+=("${row%:*}@$seed=$WORK/${row#*:}@$seed/checkpoint_last.pt"); done
     done
     if [ -n "$VOCABULARY" ] && [ ${#teachers[@]} -gt 0 ]; then # other tokens, so a table of its own
-        seqkd evaluate "${teachers[@]}" --data "$BIN" --split "$SPLIT" --cache "$WORK/cache" -o "$WORK/teacher.$SPLIT.json"
+        seqkd evaluate "${teachers[@]}" --data "$BIN" --split "$SPLIT" --cache "$WORK/cache" -o "$WORK/teacher.$SPLIT.json" $HOW_TEXT
         teachers=()
     fi
-    seqkd evaluate "${teachers[@]}" "${students[@]}" --data "$data" --split "$SPLIT" --cache "$WORK/cache" -o "$TABLE.results.json"
+    seqkd evaluate "${teachers[@]}" "${students[@]}" --data "$data" --split "$SPLIT" --cache "$WORK/cache" -o "$TABLE.results.json" $how
     seqkd report "$TABLE.results.json" -o "$TABLE.md" -o "$TABLE.json"
     seqkd report "$TABLE.results.json" "$WORK" -o "$TABLE.html"
 }

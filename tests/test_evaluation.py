@@ -11,6 +11,7 @@ import pytest
 import sacrebleu
 import torch
 
+from fairseq_seqkd.commands.decoders import Decoders
 from fairseq_seqkd.corpus import databin, manifest, text
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal
@@ -424,6 +425,29 @@ def test_results_of_other_data_are_not_mixed(tmp_path):
         results.Results(path).check({**mine, "settings": {"beam": 6}})
     with pytest.raises(Refusal, match="several of A: one has a seed"):
         results.Results(path).check({**mine, "seed": 1})
+
+
+def test_bpe_and_tokenizer_are_undone_on_both_sides(tiny, teacher, tmp_path):
+    """fairseq's `characters` takes spaces away, so a sentence is one word; its settings tell such results from others."""
+    told = {}
+    for name, words in (("plain", []), ("letters", ["--bpe", "characters"]), ("moses", ["--tokenizer", "moses"])):
+        out = tmp_path / f"{name}.json"
+        common = ["--data", tiny, "--split", "valid", "--cpu", "--cache", tmp_path / "cache", "-o", out]
+        printed = helpers.command("seqkd", "evaluate", f"A={teacher}", *common, *words).stdout
+        told[name] = results.read(out)[0]
+        assert "BLEU" in printed
+    assert "undone" not in told["plain"]["settings"] and told["plain"]["settings"]["post_process"] == "@@ "
+    assert told["letters"]["settings"] == {**told["plain"]["settings"], "undone": "--bpe characters", "post_process": None}
+    assert told["moses"]["settings"] == {**told["plain"]["settings"], "undone": "--tokenizer moses"}
+    system = systems.prepare(teacher, tiny, "valid", decoders=Decoders(argparse.Namespace(**LETTERS), "evaluate"))
+    sources, references = systems.texts(system)
+    assert all(" " not in line for line in (*sources, *references)) and told["letters"]["bleu_beam5"] < 100
+    assert told["letters"]["length_ratio_greedy"] != told["plain"]["length_ratio_greedy"]
+    done = helpers.command("seqkd", "evaluate", teacher, "--data", tiny, "--moses-no-escape", check=False)
+    assert "unknown options: --moses-no-escape; see `seqkd evaluate --help`" in helpers.refusal(done)
+
+
+LETTERS = {"bpe": "characters", "tokenizer": None, "rest": []}
 
 
 def test_models_of_other_sizes_are_no_seeds_and_do_not_spoil_the_file(tmp_path):

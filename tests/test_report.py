@@ -187,6 +187,22 @@ def test_what_is_not_whole_is_refused_or_left_out():
         results.speeds({"speeds": [speed], **facts, "settings": {"max_len_a": 1.2, "max_len_b": 10}}, "s.json")
 
 
+@pytest.mark.parametrize(
+    "settings,said",
+    [
+        ({}, "sacrebleu on text, greedy"),
+        ({"post_process": None}, "sacrebleu on the tokens as they are, greedy"),
+        ({"post_process": "@@ "}, "sacrebleu on text, subwords joined (@@), greedy"),
+        (
+            {"post_process": "@@ ", "undone": "--tokenizer moses"},
+            "on text, subwords joined (@@), --tokenizer moses undone, greedy",
+        ),
+    ],
+)
+def test_the_report_says_what_text_was_scored(settings, said):
+    assert said in table.to_markdown(table.make_report([result("A", settings=settings)]))
+
+
 def test_speeds_with_another_length_limit_do_not_stand_beside_results():
     speed = {"data_sha256": "d", "settings": {"split": "test", "max_len_a": 0.5}}
     with pytest.raises(Refusal, match="the speeds were measured with max_len_a 0.5, the results with 1.2"):

@@ -6,6 +6,7 @@ seqkd bench Teacher=teacher.pt Student=student.pt --data data-bin -o speed.json
 import datetime
 import sys
 
+from fairseq_seqkd.commands.decoders import OF_DECODERS, Decoders, add_decoders
 from fairseq_seqkd.commands.shared import add_json, check_output, parse_models, quieten, say
 from fairseq_seqkd.errors import Refusal
 
@@ -16,6 +17,9 @@ def add(commands):
         help="how fast models translate, with fairseq and CTranslate2: Table 2 of the paper",
         description="Measures source words a second on one thread: greedy and beam 5, fairseq and CTranslate2 in float32 and "
         "int8. Every contender translates the whole split, each in its turn, and in a process of its own.",
+        usage="seqkd bench MODEL [MODEL ...] --data DIR [options]",  # what is unknown here must not come first
+        epilog=OF_DECODERS,
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -36,6 +40,7 @@ def add(commands):
     parser.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="how often everything is measured (default: %(default)s)"
     )
+    add_decoders(parser)
     parser.add_argument("--max-len-a", type=float, default=1.2, metavar="A", help="a search ends after A * source tokens + B")
     parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
     parser.add_argument("-o", "--output", metavar="FILE", help="the measurements as JSON, for `seqkd report`")
@@ -48,7 +53,7 @@ def run(arguments):
     if arguments.rounds < 1:
         raise Refusal(f"--rounds is {arguments.rounds}, it must be at least 1")
     check_output(arguments.output)
-    models = parse_models(arguments.models)
+    models, decoders = parse_models(arguments.models), Decoders(arguments, "bench")
     quieten()
     from tqdm import tqdm
 
@@ -70,8 +75,9 @@ def run(arguments):
             check_installed(computed, on_gpu=False, instead="measure with --engines fairseq")
             if computed != compute_type:
                 print(f"{engine} is computed in {computed}: {eight_bits.WITHOUT_VNNI}", file=sys.stderr)
-    limits = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}
-    named = [(name, systems.prepare(path, arguments.data, arguments.split, **limits)) for name, path in models]
+    how = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}
+    how |= {"post_process": arguments.post_process, "decoders": decoders}
+    named = [(name, systems.prepare(path, arguments.data, arguments.split, **how)) for name, path in models]
     facts = named[0][1].facts(systems.choose_device(cpu=True))
     facts = {
         "data_sha256": facts["data_sha256"],

@@ -6,6 +6,7 @@ seqkd evaluate Teacher=teacher.pt Student@1=work/student-1/checkpoint_last.pt --
 import datetime
 import sys
 
+from fairseq_seqkd.commands.decoders import OF_DECODERS, Decoders, add_decoders
 from fairseq_seqkd.commands.shared import (
     add_json,
     check_output,
@@ -24,6 +25,9 @@ def add(commands):
         help="measure checkpoints: BLEU, chrF, perplexity, probability of the mode, speed",
         description="Measures checkpoints on every sentence of a split, with one length limit for all of them, and tests with "
         "sacrebleu's paired bootstrap whether they differ. Several seeds of a name are one row, with mean and deviation.",
+        usage="seqkd evaluate CHECKPOINT [CHECKPOINT ...] --data DIR [options]",  # what is unknown here must not come first
+        epilog=OF_DECODERS,
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -36,11 +40,7 @@ def add(commands):
     parser.add_argument("--split", default="test", help="split to measure on (default: %(default)s)")
     parser.add_argument("--name", help="name of the row, when a single checkpoint is given")
     parser.add_argument("--seed", type=int, help="the seed it was trained with, when a single checkpoint is given")
-    parser.add_argument(
-        "--post-process",
-        metavar="P",
-        help="how subwords are joined, as fairseq's --post-process; none: not at all (default: seen from the dictionary)",
-    )
+    add_decoders(parser)
     parser.add_argument("--max-len-a", type=float, default=1.2, metavar="A", help="a search ends after A * source tokens + B")
     parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU, even where there is one")
@@ -62,6 +62,7 @@ def run(arguments):
     """Measures every checkpoint that is not in the cache yet, compares all pairs, and prints them."""
     requests = parse_requests(arguments)
     check_output(arguments.output)
+    decoders = Decoders(arguments, "evaluate")
     quieten()
     import fairseq_seqkd
     from fairseq_seqkd.evaluation import comet, results, systems, table
@@ -74,7 +75,7 @@ def run(arguments):
     prepared = []
     for name, seed, path in requests:
         system = systems.prepare(
-            path, arguments.data, arguments.split, arguments.post_process, arguments.max_len_a, arguments.max_len_b
+            path, arguments.data, arguments.split, arguments.post_process, arguments.max_len_a, arguments.max_len_b, decoders
         )
         found.check({"name": name, "seed": seed, **system.facts(device)})
         prepared.append((name, seed, system))

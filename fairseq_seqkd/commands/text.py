@@ -3,14 +3,12 @@
 seqkd text distilled --view seq_kd -o work/train        writes work/train.de and work/train.en
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from fairseq_seqkd.commands.decoders import NONE, OF_DECODERS, Decoders, add_decoders
 from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
-from fairseq_seqkd.errors import Refusal, first_line
-
-NONE = "none"  # of an option: not at all, whatever would be done without it
+from fairseq_seqkd.errors import Refusal
 
 
 def add(commands):
@@ -20,8 +18,7 @@ def add(commands):
         help="pseudo-targets as text, for a student with a vocabulary of its own",
         description="Writes the sources and targets of a view as aligned, detokenised text, one sentence a line: "
         "PREFIX.<source language> and PREFIX.<target language>. Preprocess them with any vocabulary.",
-        epilog="Options of the --bpe and --tokenizer named, such as --sentencepiece-model, are spelled as fairseq spells them. "
-        "The tokenizer's languages are the view's, unless --source-lang or --target-lang say otherwise.",
+        epilog=f"{OF_DECODERS} The tokenizer's languages are the view's, unless --source-lang or --target-lang say otherwise.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=run, rest=[])
@@ -30,14 +27,7 @@ def add(commands):
     parser.add_argument("--split", help="a split of the view; valid and test are gold (default: the one that was decoded)")
     parser.add_argument("-o", "--output", required=True, metavar="PREFIX", help="the files are PREFIX.<language>")
     parser.add_argument("--force", action="store_true", help="replace files that are there")
-    parser.add_argument(
-        "--post-process",
-        metavar="P",
-        help="how subwords are joined, on both sides, as fairseq's --post-process; none: not at all (default: as similarity to "
-        "gold was measured, else seen from each side's dictionary)",
-    )
-    parser.add_argument("--bpe", metavar="NAME", help="fairseq's --bpe, undone on both sides; none: none")
-    parser.add_argument("--tokenizer", metavar="NAME", help="fairseq's --tokenizer, undone on both sides; none: none")
+    add_decoders(parser, "as similarity to gold was measured, else seen from each side's dictionary")
     add_json(parser)
 
 
@@ -105,7 +95,7 @@ def make_side(i, arguments, split, languages, similarity, content):
     files = split.files(lang)
     views.check_contents(split.folder, content, [file.name for file in (*files, dictionary_file)])
     dictionary = load_dictionary(dictionary_file)
-    bpe, tokenizer = make_decoders(arguments, languages, i)
+    bpe, tokenizer = Decoders(arguments, "text")(languages, i)
     told = arguments.post_process
     if told is None and bpe is not None:
         told = NONE  # it joins subwords itself
@@ -113,43 +103,6 @@ def make_side(i, arguments, split, languages, similarity, content):
         told = similarity["post_process"] or NONE  # only the target's text was made then
     detokenise = Detokeniser(dictionary, joined_by(told, dictionary), bpe, tokenizer)
     return Side(split.read(lang), dictionary, detokenise, str(files[0]))
-
-
-def make_decoders(arguments, languages, i):
-    """(BPE, tokenizer) of one side, each or None, built by fairseq's own registries from the options that are theirs.
-
-    A tokenizer's text is undone in its "target language": that of the side, whichever side it is.
-    """
-    from fairseq.data import encoders
-    from fairseq.dataclass.utils import gen_parser_from_dataclass
-    from fairseq.registry import REGISTRIES
-
-    parser = argparse.ArgumentParser(prog="seqkd text", add_help=False, allow_abbrev=False, conflict_handler="resolve")
-    names = {}
-    for group in ("bpe", "tokenizer"):
-        names[group] = None if getattr(arguments, group) == NONE else getattr(arguments, group)
-        known = REGISTRIES[group]["registry"]
-        if names[group] is None:
-            continue
-        if names[group] not in known:
-            raise Refusal(f"--{group} {names[group]} is none of fairseq's: {', '.join(sorted(known))}")
-        # As fairseq.options does: a dataclass declares the options, in older encoders a method.
-        if hasattr(known[names[group]], "add_args"):
-            known[names[group]].add_args(parser)
-        elif names[group] in REGISTRIES[group]["dataclass_registry"]:
-            gen_parser_from_dataclass(parser, REGISTRIES[group]["dataclass_registry"][names[group]]())
-    parser.set_defaults(source_lang=languages[0], target_lang=languages[1])
-    options, unknown = parser.parse_known_args(arguments.rest)
-    if unknown:
-        raise Refusal(f"unknown options: {' '.join(unknown)}; see `seqkd text --help`, and name --bpe or --tokenizer for theirs")
-    for group, name in names.items():
-        setattr(options, group, name)
-    options.target_lang = (options.source_lang, options.target_lang)[i]
-    try:
-        return encoders.build_bpe(options), encoders.build_tokenizer(options)
-    except (ImportError, OSError, RuntimeError, ValueError, AttributeError, TypeError) as error:
-        reason = first_line(error)
-        raise Refusal(f"--bpe or --tokenizer cannot be set up ({reason}); name it with the options that it needs") from error
 
 
 def remarks(counts):

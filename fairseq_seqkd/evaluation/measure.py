@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fairseq_seqkd.corpus.plan import make_plan
-from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, Detokeniser
+from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems
@@ -49,7 +49,7 @@ def measure(system, device=None, progress=lambda batches, what: batches):
             name: search(task, model, dataset, batches, device, beam, system.settings, lambda b, name=name: progress(b, name))
             for name, beam in beams(system)
         }
-    output = Detokeniser(dataset.tgt_dict, system.settings["post_process"], unknown=UNKNOWN_IN_OUTPUT)
+    output = systems.detokeniser(system, 1, UNKNOWN_IN_OUTPUT)
     references = systems.texts(system)[1]
     texts = {name: [output(h.tokens) for h in outputs] for name, (outputs, _) in searched.items()}
     for name, (outputs, seconds) in searched.items():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairseq_seqkd import checkpoints, engines
-from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, Detokeniser
+from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT
 from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model, eight_bits
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure, systems
@@ -67,7 +67,7 @@ class Bench:
                     job = {**job, "engine": engine, "beam": beam, "batch_tokens": batch_tokens(engine, beam)}
                     self.contenders.append(Contender(name, engine, beam, job, size))
             if system is first:
-                self.task_dictionary = dataset.tgt_dict
+                self.text = systems.detokeniser(system, 1, UNKNOWN_IN_OUTPUT)
                 sources, self.references = systems.texts(system)
                 self.source_words = sum(len(source.split()) for source in sources)
         if not self.contenders:
@@ -113,8 +113,7 @@ class Bench:
 
     def bleu(self, outputs):
         """(BLEU, signature) of translations, lists of ids."""
-        output = Detokeniser(self.task_dictionary, self.settings["post_process"], unknown=UNKNOWN_IN_OUTPUT)
-        score, signature = measure.bleu([output(ids) for ids in outputs], self.references, self.settings["bleu_tokenizer"])
+        score, signature = measure.bleu([self.text(ids) for ids in outputs], self.references, self.settings["bleu_tokenizer"])
         return score.score, signature
 
     def summary(self, contender, rounds):

@@ -1,6 +1,6 @@
 """Table 2 of Kim & Rush (2016) from the measurements of `seqkd bench`: source words a second."""
 
-from fairseq_seqkd.evaluation.text_table import flat, millions, number, table
+from fairseq_seqkd.evaluation.text_table import flat, millions, number, table, text_of
 
 COLUMNS = (
     ("words/s", "words_per_second", "{:,.0f}"), ("spread", "spread", "{:.0%}"), ("times", "times", "{:.1f}"),
@@ -58,7 +58,7 @@ def notes(made):
         f"- **words/s**: detokenised source words a second, one thread, search alone; the median of {rounds} "
         f"{'round' if rounds == 1 else 'rounds in turn'}. **spread**: how much faster the fastest round was than the slowest.",
         f"- **times**: as many times the words a second of {slowest['name']} with beam {slowest['beam']} in {slowest['engine']}.",
-        "- **BLEU**: sacrebleu on detokenised text: what the same run translated.",
+        f"- **BLEU**: sacrebleu {text_of(settings)}: what the same run translated.",
         "- **peak MB**: largest resident memory of the process that translated, libraries included. **MB on disk**: what the "
         "engine loads; for fairseq the checkpoint without the optimizer's state. **non-zero**: parameters.",
         f"- Split {settings['split']}, length limit {settings['max_len_a']} times the source's tokens plus "

@@ -36,6 +36,7 @@ class System:
     checkpoint_sha256: str
     data_sha256: str
     distillation_signature: str  # or None
+    decoders: tuple = ((None, None), (None, None))  # fairseq's (BPE, tokenizer) of source and target, as Detokeniser takes them
 
     def facts(self, device):
         """What makes a measurement the same measurement when it is run again."""
@@ -48,13 +49,14 @@ class System:
         }
 
 
-def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_b=10):
+def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_b=10, decoders=None):
     """Checks everything about a system that can be checked without running it, and returns the System.
 
     Args:
         path: a checkpoint of fairseq-train; data: a data-bin in its language pair, with its dictionaries.
         split: a split with a target side; post_process: as fairseq's --post-process; None: seen from the dictionary.
         max_len_a, max_len_b: a search ends after max_len_a * (source tokens) + max_len_b tokens.
+        decoders: (languages, side) -> (BPE, tokenizer) as Detokeniser takes them, with `words` for the settings, and `names`.
 
     Raises Refusal for a checkpoint that cannot be loaded safely, and for data that are absent or not the checkpoint's.
     """
@@ -72,6 +74,9 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
     dictionaries = [load_dictionary(file) for file in dictionary_files]
     checkpoints.check_dictionaries(path, state, languages, dictionaries, what="checkpoint")
     files.check_symbols([*map(len, dictionaries)])
+    undone = {"undone": decoders.words} if decoders and decoders.words else {}
+    if undone and decoders.names["bpe"] and post_process is None:
+        post_process = "none"  # it joins subwords itself
     return System(
         path=str(path),
         split=files,
@@ -87,10 +92,12 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
             "bleu_tokenizer": selection.tokenizer_for(languages[1]),
             "max_tokens": DEFAULT_MAX_TOKENS,
             "threads": 1,
+            **undone,
         },
         checkpoint_sha256=sha256(path),
         data_sha256=sha256(*files.files(languages[0]), *files.files(languages[1]), *dictionary_files),
         distillation_signature=distillation_signature(state),
+        **({"decoders": tuple(decoders(languages, i) for i in (0, 1))} if undone else {}),
     )
 
 
@@ -161,17 +168,24 @@ def load_split(system, task):
 def texts(system):
     """(sources, references) of the split as detokenised text; an unknown word is nobody's."""
     found = []
-    for lang, join in zip((system.split.source_lang, system.split.target_lang), joins(system)):
-        dictionary = load_dictionary(system.split.folder / f"dict.{lang}.txt")
-        detokenise, side = Detokeniser(dictionary, join, unknown=UNKNOWN_IN_REFERENCE), system.split.read(lang)
-        found.append([detokenise(side[i]) for i in range(len(side))])
+    for i, lang in enumerate((system.split.source_lang, system.split.target_lang)):
+        detokenise, side = detokeniser(system, i, UNKNOWN_IN_REFERENCE), system.split.read(lang)
+        found.append([detokenise(side[row]) for row in range(len(side))])
     return tuple(found)
+
+
+def detokeniser(system, i, unknown):
+    """The Detokeniser of one side: 0 the source, 1 the target."""
+    lang = (system.split.source_lang, system.split.target_lang)[i]
+    return Detokeniser(
+        load_dictionary(system.split.folder / f"dict.{lang}.txt"), joins(system)[i], *system.decoders[i], unknown=unknown
+    )
 
 
 def joins(system):
     """How subwords are joined on (source, target), as corpus.text.joined_by says it; of the source its dictionary alone tells."""
     source = load_dictionary(system.split.folder / f"dict.{system.split.source_lang}.txt")
-    return joined_by(None, source), system.settings["post_process"]
+    return None if system.decoders[0][0] else joined_by(None, source), system.settings["post_process"]
 
 
 def task_name(task):

@@ -9,7 +9,7 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation.claims import BASELINE, make_claims, verdict
 from fairseq_seqkd.evaluation.results import COMPARABLE, NUMBERS, SCORED_BY, SIGNATURES, identity, why_no_seed
 from fairseq_seqkd.evaluation.significance import between
-from fairseq_seqkd.evaluation.text_table import flat, millions, number, percent, table, with_deviation
+from fairseq_seqkd.evaluation.text_table import flat, millions, number, percent, table, text_of, with_deviation
 
 WITH_DEVIATION = (
     "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5", "ppl", "mode_probability",
@@ -186,7 +186,7 @@ def explain(report):
     lines = ["- **Params**: trainable parameters, tied weights once."]
     if any("seeds" in row for row in rows):
         lines.append("- **±**: mean and sample standard deviation over seeds; without it, a single run.")
-    lines.append("- **BLEU K=1, K=5**: sacrebleu on detokenised text, greedy search and beam 5.")
+    lines.append(f"- **BLEU K=1, K=5**: sacrebleu {text_of(settings)}, greedy search and beam 5.")
     if any(row["name"] == BASELINE for row in rows) and len(rows) > 1:
         lines.append(f"- **gain**: BLEU above {BASELINE} with the same search.")
     lines += explain_stars(report)

@@ -48,3 +48,12 @@ def flat(value):
     if isinstance(value, dict):
         return ", ".join(f"{key} {text}" for key, text in value.items())
     return "; ".join(map(flat, value)) if isinstance(value, list) else str(value)
+
+
+def text_of(settings):
+    """How text was made of the data's tokens before it was scored, in words."""
+    if "post_process" not in settings:
+        return "on text"
+    joined, undone = settings["post_process"], settings.get("undone")
+    how = [*([f"subwords joined ({joined.strip()})"] if joined else []), *([f"{undone} undone"] if undone else [])]
+    return f"on text, {', '.join(how)}" if how else "on the tokens as they are"
