@@ -101,6 +101,16 @@ def test_what_does_not_compare_is_refused(tiny, teacher, measured, tmp_path):
             results_file.speeds(damaged, "speed.json")
 
 
+@pytest.mark.parametrize("language,expected", [("de", 3), ("zh", 6), ("jpn_Jpan", 6)])
+def test_characters_are_counted_where_no_blanks_set_words_apart(language, expected):
+    from types import SimpleNamespace
+
+    from fairseq_seqkd.evaluation import speed
+
+    system = SimpleNamespace(split=SimpleNamespace(source_lang=language))
+    assert speed.count(["ab cd", "", "ef"], speed.counted(system)) == expected and speed.count([""], speed.WORDS) == 1
+
+
 def test_ratios_are_to_the_teacher_also_where_its_zeros_were_not_counted():
     older = [{key: value for key, value in ROWS[0].items() if key != "nonzero_params"}, *ROWS[1:]]
     made = pruning_table.make_rows(older)

@@ -82,6 +82,7 @@ def run(arguments):
     facts = {
         "data_sha256": facts["data_sha256"],
         "settings": {key: value for key, value in facts["settings"].items() if key != "max_tokens"},  # each engine has its own
+        "counted": speed.counted(named[0][1]),
         "machine": facts["machine"],
         "versions": {**facts["versions"], **speed.version_of_ctranslate2(wanted)},
         "date": datetime.date.today().isoformat(),

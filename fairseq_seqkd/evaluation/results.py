@@ -34,6 +34,7 @@ BENCH = {
     "speeds": bool,
     "settings": is_tree,
     "settings.split": is_text,
+    "counted?": is_text,
     **dict.fromkeys(("settings.max_len_a", "settings.max_len_b"), is_number),
     **dict.fromkeys(("data_sha256", "versions", "machine", "date"), is_there),
 }

@@ -13,13 +13,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairseq_seqkd import checkpoints, engines
+from fairseq_seqkd import checkpoints, engines, selection
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT
 from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model, eight_bits
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure, systems
 
 CONTENDERS = {FAIRSEQ: "float32", f"{CTRANSLATE2}-float32": "float32", f"{CTRANSLATE2}-int8": "int8"}  # and in what they compute
+
+WORDS, CHARACTERS = "words", "characters"
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Bench:
             if system is first:
                 self.text = systems.detokeniser(system, 1, UNKNOWN_IN_OUTPUT)
                 sources, self.references = systems.texts(system)
-                self.source_words = sum(len(source.split()) for source in sources)
+                self.source_words = count(sources, counted(system))
         if not self.contenders:
             raise Refusal(f"nothing is left to measure: {self.left_out[0][0]} is no Transformer; add fairseq to --engines")
         self.settings, self.sentences = first.settings, len(self.references)
@@ -163,6 +165,16 @@ def run(named, wanted, beams, rounds, said=lambda text, total: None, keep=lambda
             summaries = [bench.summary(contender, results) for contender, results in zip(bench.contenders, found)]
             keep(summaries)
         return summaries, bench.left_out
+
+
+def counted(system):
+    """What of the sources is counted: WORDS, or CHARACTERS in a language that sets no words apart."""
+    return WORDS if selection.tokenizer_for(system.split.source_lang) == selection.tokenizer_for(None) else CHARACTERS
+
+
+def count(lines, what):
+    """How many words or characters lines of text have, at least one."""
+    return max(sum(len(line.split() if what == WORDS else "".join(line.split())) for line in lines), 1)
 
 
 def batch_tokens(engine, beam):

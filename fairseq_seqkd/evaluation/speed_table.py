@@ -55,7 +55,7 @@ def notes(made):
     rounds = len(made["speeds"][0]["words_per_second_rounds"])
     settings = made["settings"]
     return [
-        f"- **words/s**: detokenised source words a second, one thread, search alone; the median of {rounds} "
+        f"- **words/s**: source {made.get('counted', 'words')} a second, one thread, search alone; the median of {rounds} "
         f"{'round' if rounds == 1 else 'rounds in turn'}. **spread**: how much faster the fastest round was than the slowest.",
         f"- **times**: as many times the words a second of {slowest['name']} with beam {slowest['beam']} in {slowest['engine']}.",
         f"- **BLEU**: sacrebleu {text_of(settings)}: what the same run translated.",
