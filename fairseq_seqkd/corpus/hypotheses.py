@@ -8,7 +8,8 @@ Arrays (H hypotheses of n sentences, best first as the teacher ranks them, the s
     lengths     (H,) int32     tokens of each hypothesis, without the closing EOS
     tokens      (sum,) uint16 or uint32   the target dictionary's ids
     scores      (H,) float32   what the search ranks by: log-probability over length^lenpen
-    log_probs   (H,) float32   sum of token log-probabilities, EOS included, in nats
+    log_probs   (H,) float32   sum of token log-probabilities, EOS included, in nats, as the search has them: options that shift
+                               scores, such as --diverse-beam-strength, --unkpen and --lm-path, shift these too
     hit_limit   (H,) uint8     1 where the length limit ended the hypothesis
     similarity  (H,) float32   similarity to gold, larger is closer; absent for a split without targets
     consensus   (H,) float32   mean similarity to the others of the list; absent unless it was asked for (--select mbr)
