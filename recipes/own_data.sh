@@ -28,7 +28,9 @@
 # GPUs are used where there are any: all of them for one training, in half precision, and one worker each for the teacher's search.
 # On a cluster the recipe is a job of one node, which continues when it is put back into the queue:
 #   sbatch --gres=gpu:4 --requeue --open-mode=append --wrap "bash recipes/own_data.sh ..."
-# and the search alone can be an array of jobs before it (recipes/slurm/decode.sh, into DIR/distilled).
+# and the search alone can be an array of jobs before it: recipes/slurm/decode.sh, into DIR/distilled, with --beam, --nbest and --lenpen
+# as here, --max-len-a 1.2 --max-len-b 10, the --engine and --text that are named here, and on GPUs --fp16, with ctranslate2
+# --compute-type float16.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=recipes/lib.sh

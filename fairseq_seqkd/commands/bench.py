@@ -7,7 +7,7 @@ import datetime
 import sys
 
 from fairseq_seqkd.commands.decoders import OF_DECODERS, Decoders, add_decoders
-from fairseq_seqkd.commands.shared import add_json, check_output, parse_models, quieten, say
+from fairseq_seqkd.commands.shared import add_json, add_limits, check_output, parse_models, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 
@@ -41,8 +41,7 @@ def add(commands):
         "--rounds", type=int, default=3, metavar="N", help="how often everything is measured (default: %(default)s)"
     )
     add_decoders(parser)
-    parser.add_argument("--max-len-a", type=float, default=1.2, metavar="A", help="a search ends after A * source tokens + B")
-    parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
+    add_limits(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="the measurements as JSON, for `seqkd report`")
     add_json(parser)
 

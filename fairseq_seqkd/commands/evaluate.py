@@ -9,6 +9,7 @@ import sys
 from fairseq_seqkd.commands.decoders import OF_DECODERS, Decoders, add_decoders
 from fairseq_seqkd.commands.shared import (
     add_json,
+    add_limits,
     check_output,
     parse_checkpoint,
     progress_of_batches,
@@ -41,8 +42,7 @@ def add(commands):
     parser.add_argument("--name", help="name of the row, when a single checkpoint is given")
     parser.add_argument("--seed", type=int, help="the seed it was trained with, when a single checkpoint is given")
     add_decoders(parser)
-    parser.add_argument("--max-len-a", type=float, default=1.2, metavar="A", help="a search ends after A * source tokens + B")
-    parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
+    add_limits(parser)
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU, even where there is one")
     parser.add_argument(
         "--comet", metavar="MODEL", help="measure COMET too: a model of unbabel-comet, by name, or the file of its checkpoint"

@@ -6,7 +6,7 @@ seqkd export student.pt --to ctranslate2 --quantization int8 --sentencepiece-mod
 from dataclasses import asdict
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
+from fairseq_seqkd.commands.shared import add_json, add_limits, check_output, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 TYPES = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16")
@@ -39,10 +39,7 @@ def add(commands):
     subwords.add_argument("--no-subwords", action="store_true", help="the text to translate will be cut into pieces already")
     parser.add_argument("--tokenizer", choices=("moses",), help="undo and do sacremoses' tokenisation around the pieces")
     parser.add_argument("--beam", type=int, default=1, metavar="K", help="beam of the folder (default: %(default)s, greedy)")
-    parser.add_argument(
-        "--max-len-a", type=float, default=1.2, metavar="A", help="a translation has at most A * source tokens + B"
-    )
-    parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
+    add_limits(parser)
     parser.add_argument("--check", metavar="FILE", help="compare on this text, a sentence a line, instead of the split")
     parser.add_argument(
         "--check-sentences", type=int, default=200, metavar="N", help="how many are compared (default: %(default)s)"

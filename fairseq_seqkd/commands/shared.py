@@ -56,6 +56,12 @@ def parse_models(texts):
     return list(models.items())
 
 
+def add_limits(parser):
+    """Adds fairseq's limit of a translation's length, the same for every command that translates to compare."""
+    parser.add_argument("--max-len-a", type=float, default=1.2, metavar="A", help="a search ends after A * source tokens + B")
+    parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
+
+
 def add_json(parser):
     parser.add_argument("--json", action="store_true", help="print what is said, and more, as JSON for scripts")
 
