@@ -87,7 +87,7 @@ def check_embeddings(path, state, overrides):
     """
     for name in EMBEDDINGS:
         file = settings(state, "model").get(name)
-        if file and name not in (overrides or "") and not Path(file).is_file():
+        if file and name not in overrides and not Path(file).is_file():
             raise Refusal(
                 f"the teacher {path} was begun with embeddings from {file}, which is not there any more; they are in the "
                 f"checkpoint too: pass --model-overrides \"{{'{name}': None}}\" (of two such files name both)"

@@ -30,15 +30,14 @@ def examine():
 def attempt(what, check):
     """A check's finding. What is installed wrongly may end in any error as soon as it is asked: that is looked for."""
     try:
-        return check()
+        found = check()
     except Exception as error:
-        return finding(
-            what, f"does not work: {type(error).__name__}: {first_line(error)}", ERROR, "install it again, see the README"
-        )
+        found = finding(f"does not work: {type(error).__name__}: {first_line(error)}", ERROR, "install it again, see the README")
+    return {"what": what, **found}
 
 
-def finding(what, says, level=OK, do=None):
-    return {"what": what, "level": level, "says": says, "do": do}
+def finding(says, level=OK, do=None):
+    return {"level": level, "says": says, "do": do}
 
 
 def version(package):
@@ -52,8 +51,8 @@ def version(package):
 def python():
     found = platform.python_version()
     if platform.python_version_tuple()[:2] in (("3", "11"), ("3", "12")):
-        return finding("Python", found)
-    return finding("Python", found, WARNING, "use 3.11 or 3.12, with which this package is tested")
+        return finding(found)
+    return finding(found, WARNING, "use 3.11 or 3.12, with which this package is tested")
 
 
 def fairseq():
@@ -62,8 +61,8 @@ def fairseq():
     found = compat.versions()["fairseq"]
     builds = [name for name in ("ve-fairseq", "fairseq-fixed", "fairseq") if version(name)]
     if len(builds) > 1:
-        return finding("fairseq", found, ERROR, f"{' and '.join(builds)} overwrite each other's files: uninstall all but one")
-    return finding("fairseq", found)
+        return finding(found, ERROR, f"{' and '.join(builds)} overwrite each other's files: uninstall all but one")
+    return finding(found)
 
 
 def batching():
@@ -77,14 +76,11 @@ def batching():
             numpy.arange(9), lambda i: 1, num_tokens_vec=sizes, max_tokens=8, required_batch_size_multiple=8
         )
     except (ImportError, ValueError, TypeError) as error:
-        return finding(
-            "fairseq's batches", f"cannot be made: {error}", ERROR, "install fairseq again: its compiled parts do not fit"
-        )
+        return finding(f"cannot be made: {error}", ERROR, "install fairseq again: its compiled parts do not fit")
     lost = 9 - sum(len(batch) for batch in batches)
     if not lost:
-        return finding("fairseq's batches", "hold every sentence")
+        return finding("hold every sentence")
     return finding(
-        "fairseq's batches",
         "lose up to 7 sentences of a split, the longest ones, in training, validation and fairseq-generate",
         WARNING,
         "pass --required-batch-size-multiple 1 to stock commands; teacher_decoding and seqkd are not affected",
@@ -97,13 +93,11 @@ def torch_loading():
     weights_only = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 6)
     if not weights_only:
         return finding(
-            "torch",
             f"{torch.__version__}, too old to load checkpoints safely",
             ERROR,
             "use torch 2.6 or later, on Python 3.11 or later",
         )
     return finding(
-        "torch",
         f"{torch.__version__}; stock fairseq loads no checkpoint with it",
         WARNING,
         f"give stock commands --user-dir {Path(__file__).parent} too, which makes them load checkpoints, with weights only",
@@ -113,28 +107,23 @@ def torch_loading():
 def search_engine():
     found = version("ctranslate2")
     if found is None:
-        return finding(
-            "CTranslate2", "not installed", WARNING, "pip install 'fairseq_seqkd[ctranslate2]' for the fast engine and for export"
-        )
+        return finding("not installed", WARNING, "pip install 'fairseq_seqkd[ctranslate2]' for the fast engine and for export")
     import ctranslate2
 
     types = ", ".join(sorted(ctranslate2.get_supported_compute_types("cpu")))
     but = f"; int8 is computed in float32: {eight_bits.WITHOUT_VNNI}" if eight_bits.saturates() else ""
-    return finding("CTranslate2", f"{found}; on this CPU: {types}{but}")
+    return finding(f"{found}; on this CPU: {types}{but}")
 
 
 def similarity():
-    return finding(
-        "sacrebleu", f"{version('sacrebleu')}; sentencepiece {version('sentencepiece')}, safetensors {version('safetensors')}"
-    )
+    return finding(f"{version('sacrebleu')}; sentencepiece {version('sentencepiece')}, safetensors {version('safetensors')}")
 
 
 def numpy_version():
     found = version("numpy")
     if int(found.split(".")[0]) < 2:
-        return finding("NumPy", found)
+        return finding(found)
     return finding(
-        "NumPy",
         f"{found}; fairseq-preprocess --workers N writes corrupt indices beyond 2 GiB with it",
         WARNING,
         "binarise very large corpora with --workers 1; what this package writes is not affected",
@@ -144,9 +133,8 @@ def numpy_version():
 def threads():
     told, cores = os.environ.get("OMP_NUM_THREADS"), os.cpu_count()
     if told == "1":
-        return finding("threads", f"OMP_NUM_THREADS is 1, {cores} cores")
+        return finding(f"OMP_NUM_THREADS is 1, {cores} cores")
     return finding(
-        "threads",
         f"OMP_NUM_THREADS is {told or 'not set'}, {cores} cores",
         WARNING,
         "export OMP_NUM_THREADS=1 and start as many processes as there are cores (seqkd decode --workers): several threads of "
@@ -158,5 +146,5 @@ def gpu():
     import torch
 
     if not torch.cuda.is_available():
-        return finding("GPU", "none that torch can use")
-    return finding("GPU", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
+        return finding("none that torch can use")
+    return finding(", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))

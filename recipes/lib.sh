@@ -238,10 +238,11 @@ whole = [file for file in there if is_zipfile(file)]
 for file in set(there) - set(whole):
     print(f"{file} was cut short; {whole[-1].name if whole else 'nothing'} takes its place")
     if whole:
-        shutil.copyfile(whole[-1], f"{file}.mending")
-        os.replace(f"{file}.mending", file)
+        beside = f"{file}.{os.getpid()}"  # two processes of one training may both see to it
+        shutil.copyfile(whole[-1], beside)
+        os.replace(beside, file)
     else:
-        file.unlink()
+        file.unlink(missing_ok=True)
 PYTHON
 }
 

@@ -83,7 +83,7 @@ for number in "$UPDATES" "$TUNING_UPDATES" "$BATCH" "$MAX_TOKENS" "$BEAM" "$JOBS
     [[ $number =~ ^[1-9][0-9]*$ ]] || die "'$number' is no positive number; see --help"
 done
 for number in "$TUNING_LR" "$LENPEN"; do
-    [[ $number =~ ^-?[0-9]*\.?[0-9]+([eE]-?[0-9]+)?$ ]] || die "'$number' is no number; see --help"
+    [[ $number =~ ^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$ ]] || die "'$number' is no number; see --help"
 done
 [[ $ENGINE == fairseq || $ENGINE == ctranslate2 ]] || die "--engine is '$ENGINE', it must be fairseq or ctranslate2"
 METHODS=${METHODS//[[:space:]]/}

@@ -190,6 +190,15 @@ def test_the_rank_comes_from_the_environment(monkeypatch, environment, expected)
         assert worker_rank(Namespace(distributed_world_size=8, distributed_rank=0)) == expected
 
 
+def test_a_split_that_training_would_take_along_is_named(tiny, teacher, tmp_path):
+    data = shutil.copytree(tiny, tmp_path / "bin")
+    for file in tiny.glob("valid.*"):
+        shutil.copy(file, data / file.name.replace("valid", "train1"))
+    printed = helpers.decode(data, teacher, tmp_path / "out", beam=1, nbest=1).stdout
+    assert "bin holds train1 too, which fairseq-train puts together with train, and which is not decoded here" in printed
+    assert " too, which fairseq-train puts" not in helpers.decode(tiny, teacher, tmp_path / "alone", beam=1, nbest=1).stdout
+
+
 @pytest.mark.parametrize(
     "environment,rank,expected",
     [({}, 0, 0), ({}, 3, 3), ({"LOCAL_RANK": "1", "RANK": "5", "WORLD_SIZE": "8"}, 0, 1), ({"SLURM_LOCALID": "0"}, 2, 2)],

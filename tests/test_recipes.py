@@ -319,6 +319,13 @@ def test_own_data_says_before_the_search_what_fairseq_train_does_not_take(tiny, 
     assert not (tmp_path / "work" / "settings").exists() and not (tmp_path / "work" / "distilled").exists()
 
 
+@pytest.mark.parametrize("rate", ["1", "1.", ".5", "2e-4", "1E+1", "-0.5"])
+def test_own_data_knows_a_number(rate, tiny, teacher, tmp_path):
+    """It goes on to the next complaint."""
+    done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, tuning_lr=rate, engine="marian")
+    assert "--engine is 'marian'" in done.stdout
+
+
 @pytest.mark.parametrize("text", ["--bpe marian", "--post-proces"])
 def test_own_data_says_before_the_search_what_fairseq_generate_does_not_take(tiny, teacher, tmp_path, text):
     done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, "--text", text)

@@ -70,6 +70,8 @@ def test_table_2_compares_with_the_first_model_and_its_largest_beam(measured):
         (["--beams", "5,5"], "must be different positive numbers"),
         (["--engines", "fairseq,marian"], "is none of"),
         (["--rounds", "0"], "must be at least 1"),
+        (["--moses-no-escape"], "unknown options: --moses-no-escape; see `seqkd bench --help`"),
+        (["--tokenizer", "typo"], "none of fairseq's"),
         (["--split", "absent"], "there is no split"),
         (["-o", "absent/speed.json"], "make it first"),
     ],

@@ -75,7 +75,7 @@ def run(arguments):
             if computed != compute_type:
                 print(f"{engine} is computed in {computed}: {eight_bits.WITHOUT_VNNI}", file=sys.stderr)
     how = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}
-    how |= {"post_process": arguments.post_process, "decoders": decoders}
+    how |= {"post_process": decoders.post_process(arguments.post_process), "decoders": decoders}
     named = [(name, systems.prepare(path, arguments.data, arguments.split, **how)) for name, path in models]
     facts = named[0][1].facts(systems.choose_device(cpu=True))
     facts = {

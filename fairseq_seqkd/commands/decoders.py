@@ -41,6 +41,10 @@ class Decoders:
     def _unknown(self, words):
         return f"unknown options: {' '.join(words)}; see `seqkd {self.command} --help`, and name --bpe or --tokenizer for theirs"
 
+    def post_process(self, told):
+        """How subwords are joined, where the user says so; a BPE that is named joins them itself."""
+        return NONE if told is None and self.names["bpe"] else told
+
     def __call__(self, languages, i):
         """(BPE, tokenizer) of one side, each or None, built by fairseq's own registries from the options that are theirs.
 

@@ -63,6 +63,7 @@ def run(arguments):
     requests = parse_requests(arguments)
     check_output(arguments.output)
     decoders = Decoders(arguments, "evaluate")
+    post_process = decoders.post_process(arguments.post_process)
     quieten()
     import fairseq_seqkd
     from fairseq_seqkd.evaluation import comet, results, systems, table
@@ -75,7 +76,7 @@ def run(arguments):
     prepared = []
     for name, seed, path in requests:
         system = systems.prepare(
-            path, arguments.data, arguments.split, arguments.post_process, arguments.max_len_a, arguments.max_len_b, decoders
+            path, arguments.data, arguments.split, post_process, arguments.max_len_a, arguments.max_len_b, decoders
         )
         found.check({"name": name, "seed": seed, **system.facts(device)})
         prepared.append((name, seed, system))

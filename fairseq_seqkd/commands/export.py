@@ -68,7 +68,7 @@ def run(arguments):
     check_installed("float32", on_gpu=False, instead="then export again")
     data = arguments.data or trained_on(arguments.checkpoint, checkpoints.read(arguments.checkpoint))
     system = systems.prepare(arguments.checkpoint, data, arguments.split, None, arguments.max_len_a, arguments.max_len_b)
-    options = text_options(arguments, systems.joins(system)[0])
+    options = text_options(arguments, system.source_join)
     agreement = export.export(system, arguments.quantization, output, options, arguments.beam, lines, arguments.check_sentences)
     size = sum(file.stat().st_size for file in output.iterdir())
     say(
@@ -121,7 +121,7 @@ def trained_on(path, state):
 def text_options(arguments, joined_by):
     """How text becomes pieces. Raises Refusal where the source dictionary's pieces want a model that was not named.
 
-    Args: joined_by: of the source, see systems.joins.
+    Args: joined_by: of the source.
     """
     from fairseq_seqkd.deployment.folder import FASTBPE, SENTENCEPIECE, SUBWORD_NMT
 

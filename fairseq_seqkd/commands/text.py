@@ -21,7 +21,7 @@ def add(commands):
         epilog=f"{OF_DECODERS} The tokenizer's languages are the view's, unless --source-lang or --target-lang say otherwise.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run, rest=[])
+    parser.set_defaults(run=run)
     parser.add_argument("distilled", metavar="DISTILLED", help="a finished distilled directory, or one view's folder")
     parser.add_argument("--view", help="which view of a distilled directory: seq_kd or seq_inter (default: seq_kd)")
     parser.add_argument("--split", help="a split of the view; valid and test are gold (default: the one that was decoded)")
@@ -95,11 +95,10 @@ def make_side(i, arguments, split, languages, similarity, content):
     files = split.files(lang)
     views.check_contents(split.folder, content, [file.name for file in (*files, dictionary_file)])
     dictionary = load_dictionary(dictionary_file)
-    bpe, tokenizer = Decoders(arguments, "text")(languages, i)
-    told = arguments.post_process
-    if told is None and bpe is not None:
-        told = NONE  # it joins subwords itself
-    elif told is None and i == 1 and similarity and not similarity.get("bpe"):
+    decoders = Decoders(arguments, "text")
+    bpe, tokenizer = decoders(languages, i)
+    told = decoders.post_process(arguments.post_process)
+    if told is None and i == 1 and similarity and not similarity.get("bpe"):
         told = similarity["post_process"] or NONE  # only the target's text was made then
     detokenise = Detokeniser(dictionary, joined_by(told, dictionary), bpe, tokenizer)
     return Side(split.read(lang), dictionary, detokenise, str(files[0]))

@@ -81,7 +81,7 @@ def export(system, quantization, output, text_options, beam, check_lines=None, c
         folder.write(beside)
         translator = Translator(beside, beam=1)
         sources = sources_of(system, task, check_sentences, reads)
-        check_cut(translator, sources, systems.joins(system)[0], text_options["subword_file"])
+        check_cut(translator, sources, system.source_join, text_options["subword_file"])
         if check_lines is not None:
             sources = cut(translator, check_lines, source)
         agreement = compare(translator, model, task, settings, sources)

@@ -13,10 +13,10 @@ def make(results, speeds, title=None, pairs=()):
     Args: results, pairs: those of `seqkd evaluate`; speeds: the contents of files of `seqkd bench`. Either may be empty.
     Raises Refusal for measurements that may not be compared, and where there is nothing at all.
     """
+    settings = (results[0].get("settings") or {}) if results else {}
     for speed in speeds:
         if results and speed["data_sha256"] != results[0].get("data_sha256"):
             raise Refusal("the speeds were measured on other data than the results; evaluate and bench on the same split")
-        settings = results[0].get("settings") or {} if results else {}
         for name in settings.keys() & speed["settings"].keys():
             if speed["settings"][name] != settings[name]:
                 raise Refusal(

@@ -36,7 +36,8 @@ class System:
     checkpoint_sha256: str
     data_sha256: str
     distillation_signature: str  # or None
-    decoders: tuple = ((None, None), (None, None))  # fairseq's (BPE, tokenizer) of source and target, as Detokeniser takes them
+    source_join: str  # how the source's subwords are joined, or None: its dictionary alone tells; the target's is a setting
+    decoders: tuple  # fairseq's (BPE, tokenizer) of source and target, as Detokeniser takes them
 
     def facts(self, device):
         """What makes a measurement the same measurement when it is run again."""
@@ -56,7 +57,7 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
         path: a checkpoint of fairseq-train; data: a data-bin in its language pair, with its dictionaries.
         split: a split with a target side; post_process: as fairseq's --post-process; None: seen from the dictionary.
         max_len_a, max_len_b: a search ends after max_len_a * (source tokens) + max_len_b tokens.
-        decoders: (languages, side) -> (BPE, tokenizer) as Detokeniser takes them, with `words` for the settings, and `names`.
+        decoders: (languages, side) -> (BPE, tokenizer) as Detokeniser takes them, with `words` for the settings.
 
     Raises Refusal for a checkpoint that cannot be loaded safely, and for data that are absent or not the checkpoint's.
     """
@@ -75,8 +76,7 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
     checkpoints.check_dictionaries(path, state, languages, dictionaries, what="checkpoint")
     files.check_symbols([*map(len, dictionaries)])
     undone = {"undone": decoders.words} if decoders and decoders.words else {}
-    if undone and decoders.names["bpe"] and post_process is None:
-        post_process = "none"  # it joins subwords itself
+    sides = tuple(decoders(languages, i) for i in (0, 1)) if undone else ((None, None), (None, None))
     return System(
         path=str(path),
         split=files,
@@ -97,7 +97,8 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
         checkpoint_sha256=sha256(path),
         data_sha256=sha256(*files.files(languages[0]), *files.files(languages[1]), *dictionary_files),
         distillation_signature=distillation_signature(state),
-        **({"decoders": tuple(decoders(languages, i) for i in (0, 1))} if undone else {}),
+        source_join=None if sides[0][0] else joined_by(None, dictionaries[0]),
+        decoders=sides,
     )
 
 
@@ -177,15 +178,8 @@ def texts(system):
 def detokeniser(system, i, unknown):
     """The Detokeniser of one side: 0 the source, 1 the target."""
     lang = (system.split.source_lang, system.split.target_lang)[i]
-    return Detokeniser(
-        load_dictionary(system.split.folder / f"dict.{lang}.txt"), joins(system)[i], *system.decoders[i], unknown=unknown
-    )
-
-
-def joins(system):
-    """How subwords are joined on (source, target), as corpus.text.joined_by says it; of the source its dictionary alone tells."""
-    source = load_dictionary(system.split.folder / f"dict.{system.split.source_lang}.txt")
-    return None if system.decoders[0][0] else joined_by(None, source), system.settings["post_process"]
+    join = (system.source_join, system.settings["post_process"])[i]
+    return Detokeniser(load_dictionary(system.split.folder / f"dict.{lang}.txt"), join, *system.decoders[i], unknown=unknown)
 
 
 def task_name(task):
