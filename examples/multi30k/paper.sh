@@ -284,6 +284,8 @@ stages_of_table1() {
             for pair in transformer lstm; do
                 [[ ,$PAIRS, == *,$pair,* ]] || continue
                 if [[ $ready != *" $pair "* ]]; then
+                    # The baselines need no teacher: they learn beside it, rather than a process waiting for it.
+                    for name in ${SEEDS//,/ }; do echo "train@$pair.$size.student.$name"; done
                     seq -f "decode@$pair.%g" "$JOBS"
                     echo "distilled@$pair" "score@$pair".{seq_kd,gold,seq_inter} "teacher_inter@$pair"
                     ready+="$pair "
@@ -293,7 +295,7 @@ stages_of_table1() {
                 done
             done
         done
-    done
+    done | awk '!seen[$0]++' # the baselines stood there already
 }
 
 evaluations_of_table1() {
