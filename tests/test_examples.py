@@ -240,3 +240,31 @@ def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(m
         bleu = sacrebleu.corpus_bleu(hypotheses, [references])
         row = {"bleu_greedy": bleu.score, "length_ratio_greedy": bleu.ratio}
         assert unpunished(row, "greedy") == pytest.approx(bleu.score / bleu.bp)
+
+
+@pytest.mark.parametrize(
+    "taught,broken",
+    [
+        ({}, None),
+        ({"bleu_greedy": 32.9, "bleu_beam5": 33.0}, "Seq-KD with greedy search is as good as Student with beam 5"),
+        ({"bleu_beam5": 31.9}, "After Seq-KD, greedy search nearly equals beam 5"),  # 1.1 apart, 3 for Student
+        ({"mode_probability": 0.039}, "Seq-KD puts many times more probability on its own greedy output than Student"),
+        ({"ppl": 8.0}, "Seq-KD has a worse perplexity on gold than Student"),
+        ({"bleu_greedy": 40.0, "bleu_beam5": 40.0}, "Seq-KD + Seq-Inter + Word-KD is the best student or within 0.2 of it"),
+    ],
+)
+def test_claims_on_multi30k_are_judged_as_asked(monkeypatch, taught, broken):
+    """At the borders: level with the beam, a third of the gap, four times the mode, 0.2 below the best."""
+    monkeypatch.syspath_prepend(helpers.ROOT / "examples" / "multi30k")
+    from results import BEST, judge
+
+    def row(name, greedy, beam, ppl, mode):
+        made = {"name": name, "bleu_greedy": greedy, "bleu_beam5": beam, "ppl": ppl, "mode_probability": mode}
+        return {**made, "length_ratio_greedy": 1.0, "length_ratio_beam5": 1.0}
+
+    rows = [row("Teacher", 39.0, 40.0, 5.0, 0.03), row("Teacher + Seq-Inter", 39.1, 40.0, 6.0, 0.06)]
+    rows += [row("Student", 30.0, 33.0, 8.0, 0.01), {**row("Seq-KD", 33.0, 34.0, 20.0, 0.04), **taught}]
+    claims = judge([*rows, row(BEST, 32.8, 33.8, 9.0, 0.04)], "small")
+    assert len(claims) == 8
+    failing = {claim["claim"].removesuffix(", greedy").removesuffix(", beam5") for claim in claims if not claim["holds"]}
+    assert failing == {broken} - {None}

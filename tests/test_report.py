@@ -180,6 +180,8 @@ def test_what_is_not_whole_is_refused_or_left_out():
     }  # fmt: skip
     facts = {key: result("A")[key] for key in ("settings", "data_sha256", "versions", "machine", "date")}
     assert "words/s" in speed_table.markdown(results.speeds({"speeds": [speed], **facts}, "s.json"))
+    letters = speed_table.markdown(results.speeds({"speeds": [speed], **facts, "counted": "characters"}, "s.json"))
+    assert "| characters/s K=5 |" in letters and "source characters a second" in letters and "words" not in letters
     for name in ("sacrebleu_signature", "distillation_signature"):
         with pytest.raises(Refusal, match=f"it has no {name}"):
             results.speeds({"speeds": [{key: speed[key] for key in speed if key != name}], **facts}, "s.json")

@@ -2,6 +2,7 @@
 
 import argparse
 
+from fairseq_seqkd.corpus.text import beside_bpe
 from fairseq_seqkd.errors import Refusal, first_line
 
 NONE = "none"  # of an option: not at all, whatever would be done without it
@@ -42,8 +43,8 @@ class Decoders:
         return f"unknown options: {' '.join(words)}; see `seqkd {self.command} --help`, and name --bpe or --tokenizer for theirs"
 
     def post_process(self, told):
-        """How subwords are joined, where the user says so; a BPE that is named joins them itself."""
-        return NONE if told is None and self.names["bpe"] else told
+        """How subwords are joined, where the user says so or names a BPE."""
+        return beside_bpe(told, self.names["bpe"])
 
     def __call__(self, languages, i):
         """(BPE, tokenizer) of one side, each or None, built by fairseq's own registries from the options that are theirs.

@@ -61,6 +61,11 @@ def joined_by(post_process, dictionary):
     return post_process
 
 
+def beside_bpe(post_process, bpe):
+    """How subwords are joined, where the user says so; a --bpe that is named joins them itself, so nothing is guessed then."""
+    return "none" if post_process is None and bpe else post_process
+
+
 def guess_post_process(dictionary):
     """How this dictionary's subwords are joined, seen from its symbols; None where they look like words."""
     symbols = dictionary.symbols[dictionary.nspecial :]

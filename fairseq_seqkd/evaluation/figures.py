@@ -131,7 +131,7 @@ def mode_and_bleu(rows):
     return figure("mode", draw, 4.4, "BLEU with greedy search against the probability of the mode")
 
 
-def speed_and_quality(speeds, what="source words a second, one thread"):
+def speed_and_quality(speeds, what):
     """BLEU against speed. Args: speeds: [{"name", "engine", "beam", "speed", "bleu"}]; what: what the speed is."""
 
     def draw(axes):

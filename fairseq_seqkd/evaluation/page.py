@@ -48,7 +48,8 @@ def draw(made):
         found["search"], found["mode"] = figures.greedy_and_beam(rows), figures.mode_and_bleu(rows)
     if made.get("table2"):
         benched = [{**s, "speed": s["words_per_second"]} for part in made["table2"] for s in part["speeds"]]
-        found["speed"] = figures.speed_and_quality(benched)
+        counted = " or ".join(dict.fromkeys(speed_table.counted(part) for part in made["table2"]))
+        found["speed"] = figures.speed_and_quality(benched, f"source {counted} a second, one thread")
     elif rows and all("sentences_per_second_greedy" in row for row in rows):
         found["speed"] = figures.speed_and_quality(speeds_of(rows), "sentences a second, fairseq, one thread")
     if made.get("table3"):

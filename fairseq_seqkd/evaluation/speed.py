@@ -71,7 +71,8 @@ class Bench:
             if system is first:
                 self.text = systems.detokeniser(system, 1, UNKNOWN_IN_OUTPUT)
                 sources, self.references = systems.texts(system)
-                self.source_words = count(sources, counted(system))
+                self.counted = counted(system)
+                self.source_words = count(sources, self.counted)
         if not self.contenders:
             raise Refusal(f"nothing is left to measure: {self.left_out[0][0]} is no Transformer; add fairseq to --engines")
         self.settings, self.sentences = first.settings, len(self.references)
@@ -119,7 +120,7 @@ class Bench:
         return score.score, signature
 
     def summary(self, contender, rounds):
-        """What a contender's rounds come to, as a dictionary for JSON. Rates are source words, detokenised, a second."""
+        """What a contender's rounds come to, as a dictionary for JSON. Rates are source words or characters a second."""
         words = [self.source_words / found["seconds"] for found in rounds]
         score, signature = self.bleu(rounds[0]["outputs"])
         return {
@@ -161,7 +162,7 @@ def run(named, wanted, beams, rounds, said=lambda text, total: None, keep=lambda
                     results[-1].pop("outputs")  # those of the first round are enough
                 rate = bench.source_words / results[-1]["seconds"]
                 what = f"{contender.name}, {contender.engine}, beam {contender.beam}"
-                said(f"round {number + 1}/{rounds}: {what}: {rate:,.0f} words/s", rounds * len(bench.contenders))
+                said(f"round {number + 1}/{rounds}: {what}: {rate:,.0f} {bench.counted}/s", rounds * len(bench.contenders))
             summaries = [bench.summary(contender, results) for contender, results in zip(bench.contenders, found)]
             keep(summaries)
         return summaries, bench.left_out

@@ -3,9 +3,14 @@
 from fairseq_seqkd.evaluation.text_table import flat, millions, number, table, text_of
 
 COLUMNS = (
-    ("words/s", "words_per_second", "{:,.0f}"), ("spread", "spread", "{:.0%}"), ("times", "times", "{:.1f}"),
+    ("{counted}/s", "words_per_second", "{:,.0f}"), ("spread", "spread", "{:.0%}"), ("times", "times", "{:.1f}"),
     ("BLEU", "bleu", "{:.2f}"), ("peak MB", "peak_memory_mb", "{:,.0f}"),
 )  # fmt: skip
+
+
+def counted(made):
+    """What of the sources was counted, words or characters; older measurements do not say, and are of words."""
+    return made.get("counted", "words")
 
 
 def make_rows(made):
@@ -40,7 +45,12 @@ def columns_and_rows(made):
     ]
     for title, key, form in COLUMNS:
         for beam in beams:
-            columns.append((f"{title} K={beam}", lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f)))
+            columns.append(
+                (
+                    f"{title.format(counted=counted(made))} K={beam}",
+                    lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f),
+                )
+            )
     return columns, rows
 
 
@@ -55,9 +65,10 @@ def notes(made):
     rounds = len(made["speeds"][0]["words_per_second_rounds"])
     settings = made["settings"]
     return [
-        f"- **words/s**: source {made.get('counted', 'words')} a second, one thread, search alone; the median of {rounds} "
+        f"- **{counted(made)}/s**: source {counted(made)} a second, one thread, search alone; the median of {rounds} "
         f"{'round' if rounds == 1 else 'rounds in turn'}. **spread**: how much faster the fastest round was than the slowest.",
-        f"- **times**: as many times the words a second of {slowest['name']} with beam {slowest['beam']} in {slowest['engine']}.",
+        f"- **times**: as many times the {counted(made)} a second of {slowest['name']} with beam {slowest['beam']} in "
+        f"{slowest['engine']}.",
         f"- **BLEU**: sacrebleu {text_of(settings)}: what the same run translated.",
         "- **peak MB**: largest resident memory of the process that translated, libraries included. **MB on disk**: what the "
         "engine loads; for fairseq the checkpoint without the optimizer's state. **non-zero**: parameters.",

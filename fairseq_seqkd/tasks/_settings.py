@@ -7,7 +7,7 @@ from fairseq_seqkd import compat, engines, filters, selection
 from fairseq_seqkd.corpus.databin import split_hashes
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, make_plan
-from fairseq_seqkd.corpus.text import joined_by
+from fairseq_seqkd.corpus.text import beside_bpe, joined_by
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.teachers import fits
 
@@ -122,18 +122,13 @@ def precision(cfg):
     return "float16" if cfg.common.fp16 else "float32"
 
 
-def post_process(cfg):
-    """How subwords are joined; --bpe joins them itself, so with it nothing is guessed."""
-    told = cfg.common_eval.post_process
-    return "none" if told is None and name_of(cfg.bpe_config) else told
-
-
 def similarity_settings(cfg, dataset):
     """Metric, tokenizer and how text is made: everything that decides which hypothesis is the closest."""
+    bpe = name_of(cfg.bpe_config)
     return {
         **selection.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer).describe(),
-        "post_process": joined_by(post_process(cfg), dataset.tgt_dict),
-        "bpe": name_of(cfg.bpe_config),
+        "post_process": joined_by(beside_bpe(cfg.common_eval.post_process, bpe), dataset.tgt_dict),
+        "bpe": bpe,
         "tokenizer_undone": name_of(cfg.tokenizer_config),
     }
 
