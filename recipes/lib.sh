@@ -30,17 +30,21 @@ check_seeds() {
 begin_work() {
     mkdir -p "$WORK" || die "cannot make the folder $WORK"
     WORK=$(cd "$WORK" && pwd)
-    if [ -e "$WORK/settings" ] && [ "$(cat "$WORK/settings")" != "$1" ]; then
-        die "$WORK was begun with other options; use them again, or name another folder with --work"
-    fi
-    echo "$1" >"$WORK/settings"
     exec 9>"$WORK/.lock" # held by every process that is started here, too
     local code=0
     flock -n -E 75 9 || code=$?
     [ "$code" != 75 ] || die "another run works in $WORK; wait for it, or stop it with all that it started"
     [ "$code" = 0 ] || echo "$WORK is on a file system without locks: see to it that no other run works in it" >&2
+    if [ ! -e "$WORK/settings" ]; then
+        echo "$1" >"$WORK/settings.new" && mv "$WORK/settings.new" "$WORK/settings" || die "cannot write to $WORK"
+    elif [ "$(cat "$WORK/settings")" != "$1" ]; then
+        die "$WORK was begun with other options; use them again, or name another folder with --work"
+    fi
     trap 'stop_all interrupted' INT TERM HUP
     keep_memory
+    # A recipe is a job of one node. fairseq would take a training on several GPUs for a part of the whole job of SLURM, and count on
+    # processes that nobody starts.
+    unset SLURM_JOB_NODELIST SLURM_STEP_NODELIST
 }
 
 # Training then takes five sixths of the time on CPUs: glibc gives no large matrix back to the kernel, to ask for it again at the
@@ -70,7 +74,7 @@ need_environment() {
     python -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))' \
         $(modules_of "$extras") || missing=$extras
     if [ -n "$missing" ] || [ "$ROOT/setup.py" -nt "$VIRTUAL_ENV/bin/seqkd" ]; then
-        echo "installing fairseq, torch (a CPU build) and this package; it takes a minute or two"
+        echo "installing fairseq, torch and this package; it takes a minute or two, longer where torch is a CUDA build of gigabytes"
         { python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r "$ROOT/recipes/fairseq.txt" &&
             python -m pip install -q --disable-pip-version-check -c "$ROOT/recipes/constraints.txt" -e "$ROOT$extras"; } ||
             die "the installation failed; see above"

@@ -3,7 +3,7 @@
 #
 #   recipes/own_data.sh --data-bin DIR --teacher FILES [options]
 #
-#   --data-bin DIR      of fairseq-preprocess, with the teacher's dictionaries, and with train, valid and test
+#   --data-bin DIR      of fairseq-preprocess, with the teacher's dictionaries, and with train, valid and what --split names
 #   --teacher FILES     a checkpoint of fairseq's task `translation`; several, separated by colons, are an ensemble
 #   --work DIR          where everything goes (default: ./students); run again, it continues where it was
 #   --methods LIST      student, word_kd, seq_kd, seq_word (Seq-KD + Word-KD), student_inter (Student + Seq-Inter), seq_inter
@@ -141,7 +141,7 @@ PYTHON
 }
 # shellcheck disable=SC2086
 {
-    need_understood train "--student and --training" "$BIN" $STUDENT $TRAINING
+    need_understood train "--student and --training" "$BIN" --user-dir "$ROOT/fairseq_seqkd" $STUDENT $TRAINING --criterion seq_kd
     need_understood generate --text "$BIN" --path "$TEACHER" $HOW_TEXT
 }
 
@@ -175,7 +175,8 @@ train() {
     mend_checkpoints "$WORK/$1"
     fairseq-train "$2" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$1" $STUDENT $TRAINING $(batch_of "$BATCH" "$MAX_TOKENS") \
         --max-update "$3" --seed "${1#*@}" --required-batch-size-multiple 1 --no-epoch-checkpoints \
-        --save-interval-updates 5000 --keep-interval-updates 1 --validate-interval-updates 5000 --log-format simple --log-interval 100 "${@:4}"
+        --save-interval-updates 5000 --keep-interval-updates 1 --validate-interval-updates 5000 --skip-invalid-size-inputs-valid-test \
+        --log-format simple --log-interval 100 "${@:4}"
 }
 
 # Arguments: run@seed, the run to start from, then what differs.
@@ -202,16 +203,17 @@ do_seq_inter_word() { fine_tune "seq_inter_word@$1" seq_word --teacher-distribut
 # The view as text, cut by a SentencePiece model of the students' own, which is trained on Seq-KD's text.
 # shellcheck disable=SC2086
 do_own_text() {
-    local text=$WORK/own/$1 split model=() dictionary=()
+    local text=$WORK/own/$1 split splits=(train valid) model=() dictionary=() test=()
     mkdir -p "$text"
-    for split in train valid test; do
+    if compgen -G "$BIN/test.*.idx" >/dev/null; then splits+=(test) test=(--testpref "$text/test.spm"); fi
+    for split in "${splits[@]}"; do
         seqkd text "$DISTILLED" --view "$1" --split "$split" -o "$text/$split" --force $HOW_TEXT
     done
     [ "$1" = seq_kd ] || model=(--model "$WORK/own/seq_kd/spm.model") dictionary=(--srcdict "$WORK/own/seq_kd/bin/dict.$S.txt")
-    python "$ROOT/recipes/subwords.py" "$text" --langs "$S" "$T" --vocabulary "$VOCABULARY" "${model[@]}"
+    python "$ROOT/recipes/subwords.py" "$text" --langs "$S" "$T" --vocabulary "$VOCABULARY" --splits "${splits[@]}" "${model[@]}"
     rm -rf "${text:?}/bin"
     fairseq-preprocess --source-lang "$S" --target-lang "$T" --joined-dictionary "${dictionary[@]}" --destdir "$text/bin" \
-        --workers 1 --trainpref "$text/train.spm" --validpref "$text/valid.spm" --testpref "$text/test.spm"
+        --workers 1 --trainpref "$text/train.spm" --validpref "$text/valid.spm" "${test[@]}"
 }
 
 # --- Measuring --------------------------------------------------------------------------------------------------------------

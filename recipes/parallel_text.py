@@ -166,15 +166,22 @@ def paragraph_pairs(args):
 
 def file_pairs(args):
     """Pairs of lines of the user's own files that are neither empty nor too long; the user knows what else to filter."""
-    # Only a line feed ends a line, as in the rest of the pipeline; a carriage return within one would shift what follows.
-    lines = {"encoding": "utf-8", "newline": "\n"}
-    with open(args.src_file, **lines) as source, open(args.tgt_file, **lines) as target:  # noqa: PTH123
-        for left, right in itertools.zip_longest(source, target):
-            if left is None or right is None:
-                raise SystemExit(f"parallel_text: {args.src_file} and {args.tgt_file} have different numbers of lines")
-            pair = " ".join(left.split()), " ".join(right.split())
-            if all(args.min_words <= count_words(side) <= args.max_words for side in pair):
-                yield pair
+    for left, right in itertools.zip_longest(lines_of(args.src_file), lines_of(args.tgt_file)):
+        if left is None or right is None:
+            raise SystemExit(f"parallel_text: {args.src_file} and {args.tgt_file} have different numbers of lines")
+        pair = " ".join(left.split()), " ".join(right.split())
+        if all(args.min_words <= count_words(side) <= args.max_words for side in pair):
+            yield pair
+
+
+def lines_of(path):
+    """Lines of text. Only a line feed ends one, as in the rest of the pipeline; a carriage return would shift what follows."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode("utf-8")
+            except UnicodeDecodeError:
+                raise SystemExit(f"parallel_text: {path} is no UTF-8 in line {number}; convert it with iconv") from None
 
 
 def split(pairs, valid, test):

@@ -120,7 +120,7 @@ do_binarise() {
 
 # Arguments: data, folder of the run, updates, learning rate, tokens a batch, then what differs. Validation is for the curves of the
 # report. The last checkpoint counts: the best one by loss on gold would be the wrong one, since sequence-level distillation makes
-# that loss worse.
+# that loss worse. On one GPU, where there are some: these models are too small for more.
 train() {
     local data=$1 run=$2 updates=$3 lr=$4 tokens=$5
     shift 5
@@ -129,7 +129,7 @@ train() {
         --share-all-embeddings --encoder-normalize-before --decoder-normalize-before \
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
-        --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 \
+        --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 --distributed-world-size 1 \
         --max-tokens-valid 4096 --skip-invalid-size-inputs-valid-test --no-epoch-checkpoints --save-interval 2 \
         --validate-interval 100000 --validate-interval-updates "$((updates > 6 ? updates / 6 : 1))" --log-format simple --log-interval 100 "$@"
 }

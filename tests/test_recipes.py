@@ -149,12 +149,16 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
     assert all(left.startswith("en linje til ") and left.split()[-1] == right.split()[-1] for left, right in train)
 
 
-def test_files_of_different_lengths_are_refused(tmp_path):
-    (tmp_path / "a").write_text("eins\nzwei\n")
+@pytest.mark.parametrize(
+    "source,sentence",
+    [(b"eins\nzwei\n", "different numbers of lines"), ("dr\xfcben\n".encode("latin-1"), "/a is no UTF-8 in line 1")],
+)
+def test_files_that_are_no_pairs_of_lines_are_refused(source, sentence, tmp_path):
+    (tmp_path / "a").write_bytes(source)
     (tmp_path / "b").write_text("one\n")
     options = ["--src-file", tmp_path / "a", "--tgt-file", tmp_path / "b", "--src", "de", "--tgt", "en", "-o", tmp_path / "o"]
     done = parallel_text("files", *options)
-    assert done.returncode != 0 and "different numbers of lines" in done.stdout and "Traceback" not in done.stdout
+    assert done.returncode != 0 and sentence in done.stdout and "Traceback" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -382,6 +386,29 @@ def test_a_batch_is_the_same_however_many_gpus_there_are(gpus, batch, at_once, e
     found = tuple(int(value[name]) for name in ("--distributed-world-size", "--max-tokens", "--update-freq"))
     assert found == expected and batch <= math.prod(found) < batch * 1.001 and found[1] <= at_once
     assert ("--fp16" in words) == ("--load-checkpoint-on-all-dp-ranks" in words) == (gpus > 0)
+
+
+@pytest.mark.parametrize("tasks", [None, 1, 8])
+def test_a_training_on_several_gpus_is_no_part_of_slurms_job(tasks, tmp_path):
+    """fairseq, asked what it makes of four of a node's eight GPUs within a job of sbatch."""
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho node1\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "node1", "SLURM_STEP_NODELIST": "node1", "SLURM_NNODES": "1"}
+    slurm |= dict.fromkeys(("SLURM_NODEID", "SLURM_PROCID", "SLURM_LOCALID"), "0")
+    slurm |= {"SLURM_NTASKS": str(tasks)} if tasks else {}
+    code = """
+import torch
+from fairseq.dataclass.configs import DistributedTrainingConfig
+from fairseq.distributed.utils import infer_init_method
+from omegaconf import OmegaConf
+torch.cuda.device_count = lambda: 8
+cfg = OmegaConf.structured(DistributedTrainingConfig(distributed_world_size=4, tpu=False))
+infer_init_method(cfg)
+print("processes", cfg.distributed_world_size, cfg.distributed_num_procs, cfg.distributed_no_spawn, cfg.distributed_init_method)
+"""
+    environment = helpers.environment(**slurm, PATH=f"{tmp_path}:{helpers.BIN}:{os.environ['PATH']}")
+    printed = shell(f"WORK={tmp_path}/work; begin_work settings; python -c '{code}'", env=environment).communicate()[0]
+    assert "processes 4 4 False tcp://localhost:" in printed, printed
 
 
 def test_a_checkpoint_that_was_cut_short_is_made_whole(teacher, tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import pruning_table, report, results, speed_table, table, text_table
+from fairseq_seqkd.evaluation import pruning_table, report, results, run_folder, speed_table, table, text_table
 
 
 def result(name, seed=None, **changes):
@@ -24,6 +24,13 @@ def result(name, seed=None, **changes):
 
 
 SEQ_KD = {"bleu_greedy": 18.9, "bleu_beam5": 19.0, "ppl": 22.7, "mode_probability": 0.169}
+
+
+SPEED = {
+    "name": "A", "engine": "fairseq", "beam": 5, "size_bytes": 1, "nonzero_params": 1, "words_per_second": 1.0,
+    "words_per_second_rounds": [1.0], "bleu": 1.0, "sacrebleu_signature": "s", "distillation_signature": None,
+}  # fmt: skip
+FACTS = {key: result("A")[key] for key in ("settings", "data_sha256", "versions", "machine", "date")}
 
 
 def holds(student, taught):
@@ -174,11 +181,7 @@ def test_what_is_not_whole_is_refused_or_left_out():
         results.of({"results": [result("A", checkpoint=5)]}, "r.json")
     for row in ({**result("A"), "nonzero_params": 0}, {**result("A"), "params": None, "nonzero_params": 5}):
         assert pruning_table.make_rows([row]) == []
-    speed = {
-        "name": "A", "engine": "fairseq", "beam": 5, "size_bytes": 1, "nonzero_params": 1, "words_per_second": 1.0,
-        "words_per_second_rounds": [1.0], "bleu": 1.0, "sacrebleu_signature": "s", "distillation_signature": None,
-    }  # fmt: skip
-    facts = {key: result("A")[key] for key in ("settings", "data_sha256", "versions", "machine", "date")}
+    speed, facts = SPEED, FACTS
     assert "words/s" in speed_table.markdown(results.speeds({"speeds": [speed], **facts}, "s.json"))
     letters = speed_table.markdown(results.speeds({"speeds": [speed], **facts, "counted": "characters"}, "s.json"))
     assert "| characters/s K=5 |" in letters and "source characters a second" in letters and "words" not in letters
@@ -209,6 +212,30 @@ def test_speeds_with_another_length_limit_do_not_stand_beside_results():
     speed = {"data_sha256": "d", "settings": {"split": "test", "max_len_a": 0.5}}
     with pytest.raises(Refusal, match="the speeds were measured with max_len_a 0.5, the results with 1.2"):
         report.make([result("A")], [speed])
+
+
+def test_eight_bits_that_were_not_computed_as_such_are_named():
+    speeds = [{**SPEED, "engine": "ctranslate2-int8", "computed_in": computed} for computed in ("float32", "int8")]
+    texts = [speed_table.markdown({"speeds": [{**SPEED, "computed_in": "float32"}, speed], **FACTS}) for speed in speeds]
+    assert "- **ctranslate2-int8** was computed in float32: " in texts[0] and "was computed in" not in texts[1]
+
+
+def test_speeds_of_other_text_do_not_stand_beside_results():
+    settings = result("A")["settings"]
+    speed = {"data_sha256": "d", "settings": settings}
+    with pytest.raises(Refusal, match="measured with undone None, the results with --tokenizer moses"):
+        report.make([result("A", settings={**settings, "undone": "--tokenizer moses"})], [speed])
+    assert report.make([result("A", settings={**settings, "max_tokens": 4000})], [speed])["table2"] == [speed]
+
+
+def test_a_folder_leaves_out_speeds_of_other_settings(tmp_path):
+    settings = {**result("A")["settings"], "max_len_b": 200}
+    (tmp_path / "results.json").write_text(json.dumps({"results": [result("A")]}))
+    (tmp_path / "slow.json").write_text(json.dumps({"speeds": [SPEED], **FACTS, "settings": settings}))
+    (tmp_path / "speed.json").write_text(json.dumps({"speeds": [SPEED], **FACTS}))
+    run = run_folder.look([tmp_path])
+    assert len(run.speeds) == 1 and run.speeds[0]["settings"]["max_len_b"] == 10
+    assert run.remarks == [f"{tmp_path}/slow.json was measured with other settings, and is left out"]
 
 
 @pytest.mark.parametrize("share, text", [(0.169, "16.9%"), (0.009, "0.9%"), (0.00014, "0.014%"), (0.0, "0.0%"), (1.0, "100.0%")])

@@ -98,7 +98,7 @@ do_binarise() {
 
 # --- Training -----------------------------------------------------------------------------------------------------------
 
-# Arguments: data, folder of the run, updates, learning rate, tokens a batch, then what differs.
+# Arguments: data, folder of the run, updates, learning rate, tokens a batch, then what differs. On one GPU, where there are some.
 train() {
     local data=$1 run=$2 updates=$(($3 / SHORTEN + 1)) lr=$4 tokens=$5
     shift 5
@@ -106,7 +106,7 @@ train() {
     fairseq-train "$data" --user-dir "$USER_DIR" --save-dir "$WORK/$run" --share-all-embeddings \
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
-        --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 \
+        --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 --distributed-world-size 1 \
         --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 "$@"
 }
 

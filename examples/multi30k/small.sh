@@ -35,7 +35,8 @@ do_score() { # its 8 most probable symbols at every token of its translations, a
         --gen-subset train --score-reference --topk 8 --distill-dir "$out"
 }
 
-# Arguments: run, data, updates, learning rate, warm-up, then what differs. Half a batch for each of two processes.
+# Arguments: run, data, updates, learning rate, warm-up, then what differs. Half a batch for each of two processes;
+# on one GPU, where there are some.
 train() {
     local run=$1 data=$2 updates=$3 lr=$4 warmup=$5
     shift 5
@@ -47,7 +48,7 @@ train() {
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --warmup-updates "$warmup" \
         --total-num-update "$updates" --max-update "$updates" --max-tokens 750 --required-batch-size-multiple 1 \
-        --num-workers 0 --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 "$@"
+        --num-workers 0 --distributed-world-size 1 --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 "$@"
 }
 
 do_student() { on_both_cores "$WORK/student" train student "$DISTILLED/seq_kd" 4400 3e-3 400 --criterion seq_kd --dropout 0.1; }

@@ -65,6 +65,8 @@ def run(arguments):
 
     fairseq_seqkd.register()
     wanted = arguments.engines.split(",")
+    if len(set(wanted)) != len(wanted):
+        raise Refusal(f"--engines is {arguments.engines!r}, it names an engine twice")
     for engine in wanted:
         if engine not in speed.CONTENDERS:
             raise Refusal(f"--engines: {engine!r} is none of {', '.join(speed.CONTENDERS)}")
@@ -109,6 +111,6 @@ def run(arguments):
 def whole_numbers(option, text):
     """[1, 5] of "1,5". Raises Refusal for anything else."""
     words = text.split(",")
-    if not all(word.isdigit() and int(word) for word in words) or len(set(words)) != len(words):
+    if not all(word.isdecimal() and int(word) for word in words) or len(set(words)) != len(words):
         raise Refusal(f"{option} is {text!r}, it must be different positive numbers, separated by commas")
     return [int(word) for word in words]

@@ -50,7 +50,7 @@ def run(arguments):
 
 def parse_ids(text):
     words = text.split(",") if text else []
-    if not all(word.strip().isdigit() for word in words):
+    if not all(word.strip().isdecimal() for word in words):
         raise Refusal(f"--ids is {text!r}, it must be sentence ids separated by commas, such as 0,17")
     return [int(word) for word in words]
 

@@ -5,6 +5,7 @@ JSON has the numbers as they were measured: those of Table 1 at its top, `table2
 
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import corpus_table, pruning_table, speed_table, table
+from fairseq_seqkd.evaluation.results import first_difference
 
 
 def make(results, speeds, title=None, pairs=()):
@@ -17,12 +18,12 @@ def make(results, speeds, title=None, pairs=()):
     for speed in speeds:
         if results and speed["data_sha256"] != results[0].get("data_sha256"):
             raise Refusal("the speeds were measured on other data than the results; evaluate and bench on the same split")
-        for name in settings.keys() & speed["settings"].keys():
-            if speed["settings"][name] != settings[name]:
-                raise Refusal(
-                    f"the speeds were measured with {name} {speed['settings'][name]}, the results with {settings[name]}; "
-                    "evaluate and bench with the same options"
-                )
+        name = first_difference(speed["settings"], settings) if settings else None
+        if name is not None:
+            raise Refusal(
+                f"the speeds were measured with {name} {speed['settings'].get(name)}, the results with {settings.get(name)}; "
+                "evaluate and bench with the same options"
+            )
     made = table.make_report(results, title, pairs) if results or not speeds else {"title": title or "Speed", "rows": []}
     if speeds:
         made["table2"] = speeds

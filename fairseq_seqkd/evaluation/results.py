@@ -40,6 +40,7 @@ BENCH = {
 }
 SPEED = {
     **dict.fromkeys(("name", "engine"), is_text),
+    "computed_in?": is_text,
     **dict.fromkeys(("beam", "size_bytes", "nonzero_params"), is_count),
     "words_per_second": is_above_zero,
     "words_per_second_rounds": list_of(is_above_zero),
@@ -47,6 +48,11 @@ SPEED = {
     "sacrebleu_signature": is_text,
     "distillation_signature": or_none(is_text),
 }
+
+
+def first_difference(a, b):
+    """The first setting in which two measurements differ, None where they compare; tokens a batch are each engine's own."""
+    return next((name for name in sorted({*a, *b} - {"max_tokens"}) if a.get(name) != b.get(name)), None)
 
 
 def read(path):

@@ -9,7 +9,7 @@ from fairseq_seqkd.corpus.databin import Split, holds
 from fairseq_seqkd.corpus.distilled import DISTILLED
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results, training_logs
-from fairseq_seqkd.evaluation.results import COMPARABLE, identity, why_no_seed
+from fairseq_seqkd.evaluation.results import COMPARABLE, first_difference, identity, why_no_seed
 
 DEPTH = 5  # folders below the one that is named
 LOGS = (".log", ".txt", ".out")
@@ -103,12 +103,15 @@ def choose(run, sets):
             continue
         # Those of the most systems first: of results of the same name and seed, the first stays.
         found.sort(key=lambda item: len(item[0].get("results", ())), reverse=True)
-        first = next((content["results"][0] for content, _ in found if content.get("results")), None)
         named = bool(run.results)
+        first = run.results[0] if named else next((content["results"][0] for content, _ in found if content.get("results")), None)
         for content, path in found:
             if named and "results" in content:
                 continue
-            if first and any(r.get(k) != first.get(k) for r in content.get("results", ()) for k in COMPARABLE):
+            others = any(r.get(k) != first.get(k) for r in content.get("results", ()) for k in COMPARABLE) if first else False
+            if "speeds" in content and first and first.get("settings"):
+                others = first_difference(content.get("settings", {}), first["settings"]) is not None
+            if others:
                 run.remarks.append(f"{path} was measured with other settings, and is left out")
             else:
                 add(run, content, path)

@@ -128,6 +128,7 @@ class Bench:
             "engine": contender.engine,
             "beam": contender.beam,
             "batch_tokens": contender.job["batch_tokens"],
+            "computed_in": contender.job.get("compute_type", "float32"),
             "words_per_second": statistics.median(words),
             "words_per_second_rounds": words,
             "sentences_per_second": statistics.median(words) * self.sentences / self.source_words,

@@ -1,5 +1,7 @@
 """Table 2 of Kim & Rush (2016) from the measurements of `seqkd bench`: source words a second."""
 
+from fairseq_seqkd.engines import FAIRSEQ
+from fairseq_seqkd.engines.eight_bits import WITHOUT_VNNI
 from fairseq_seqkd.evaluation.text_table import flat, millions, number, table, text_of
 
 COLUMNS = (
@@ -69,6 +71,7 @@ def notes(made):
         f"{'round' if rounds == 1 else 'rounds in turn'}. **spread**: how much faster the fastest round was than the slowest.",
         f"- **times**: as many times the {counted(made)} a second of {slowest['name']} with beam {slowest['beam']} in "
         f"{slowest['engine']}.",
+        *(f"- **{engine}** was computed in {computed}: {WITHOUT_VNNI}." for engine, computed in replaced(made)),
         f"- **BLEU**: sacrebleu {text_of(settings)}: what the same run translated.",
         "- **peak MB**: largest resident memory of the process that translated, libraries included. **MB on disk**: what the "
         "engine loads; for fairseq the checkpoint without the optimizer's state. **non-zero**: parameters.",
@@ -77,6 +80,12 @@ def notes(made):
         *(f"- sacrebleu: `{signature}`" for signature in dict.fromkeys(s["sacrebleu_signature"] for s in made["speeds"])),
         *(f"- {name}: `{signature}`" for name, signature in signatures(made).items()),
     ]
+
+
+def replaced(made):
+    """(engine, type) of those that were not computed in the type of their name."""
+    found = {s["engine"]: s.get("computed_in", s["engine"]) for s in made["speeds"] if s["engine"] != FAIRSEQ}
+    return [(engine, computed) for engine, computed in found.items() if not engine.endswith(computed)]
 
 
 def signatures(made):

@@ -8,7 +8,7 @@ shift 3
 export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
 # shellcheck disable=SC1091
 [ -z "$venv" ] || . "$venv/bin/activate"
-fairseq-generate "$@" --user-dir "$package" --task teacher_decoding
+fairseq-generate --user-dir "$package" "$@" --task teacher_decoding # a --user-dir of the user's own may register the plugin too
 
 # A worker that finds the rest in other hands ends well; whoever waits for the last job wants to know more.
 if [ -n "$must_be_complete" ] && ! grep -q '"complete": true' "$must_be_complete/manifest.json"; then
