@@ -87,7 +87,9 @@ class StoredTeacher:
             ids = sample["id"].tolist()
             if name in training or dataset is None or max(ids) >= len(dataset):
                 continue
-            if all(torch.equal(dataset[i]["target"], row[row != self.pad[1]].cpu()) for i, row in zip(ids, sample["target"])):
+            theirs = [dataset[i]["target"] for i in ids]  # with --num-batch-buckets padded, too
+            rows = [row[row != self.pad[1]].cpu() for row in sample["target"]]
+            if all(torch.equal(a[a != self.pad[1]], b) for a, b in zip(theirs, rows)):
                 return True
         return False
 

@@ -122,7 +122,7 @@ def unwrapped(model):
     return model
 
 
-def load_teacher(paths, data, source_dictionary, target_dictionary, languages):
+def load_teacher(paths, data, source_dictionary, target_dictionary, languages, subset):
     """Loads and checks the checkpoints of a teacher for a student's data. Returns (Teacher, the teacher's own task).
 
     Args:
@@ -130,6 +130,7 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages):
         data: the student's data directories, separated by colons: the teacher's task is set up there.
         source_dictionary, target_dictionary: the student's, which must be the teacher's, symbol by symbol.
         languages: (source, target) of the student's data, compared with the teacher's.
+        subset: the student's --train-subset, of which fairseq reads all directories, and of another the first one only.
 
     Raises Refusal for a file that cannot be loaded safely, another language pair, or other dictionaries.
     """
@@ -141,6 +142,7 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages):
         "data": str(data),
         "source_lang": languages[0],  # of a folder with several pairs fairseq would take the first
         "target_lang": languages[1],
+        "train_subset": subset,
         "dataset_impl": None,  # as the data are here, not as the teacher's were
         "num_batch_buckets": 0,
         "upsample_primary": 1,
@@ -173,6 +175,12 @@ def check_checkpoint(path, source_dictionary, target_dictionary, languages, othe
             "decode with it, fairseq-generate --task teacher_decoding, and train on seq_kd/ in its --distill-dir (for a student "
             "with a dictionary of its own: seqkd text DISTILLED --view seq_kd -o PREFIX)"
         )
+    for side in ("encoder", "decoder"):
+        if not any(name.startswith(f"{side}.") for name in state["model"]):
+            raise Refusal(
+                f"the teacher {path} has no {side}: it is a language model, or of a task with several models; name a checkpoint "
+                "that was trained under the task translation"
+            )
     theirs = checkpoints.trained_languages(state)
     if all(theirs) and theirs != tuple(languages):
         raise Refusal(

@@ -1,5 +1,6 @@
 """Stored distributions: what is in them, who may use them, and that they teach what the teacher itself would."""
 
+import json
 import shutil
 
 import helpers
@@ -242,8 +243,12 @@ def test_concatenated_and_repeated_data(tiny, teacher, whole, tmp_path):
         with Writer(data / f"train1.de-en.{lang}", np.uint16) as writer:
             for i in range(len(valid)):
                 writer.add(valid[i].numpy(), [len(valid[i])])
-    with pytest.raises(Refusal, match="split 'train1' .*other sources and targets"):
+    with pytest.raises(Refusal, match="holds 'train1' too.*pass --upsample-primary 1"):
         helpers.build(data, criterion="word_kd", teacher_distributions=whole)
+    with pytest.raises(ValueError, match="negative dimensions"):  # fairseq's own, and its default
+        helpers.build(data, criterion="cross_entropy")[0].load_dataset("train", combine=True)
+    with pytest.raises(Refusal, match="split 'train1' .*other sources and targets"):
+        helpers.build(data, criterion="word_kd", teacher_distributions=whole, upsample_primary=1)
     helpers.score(data, teacher, tmp_path / "D1", topk=helpers.EVERYTHING, store_dtype="float32", gen_subset="train1")
     both = f"{whole}:{tmp_path / 'D1'}"
     live = helpers.build(data, criterion="word_kd", teacher_path=teacher, upsample_primary=2)
@@ -369,10 +374,17 @@ def unfinished(folder):
     (folder / "manifest.json").write_text((folder / "manifest.json").read_text().replace('"complete": true', '"complete": false'))
 
 
+def uncounted(folder):
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["counts"]["tokens"]
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     "damage,sentence",
     [
         (unfinished, "is not finished"),
+        (uncounted, "is damaged \\(it has no counts.tokens\\)"),
         (another_store, "is not the file that its manifest speaks of"),
         (index_out_of_range, "do not fit together"),
         (lambda folder: (folder / "manifest.json").unlink(), "holds no distributions"),
@@ -448,6 +460,8 @@ def test_a_directory_continues_with_the_same_settings_only(tiny, teacher, scored
     shutil.copytree(scored, tmp_path / "D")
     done = helpers.score(tiny, teacher, tmp_path / "D", check=False, topk=4)
     assert "scoring.topk was 8, now 4" in helpers.refusal(done)
+    done = helpers.score(tiny, teacher, tmp_path / "D", check=False, left_pad_target=True)
+    assert "scoring.left_pad_target was false, now true" in helpers.refusal(done)
     done = helpers.score(tiny, teacher, distilled, check=False, topk=4)
     assert "holds something else (distilled)" in helpers.refusal(done)
 

@@ -181,6 +181,10 @@ def test_samples_are_the_models_and_depend_on_the_seed(loaded):
         found.append(made.search(batch))
     first, again, other = ([[h.tokens.tolist() for h in row] for row in rows] for rows in found)
     assert first == again != other
+    made = engine("ctranslate2", models, task, sampling=True, sampling_topk=2, temperature=0.3)
+    made.begin_part(1)
+    rows = [[tuple(h.tokens) for h in row] for row in made.search(batch)]
+    assert [len(row) for row in rows] == [4] * 12 and min(len(set(row)) for row in rows) < 4  # drawn twice counts twice
     assert made._difference(batch, {})[0] < 1e-3  # log-probabilities at temperature 1, by fairseq's forward pass
 
 

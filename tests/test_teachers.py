@@ -43,6 +43,33 @@ def test_a_dictionary_of_another_size_is_refused(tiny, teacher, tmp_path):
         build(tmp_path / "bin", teacher)
 
 
+@pytest.mark.parametrize("criterion", ["cross_entropy", "word_kd"])
+def test_a_further_folder_with_another_dictionary_is_refused(tiny, teacher, reordered, criterion):
+    """fairseq reads all of them with the first one's, as long as the numbers of symbols allow it."""
+    data = f"{tiny}:{reordered}"
+    if criterion == "cross_entropy":
+        task, *_ = helpers.build(data, criterion=criterion)
+        task.load_dataset("train", epoch=2)
+        return
+    with pytest.raises(Refusal, match=f"{reordered}/dict.en.txt is another dictionary than that of {tiny}"):
+        build(data, teacher)
+    shutil.copy(tiny / "dict.en.txt", reordered)
+    assert build(data, teacher)[2].teacher is not None
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_a_model_without_both_sides_is_refused(tiny, teacher, tmp_path, side):
+    def drop(state):
+        for name in [name for name in state["model"] if name.startswith(f"{side}.")]:
+            del state["model"][name]
+
+    half = moved(teacher, tmp_path / "half.pt", drop)
+    with pytest.raises(Refusal, match=f"has no {side}: it is a language model"):
+        build(tiny, half)
+    done = helpers.decode(tiny, half, tmp_path / "out", check=False)
+    assert f"has no {side}: it is a language model" in helpers.refusal(done) and not (tmp_path / "out").exists()
+
+
 def moved(teacher, out, change):
     """The teacher's checkpoint with something changed, as another machine would have it: its data directory is gone."""
 
@@ -189,10 +216,12 @@ def test_sentences_that_it_cannot_read_are_found_wherever_they_are(tiny, teacher
 
     def shorten(state):
         state["cfg"]["model"].max_source_positions = limit
+        # Of a split that is not its task's own training set fairseq reads the first folder alone.
+        state["cfg"]["dataset"]["train_subset"] = state["cfg"]["task"]["train_subset"] = "another"
 
     path = moved(teacher, tmp_path / "short.pt", shorten)
     with pytest.raises(Refusal, match="--max-source-positions 6"):
-        build(folder if where == "train1" else f"{folder}:{tiny}", path)
+        build(folder if where == "train1" else f"{folder}:{tiny}", path, upsample_primary=1)
     for file in folder.glob("train1.*"):
         file.unlink()
     assert build(folder, path)[2].teacher is not None

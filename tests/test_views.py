@@ -67,6 +67,17 @@ def test_memory_does_not_grow_with_the_corpus_but_for_a_few_bytes_a_sentence(tmp
     assert len(rows) == 40 * (PART - 1) and not (rows % PART == 5).any()
 
 
+def test_valid_and_test_go_with_a_view_however_their_pair_is_spelled(tmp_path):
+    """fairseq reads valid.en-de.* for de-en as well as valid.de-en.*."""
+    gold = make_gold(tmp_path / "bin", PART)
+    for name in ("valid.en-de.de.bin", "valid.en-de.en.bin", "test.de-en.de.idx", "valid.de-fr.de.bin", "more.de-en.de.bin"):
+        (gold.folder / name).touch()
+    (tmp_path / "out").mkdir()
+    views.copy_gold(gold, tmp_path / "out")
+    names = {"dict.de.txt", "dict.en.txt", "valid.en-de.de.bin", "valid.en-de.en.bin", "test.de-en.de.idx"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names
+
+
 def test_rows_of_a_view_are_golds_sources_and_the_chosen_hypotheses(tmp_path):
     finish(tmp_path / "x", PART)
     from fairseq.data.indexed_dataset import MMapIndexedDataset

@@ -145,10 +145,15 @@ def check_files(folder, name):
 
 def training_splits(folder, name, source_lang, target_lang):
     """The splits that fairseq-train puts together: train, train1, train2, ... as far as they are there."""
+    return [Split(folder, n, source_lang, target_lang) for n in (name, *further_splits(folder, name, source_lang, target_lang))]
+
+
+def further_splits(folder, name, source_lang, target_lang):
+    """The names of those that fairseq-train puts behind a split: train1, train2, ..."""
     pairs = (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}")
     further = (f"{name}{k}" for k in itertools.count(1))
     there = itertools.takewhile(lambda n: any((Path(folder) / f"{n}.{p}.{source_lang}.bin").is_file() for p in pairs), further)
-    return [Split(folder, n, source_lang, target_lang) for n in (name, *there)]
+    return list(there)
 
 
 def load_dictionary(path):

@@ -55,6 +55,8 @@ NEEDED = {
         "settings.scoring": is_tree,
         **{f"settings.scoring.{key}": is_count for key in ("topk", "vocabulary", "too_long")},
         "settings.scoring.positions": list_of(is_count, length=2),
+        "counts?": is_tree,
+        "counts.tokens": is_count,
     },
     "view": {
         **dict.fromkeys(("view", "signature", "split", "source_lang", "target_lang"), is_text),

@@ -10,6 +10,7 @@ import atexit
 import logging
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Optional
 
 import torch
@@ -24,7 +25,7 @@ from fairseq.logging import metrics
 from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd import compat, divergences, interrupts, losses, teachers
-from fairseq_seqkd.corpus.databin import check_files
+from fairseq_seqkd.corpus.databin import check_files, further_splits, load_dictionary
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.pruning import FrozenZeros
 from fairseq_seqkd.stored import StoredTeacher
@@ -116,6 +117,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
             raise Refusal(f"a student trains under the task translation; {type(task).__name__} is another, so leave out --task")
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder, task.cfg.train_subset)
+            check_read_alike(folder, task)
         if alpha > 0 and teacher_distributions:
             self.teacher = StoredTeacher(utils.split_paths(teacher_distributions), task, str(tail), is_first_process())
         elif alpha > 0:
@@ -214,6 +216,25 @@ def check_options(objective, teacher_path, teacher_distributions, tail):
         )
 
 
+def check_read_alike(folder, task):
+    """Refuses a data directory that fairseq would read with another's dictionaries, and splits that it cannot put together."""
+    languages = task.cfg.source_lang, task.cfg.target_lang
+    for lang, dictionary in zip(languages, (task.source_dictionary, task.target_dictionary)):
+        file = Path(folder) / f"dict.{lang}.txt"  # of several folders fairseq reads the first one's alone
+        if file.is_file() and load_dictionary(file) != dictionary:
+            raise Refusal(
+                f"{file} is another dictionary than that of {utils.split_paths(task.cfg.data)[0]}, with which fairseq reads all "
+                "data directories; binarise them with one (fairseq-preprocess --srcdict, --tgtdict)"
+            )
+    subset = task.cfg.train_subset.split(",")[0]
+    further = further_splits(folder, subset, *languages)
+    if further and task.cfg.upsample_primary < 1:
+        raise Refusal(
+            f"{folder} holds {further[0]!r} too, which fairseq adds to {subset!r} only with --upsample-primary: pass "
+            "--upsample-primary 1, or how many times it sees each sentence of the first"
+        )
+
+
 def prepare_teacher(task, teacher_path):
     """Loads the teacher and checks it against the student's dictionaries, training sentences' lengths, and the first of them."""
     folders = utils.split_paths(task.cfg.data)
@@ -223,6 +244,7 @@ def prepare_teacher(task, teacher_path):
         task.source_dictionary,
         task.target_dictionary,
         languages=(task.cfg.source_lang, task.cfg.target_lang),
+        subset=task.cfg.train_subset,
     )
     subset = task.cfg.train_subset.split(",")[0]
     for epoch in range(len(folders), 0, -1):  # each of which fairseq-train gives to another folder

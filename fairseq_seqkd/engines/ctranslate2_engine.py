@@ -200,8 +200,8 @@ class CTranslate2Engine:
         for symbols, score in zip(result.hypotheses, result.scores):
             closed = bool(symbols) and symbols[-1] == END
             tokens = [ids[symbol] for symbol in (symbols[:-1] if closed else symbols[:limit])]
-            if tuple(tokens) in seen:  # they differed in the token beyond the limit only
-                continue
+            if tuple(tokens) in seen and not self.options.sampling:  # they differed in the token beyond the limit only
+                continue  # but a sample that is drawn twice is twice as probable, which a consensus goes by
             seen.add(tuple(tokens))
             length = len(tokens) + 1  # EOS counts
             row.append(Hypothesis(np.array(tokens, np.int64), score, score * length**self.lenpen, len(tokens) >= limit))

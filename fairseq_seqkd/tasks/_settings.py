@@ -34,7 +34,7 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
             **search,
             "lm_sha256": sha256(cfg.generation.lm_path) if cfg.generation.lm_path else None,
             "longest_source": int(max_positions[0]),
-            "left_pad_source": bool(cfg.left_pad_source),
+            **padding_settings(cfg),
         },
         "plan": plan_settings(plan),
         "similarity": similarity_settings(cfg, dataset) if dataset.tgt is not None or str(cfg.select) == "mbr" else None,
@@ -57,7 +57,7 @@ def scoring_settings(cfg, gold, dataset, max_tokens, max_sentences, max_position
             "dtype": str(cfg.store_dtype),
             "positions": positions,
             "too_long": int(len(dataset) - fits(dataset, positions, 0, len(dataset)).sum()),
-            "left_pad_source": bool(cfg.left_pad_source),
+            **padding_settings(cfg),
         },
         "plan": plan_settings(plan),
     }, plan
@@ -85,6 +85,11 @@ def what_is_decoded(cfg, gold, dataset):
             "threads": 1,
         },
     }
+
+
+def padding_settings(cfg):
+    """On which side a batch is padded, which an LSTM reads, and the prefix of a target too."""
+    return {"left_pad_source": bool(cfg.left_pad_source), "left_pad_target": bool(cfg.left_pad_target)}
 
 
 def plan_settings(plan):

@@ -145,6 +145,8 @@ class TeacherDecodingTask(TranslationTask):
         if not probed:
             return engine  # nothing will be searched
         sample = self.work.sample(probed)
+        if on_gpu:
+            sample = utils.move_to_cuda(sample)  # as fairseq-generate does: empty sources are fairseq's to search
         try:
             engine.verify(sample, **(self.languages.forced(sample) if self.languages else {}))
         except (RuntimeError, ValueError) as error:  # such as a CUDA library that CTranslate2 wants in another version
