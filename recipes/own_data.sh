@@ -12,7 +12,8 @@
 #   --student "..."     what a student is, as fairseq-train takes it (default: --arch transformer with 6 layers that read and 2
 #                       that write, 256 dimensions, and one matrix for all embeddings)
 #   --training "..."    how it is trained, likewise (default: Adam, learning rate 1e-3, 4,000 updates of warm-up, dropout 0.1)
-#   --updates N, --tuning-updates N   lengths of training, and of fine-tuning on Seq-Inter's data (default: 50000, 5000)
+#   --updates N, --tuning-updates N   lengths of training, and of fine-tuning on Seq-Inter's data (default: 50000, 5000, which are
+#                       for GPUs: one core of a CPU takes weeks for the default student)
 #   --tuning-lr RATE    the learning rate of fine-tuning (default: 2e-4)
 #   --batch N           tokens a batch, over all GPUs (default: 32000); --max-tokens N of them at a time on one (default: 4000)
 #   --vocabulary N      a SentencePiece vocabulary of the students' own, for seq_kd and seq_inter; else they have the teacher's

@@ -21,7 +21,7 @@ FEWER = {
     r"--warmup-updates \d+": "--warmup-updates 4",
     r"-interval(-updates)? 1000": r"-interval\1 6",
     r"(embed-dim|ffn-embed-dim) \d+": r"\1 32",
-    r"-layers 6": "-layers 1",
+    r"-layers 3": "-layers 1",
     r"(--lr) \S+": r"\1 5e-3",
     r"seqkd bench": "seqkd bench --rounds 1 --engines fairseq,ctranslate2-int8 --beams 5",
     r"seqkd decode": "seqkd decode --cpu --workers 1",

@@ -413,6 +413,15 @@ def test_recipes_train_on_every_sentence():
     assert [name for name, text in training.items() if "--required-batch-size-multiple 1 " not in text] == []
 
 
+def test_recipes_say_how_many_devices_train():
+    """Without a number fairseq takes all GPUs, and a batch becomes as many times larger; batch_of counts them."""
+    recipes = {page.name: page.read_text() for page in PAGES if page.suffix == ".sh"}
+    training = {name: text for name, text in recipes.items() if re.search(r"^ *fairseq-train ", text, re.MULTILINE)}
+    assert {"quickstart.sh", "paper.sh", "small.sh", "own_data.sh", "benchmark.sh"} <= training.keys()
+    counted = ("--distributed-world-size", "$(batch_of ")
+    assert [name for name, text in training.items() if not any(word in text for word in counted)] == []
+
+
 def test_no_recipe_takes_a_students_best_checkpoint():
     """A teacher may: it is trained on gold."""
     folders = [folder for page in PAGES for folder in re.findall(r"(\S*)/checkpoint_best", page.read_text())]
