@@ -108,13 +108,18 @@ def choose(run, sets):
         for content, path in found:
             if named and "results" in content:
                 continue
-            others = any(r.get(k) != first.get(k) for r in content.get("results", ()) for k in COMPARABLE) if first else False
-            if "speeds" in content and first and first.get("settings"):
-                others = first_difference(content.get("settings", {}), first["settings"]) is not None
-            if others:
+            if first and measured_otherwise(content, first):
                 run.remarks.append(f"{path} was measured with other settings, and is left out")
             else:
                 add(run, content, path)
+
+
+def measured_otherwise(content, first):
+    """Whether the results or speeds of a file may not stand beside a first result."""
+    if "speeds" in content:
+        settings = first.get("settings")
+        return bool(settings) and first_difference(content.get("settings", {}), settings) is not None
+    return any(result.get(key) != first.get(key) for result in content.get("results", ()) for key in COMPARABLE)
 
 
 def walk(folder, run):
