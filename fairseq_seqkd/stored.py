@@ -102,7 +102,7 @@ def check_finished(folder):
             f"--teacher-distributions {folder} holds no distributions; make them with fairseq-generate --task teacher_decoding "
             "--score-reference --topk 8 --distill-dir DIR, and name that directory"
         )
-    if not found.get("complete") or not {"scoring", "teacher", "data"} <= set(found.get("settings") or {}):
+    if not (found.get("complete") and "counts" in found and {"scoring", "teacher", "data"} <= set(found.get("settings") or {})):
         raise Refusal(
             f"--teacher-distributions {folder} is not finished; run the fairseq-generate command that makes it again: it "
             "continues"

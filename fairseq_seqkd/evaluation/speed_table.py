@@ -46,13 +46,9 @@ def columns_and_rows(made):
         ("MB on disk", lambda row: f"{row['size_bytes'] / 1e6:.2f}"),
     ]
     for title, key, form in COLUMNS:
+        what = title.format(counted=counted(made))
         for beam in beams:
-            columns.append(
-                (
-                    f"{title.format(counted=counted(made))} K={beam}",
-                    lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f),
-                )
-            )
+            columns.append((f"{what} K={beam}", lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f)))
     return columns, rows
 
 
