@@ -94,7 +94,7 @@ def test_the_job_gets_every_argument_as_it_was(cluster):
         done = run(copy, *job["arguments"], cwd=cluster.folder, env={"PATH": "/usr/bin:/bin"})
         assert done.returncode == 0, done.stdout
         seen = json.loads(done.stdout)
-        assert seen["arguments"] == [*words, "--user-dir", str(helpers.PLUGIN), "--task", "teacher_decoding"]
+        assert seen["arguments"] == ["--user-dir", str(helpers.PLUGIN), *words, "--task", "teacher_decoding"]
         assert seen["threads"] == "1" and seen["venv"] == str(cluster.venv)
 
 
