@@ -291,6 +291,17 @@ def test_own_data_with_a_vocabulary_of_the_students_own(tiny, teacher, tmp_path)
         assert json.loads((work / f"teacher.{split}.json").read_text())["results"]
 
 
+@pytest.mark.slow
+def test_own_data_with_a_vocabulary_needs_no_test_split_to_report_on_valid(tiny, teacher, tmp_path):
+    shutil.copytree(tiny, tmp_path / "bin")
+    for file in (tmp_path / "bin").glob("test.*"):
+        file.unlink()
+    words = ["--data-bin", tmp_path / "bin", "--teacher", teacher, "--split", "valid"]
+    done = own_data(tmp_path, *words, methods="seq_kd", vocabulary=70)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert [row["name"] for row in json.loads((tmp_path / "work" / "report.json").read_text())["rows"]] == ["Seq-KD"]
+
+
 @pytest.mark.parametrize(
     "options, sentence",
     [
