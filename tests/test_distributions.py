@@ -374,9 +374,9 @@ def unfinished(folder):
     (folder / "manifest.json").write_text((folder / "manifest.json").read_text().replace('"complete": true', '"complete": false'))
 
 
-def uncounted(folder):
+def uncounted(folder, key=None):
     content = json.loads((folder / "manifest.json").read_text())
-    del content["counts"]["tokens"]
+    content["counts"].pop(key) if key else content.pop("counts")
     (folder / "manifest.json").write_text(json.dumps(content))
 
 
@@ -384,7 +384,8 @@ def uncounted(folder):
     "damage,sentence",
     [
         (unfinished, "is not finished"),
-        (uncounted, "is damaged \\(it has no counts.tokens\\)"),
+        (uncounted, "is not finished"),
+        (lambda folder: uncounted(folder, "tokens"), "is damaged \\(it has no counts.tokens\\)"),
         (another_store, "is not the file that its manifest speaks of"),
         (index_out_of_range, "do not fit together"),
         (lambda folder: (folder / "manifest.json").unlink(), "holds no distributions"),

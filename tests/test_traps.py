@@ -406,20 +406,23 @@ PAGES = [
 ]
 
 
+def pages_that_train(*endings):
+    """{name: text} of the pages of recipes and examples that run fairseq-train."""
+    pages = {page.name: page.read_text() for page in PAGES[1:] if page.suffix in endings}
+    training = {name: text for name, text in pages.items() if re.search(r"^ *fairseq-train ", text, re.MULTILINE)}
+    assert {"quickstart.sh", "paper.sh", "small.sh", "own_data.sh", "benchmark.sh"} <= training.keys()
+    return training
+
+
 def test_recipes_train_on_every_sentence():
-    recipes = {page.name: page.read_text() for page in PAGES[1:]}
-    training = {name: text for name, text in recipes.items() if re.search(r"^ *fairseq-train ", text, re.MULTILINE)}
-    assert {"quickstart.sh", "own_data.sh"} <= training.keys()
+    training = pages_that_train(".sh", ".md")
     assert [name for name, text in training.items() if "--required-batch-size-multiple 1 " not in text] == []
 
 
 def test_recipes_say_how_many_devices_train():
     """Without a number fairseq takes all GPUs, and a batch becomes as many times larger; batch_of counts them."""
-    recipes = {page.name: page.read_text() for page in PAGES if page.suffix == ".sh"}
-    training = {name: text for name, text in recipes.items() if re.search(r"^ *fairseq-train ", text, re.MULTILINE)}
-    assert {"quickstart.sh", "paper.sh", "small.sh", "own_data.sh", "benchmark.sh"} <= training.keys()
     counted = ("--distributed-world-size", "$(batch_of ")
-    assert [name for name, text in training.items() if not any(word in text for word in counted)] == []
+    assert [name for name, text in pages_that_train(".sh").items() if not any(word in text for word in counted)] == []
 
 
 def test_no_recipe_takes_a_students_best_checkpoint():

@@ -2,10 +2,9 @@
 
 import argparse
 
-from fairseq_seqkd.corpus.text import beside_bpe
+from fairseq_seqkd.corpus.text import NONE, beside_bpe
 from fairseq_seqkd.errors import Refusal, first_line
 
-NONE = "none"  # of an option: not at all, whatever would be done without it
 OF_DECODERS = "Options of the --bpe and --tokenizer named, such as --sentencepiece-model, are spelled as fairseq spells them."
 
 

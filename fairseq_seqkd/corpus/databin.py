@@ -27,13 +27,18 @@ def token_dtype(vocabulary):
     return np.dtype(np.uint16 if vocabulary < 65500 else np.uint32)
 
 
+def spellings(source_lang, target_lang):
+    """How the names of files may spell a pair of languages; fairseq reads either, this one first."""
+    return f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"
+
+
 class Split:
     """The files of one split: `train` of a data-bin, for one pair of languages."""
 
     def __init__(self, folder, name, source_lang, target_lang):
         self.folder, self.name = Path(folder), name
         self.source_lang, self.target_lang = source_lang, target_lang
-        for pair in (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"):
+        for pair in spellings(source_lang, target_lang):
             if (self.folder / f"{name}.{pair}.{source_lang}.bin").is_file():
                 self.pair = pair
                 break
@@ -150,7 +155,7 @@ def training_splits(folder, name, source_lang, target_lang):
 
 def further_splits(folder, name, source_lang, target_lang):
     """The names of those that fairseq-train puts behind a split: train1, train2, ..."""
-    pairs = (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}")
+    pairs = spellings(source_lang, target_lang)
     further = (f"{name}{k}" for k in itertools.count(1))
     there = itertools.takewhile(lambda n: any((Path(folder) / f"{n}.{p}.{source_lang}.bin").is_file() for p in pairs), further)
     return list(there)

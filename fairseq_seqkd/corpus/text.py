@@ -3,6 +3,7 @@
 from fairseq_seqkd.errors import Refusal
 
 SENTENCEPIECE, SUBWORD_NMT = "sentencepiece", "@@ "
+NONE = "none"  # of an option: not at all, whatever would be done without it
 
 # What stands for an unknown word: characters of private use, a token each for every tokenizer of sacrebleu, and never
 # the same. Were both "<unk>", metrics would reward a word that nobody knows.
@@ -49,7 +50,7 @@ def joined_by(post_process, dictionary):
     """
     if post_process is None:
         return guess_post_process(dictionary)
-    if post_process == "none":
+    if post_process == NONE:
         return None
     try:
         join([], post_process)
@@ -63,7 +64,7 @@ def joined_by(post_process, dictionary):
 
 def beside_bpe(post_process, bpe):
     """How subwords are joined, where the user says so; a --bpe that is named joins them itself, so nothing is guessed then."""
-    return "none" if post_process is None and bpe else post_process
+    return NONE if post_process is None and bpe else post_process
 
 
 def guess_post_process(dictionary):

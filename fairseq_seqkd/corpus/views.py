@@ -88,7 +88,7 @@ def copy_gold(gold, out):
     """Copies dictionaries, and every valid and test split of this language pair that is not the decoded one."""
     for lang in (gold.source_lang, gold.target_lang):
         shutil.copyfile(gold.folder / f"dict.{lang}.txt", out / f"dict.{lang}.txt")
-    pairs = (f"{gold.source_lang}-{gold.target_lang}", f"{gold.target_lang}-{gold.source_lang}")  # fairseq reads either
+    pairs = databin.spellings(gold.source_lang, gold.target_lang)
     for file in sorted(file for pair in pairs for file in gold.folder.glob(f"*.{pair}.*")):
         split = file.name.split(".")[0]
         if split.startswith(("valid", "test")) and split != gold.name:

@@ -237,16 +237,15 @@ def check_read_alike(folder, task):
 
 def prepare_teacher(task, teacher_path):
     """Loads the teacher and checks it against the student's dictionaries, training sentences' lengths, and the first of them."""
-    folders = utils.split_paths(task.cfg.data)
+    folders, subset = utils.split_paths(task.cfg.data), task.cfg.train_subset.split(",")[0]
     teacher, own_task = teachers.load_teacher(
         utils.split_paths(teacher_path),
         task.cfg.data,
         task.source_dictionary,
         task.target_dictionary,
         languages=(task.cfg.source_lang, task.cfg.target_lang),
-        subset=task.cfg.train_subset,
+        subset=subset,
     )
-    subset = task.cfg.train_subset.split(",")[0]
     for epoch in range(len(folders), 0, -1):  # each of which fairseq-train gives to another folder
         check_files(folders[epoch - 1], subset)  # fairseq itself would end with a traceback
         try:

@@ -56,7 +56,7 @@ def claim_greedy(base, taught, thresholds):
     return {
         "claim": f"{SEQ_KD} with greedy search is as good as {BASELINE} with beam 5",
         "seen": f"{taught['bleu_greedy']:.2f} against {base['bleu_beam5']:.2f} BLEU, {difference:+.2f} "
-        f"(holds from {0 - thresholds.bleu:g}{chance})",
+        f"(holds from {-thresholds.bleu or 0:g}{chance})",
         "holds": difference >= -thresholds.bleu - ROUNDING,
     }
 
