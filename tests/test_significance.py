@@ -84,6 +84,21 @@ def test_the_worst_seed_decides_about_the_star(texts):
     assert "*****" not in table.to_markdown(table.make_report([{"name": "Student", "seed": 1, **facts}]))
 
 
+def test_seeds_that_contradict_each_other_earn_no_star(texts):
+    """Every seed differs from its baseline, one upwards and one downwards."""
+    named = [("Student", 1, "bad", "bad"), ("Student", 2, "good", "good"), ("Seq-KD", 1, "good", "good"), ("Seq-KD", 2, "bad", "bad")]
+    found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
+    facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
+    report = table.make_report([{"name": name, "seed": seed, **facts} for name, seed, *_ in named], pairs=found)
+    row = report["rows"][1]
+    assert max(row["p_greedy"].values()) < 0.05 and row["difference_greedy"][1] > 0 > row["difference_greedy"][2]
+    assert row["difference_greedy"][1] == pytest.approx(-row["difference_greedy"][2])
+    assert "*" not in table.markdown_table(report["rows"])
+    both = row["difference_greedy_against_beam5"]
+    assert f"seeds: {both[1]:+.2f} with p = 0.0" in report["claims"][0]["seen"]
+    assert f"{both[2]:+.2f} with p = 0.0" in report["claims"][0]["seen"]
+
+
 @pytest.fixture(scope="module")
 def evaluated(tiny, teacher, tmp_path_factory):
     """(folder, arguments of the command that was run there): the teacher and a weaker student under two names."""
@@ -182,7 +197,7 @@ def test_no_star_where_a_seed_was_not_compared(three):
 def test_the_claim_names_the_p_of_every_seed(three):
     found, rows = three
     seen = table.make_report(rows, pairs=found)["claims"][0]["seen"]
-    p = significance.between(found, "Seq-KD", "greedy", "Student", "beam5")
+    p = {seed: p for seed, (_, p) in significance.between(found, "Seq-KD", "greedy", "Student", "beam5").items()}
     assert f"p of the seeds {p[1]:.3f}, {p[2]:.3f}, {p[3]:.3f})" in seen
 
 

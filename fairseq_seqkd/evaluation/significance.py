@@ -61,6 +61,12 @@ def seed_of_the_test():
 
 
 def between(found, a, search_a, b, search_b):
-    """{seed: p} of the comparisons of two systems, whichever of the two was named first."""
-    sides = {(a, search_a), (b, search_b)}
-    return {p["seed"]: p["p_value"] for p in found if {(p["a"], p["search_a"]), (p["b"], p["search_b"])} == sides}
+    """{seed: (BLEU of a minus BLEU of b, p)} of the comparisons of two systems, whichever of the two was named first."""
+    mine, theirs = (a, search_a), (b, search_b)
+    tests = {}
+    for pair in found:
+        sides = (pair["a"], pair["search_a"]), (pair["b"], pair["search_b"])
+        if sides in ((mine, theirs), (theirs, mine)):
+            sign = 1 if sides[0] == mine else -1
+            tests[pair["seed"]] = sign * pair["difference"], pair["p_value"]
+    return tests

@@ -15,9 +15,7 @@ WITH_DEVIATION = (
     "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5", "ppl", "mode_probability",
 )  # fmt: skip
 SIGNIFICANT = 0.05
-COMPARED = (
-    ("p_greedy", "greedy", "greedy"), ("p_beam5", "beam5", "beam5"), ("p_greedy_against_beam5", "greedy", "beam5"),
-)  # fmt: skip
+COMPARED = (("greedy", "greedy", "greedy"), ("beam5", "beam5", "beam5"), ("greedy_against_beam5", "greedy", "beam5"))
 FACTS = ("machine", "date", "versions")  # may differ between results; the report then names them all
 
 
@@ -36,16 +34,18 @@ def make_report(results, title=None, pairs=()):
 
 
 def add_significance(rows, pairs):
-    """Gives rows `p_<search>`, {seed: p}: how probable their difference from the baseline is by chance.
+    """Gives rows `difference_<search>`, {seed: BLEU above the baseline's}, and `p_<search>`, how probable that is by chance.
 
-    p_greedy_against_beam5 compares greedy search with the baseline's beam. A row of which a seed was not compared has none.
+    <search> is greedy, beam5, or greedy_against_beam5, where greedy search is compared with the baseline's beam. A row of which a
+    seed was not compared has none.
     """
     base = next((row for row in rows if row["name"] == BASELINE), None)
     for row in rows if base else []:
         for key, mine, theirs in COMPARED:
             found = {} if row is base else between(pairs, row["name"], mine, BASELINE, theirs)
             if len(found) >= max(len(row.get("seeds", [1])), 1 if "seeds" in row else len(base.get("seeds", [1]))):
-                row[key] = found
+                row[f"difference_{key}"] = {seed: difference for seed, (difference, _) in found.items()}
+                row[f"p_{key}"] = {seed: p for seed, (_, p) in found.items()}
 
 
 def check(results):
@@ -156,10 +156,11 @@ def make_columns(rows):
 
 
 def gain(row, base, search):
-    """BLEU above the baseline's, with a star where that is hardly chance."""
-    p = row.get(f"p_{search}")
-    star = "*" if p and max(p.values()) < SIGNIFICANT else ""
-    return f"{row[f'bleu_{search}'] - base[f'bleu_{search}']:+.2f}{star}"
+    """BLEU above the baseline's, with a star where that is hardly chance: every seed says so, and the same."""
+    difference = row[f"bleu_{search}"] - base[f"bleu_{search}"]
+    p, signs = row.get(f"p_{search}"), {d > 0 for d in row.get(f"difference_{search}", {}).values()}
+    star = "*" if p and max(p.values()) < SIGNIFICANT and len(signs) == 1 else ""
+    return f"{difference:+.2f}{star}"
 
 
 def explain_stars(report):
@@ -168,7 +169,7 @@ def explain_stars(report):
     if not tested:
         return []
     others = [row["name"] for row in report["rows"] if row["name"] not in (*tested, BASELINE)]
-    seeds = " for every seed" if any("seeds" in row for row in report["rows"]) else ""
+    seeds = " for every seed, in one direction," if any("seeds" in row for row in report["rows"]) else ""
     signatures = ", ".join(dict.fromkeys(f"`{pair['signature']}`" for pair in report["pairs"] if "signature" in pair))
     return [
         f"- *****: p < {SIGNIFICANT}{seeds} in sacrebleu's paired bootstrap test against {BASELINE} with the same search"
