@@ -36,7 +36,7 @@ def classes(model, exclude=()):
     """
     found = []
     for name, tensor in model.items():
-        if tensor.dim() < 2 or not tensor.is_floating_point():
+        if sum(size > 1 for size in tensor.shape) < 2 or not tensor.is_floating_point():
             continue
         # Tied weights are one tensor in fairseq's checkpoints, and equal ones in averaged checkpoints.
         same = (c for c in found if c.weights.shape == tensor.shape and torch.equal(c.weights, tensor))

@@ -215,17 +215,17 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
     """Refuses a teacher whose NLL on the first sentences is no better than a uniform guess, log(vocabulary).
 
     A dictionary in another order, another direction or a broken checkpoint all show here. Returns the NLL in nats a
-    token, or None where the data have no target side.
+    token, or None where the data have no target side, or nothing in it.
 
     Args: dataset: LanguagePairDataset; dictionary: of the target; name: of the teacher, for the message.
     """
     like = next(teacher.models[0].parameters())
-    ids = readable(teacher, dataset, PROBE_SENTENCES)
+    if dataset.tgt_sizes is None:
+        return None
+    ids = readable(teacher, dataset, PROBE_SENTENCES, shortest_target=2)  # an empty one has nothing to translate
     total, tokens = 0.0, 0
     for start in range(0, len(ids), PROBE_BATCH):
         sample = dataset.collater([dataset[i] for i in ids[start : start + PROBE_BATCH]])
-        if sample.get("target") is None:
-            return None
         sample["net_input"] = {k: v.to(like.device) if torch.is_tensor(v) else v for k, v in sample["net_input"].items()}
         target = sample["target"].to(like.device)
         _, lprobs = teacher.soft_targets(sample, target, like)
@@ -240,7 +240,8 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
         raise Refusal(
             f"the teacher {name} is no better than guessing on the first {len(ids)} sentences ({nll:.2f} nats a token, "
             f"a uniform guess among {len(dictionary):,} symbols costs {guess:.2f}): it was trained with other dictionaries, on "
-            "another language pair, or not at all"
+            "another language pair, or not at all, or these targets are no translations (a split without any is binarised with "
+            "fairseq-preprocess --only-source)"
         )
     logger.info("teacher %s: %.2f nats a token on the first %d sentences (a guess costs %.2f)", name, nll, len(ids), guess)
     return nll
@@ -252,12 +253,16 @@ def fits(dataset, limits, first, last):
     return np.logical_and(*(np.asarray(sizes) <= limit for sizes, limit in zip(sides, limits)))
 
 
-def readable(teacher, dataset, count):
-    """The ids of the first sentences, at most `count`, that every member of the teacher has positions for."""
+def readable(teacher, dataset, count, shortest_target=0):
+    """The ids of the first sentences, at most `count`, that every member of the teacher has positions for.
+
+    Args: shortest_target: tokens that their targets have at least, EOS counted.
+    """
     found = []
     for i in range(len(dataset)):
         sizes = (dataset.src_sizes[i], dataset.tgt_sizes[i] if dataset.tgt_sizes is not None else 0)
-        if all(limit is None or n <= limit for m in teacher.models for n, limit in zip(sizes, m.max_positions())):
+        fits_all = all(limit is None or n <= limit for m in teacher.models for n, limit in zip(sizes, m.max_positions()))
+        if fits_all and sizes[1] >= shortest_target:
             found.append(i)
             if len(found) == count:
                 break

@@ -349,6 +349,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("--nbest below 0", lambda at: at.decode(nbest=-1), "--nbest -1 and --beam 4 must be at least 1", 1),
     ("groups that do not divide the beam", lambda at: at.decode(diverse_beam_groups=3), "cannot be divided into", 1),
     ("--sampling-topk without --sampling", lambda at: at.decode(sampling_topk=5), "--sampling-topk requires --sampling", 1),
+    ("--bf16 in a decode", lambda at: at.decode(bf16=True), "--bf16 and --amp have no effect in fairseq-generate", 1),
     ("--truncate-source", lambda at: at.decode(truncate_source=True), "change the sources", 1),
     ("--required-seq-len-multiple", lambda at: at.decode(required_seq_len_multiple=8), "moves the length limit of a search", 1),
     ("--prefix-size without targets", lambda at: at.decode(lacking_targets(at), prefix_size=1), "--prefix-size needs", 1),

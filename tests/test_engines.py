@@ -4,6 +4,7 @@ import copy
 import math
 import sys
 from dataclasses import fields
+from types import SimpleNamespace
 
 import helpers
 import numpy as np
@@ -18,6 +19,8 @@ from fairseq_seqkd.corpus.hypotheses import Hypotheses
 from fairseq_seqkd.engines import eight_bits, options
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.tasks._recorder import Recorder
+from fairseq_seqkd.tasks.teacher_decoding import TeacherDecodingTask
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine, check_installed  # noqa: E402
@@ -363,6 +366,23 @@ def test_without_its_wastes_fairseq_finds_the_very_same(tiny, architecture):
         assert [h.score for h in row] == pytest.approx([float(h["score"]) for h in theirs], abs=1e-6)
 
 
+def test_a_target_shorter_than_the_prefix_leaves_the_rest_free(loaded):
+    """Of an empty one nothing is left, and its sentence is searched as without a prefix."""
+    models, task = loaded
+    mine = engine("fairseq", models, task)
+    recorder = SimpleNamespace(engine=mine, dataset=task.dataset("train"), found={}, _submit=lambda *_: None)
+    batch, eos = sample(task, range(3)), task.target_dictionary.eos()
+    prefix = batch["target"][:, :2].clone()
+    prefix[0, :], prefix[1, 1] = eos, eos
+    Recorder.record(recorder, batch, prefix_tokens=prefix)
+    rows = dict(zip(batch["id"].tolist(), (recorder.found[i] for i in batch["id"].tolist())))
+    free = dict(zip(batch["id"].tolist(), recorder.engine.search(batch)))
+    empty, short, whole = batch["id"].tolist()
+    assert plain(rows[empty]) == plain(free[empty])
+    assert len({tuple(h.tokens.tolist()) for h in rows[short]}) == 4 and {h.tokens[0] for h in rows[short]} == {int(prefix[1, 0])}
+    assert {tuple(h.tokens[:2].tolist()) for h in rows[whole]} == {tuple(prefix[2].tolist())}
+
+
 def test_after_a_search_the_model_is_as_it_was(loaded):
     """In an ordinary forward pass a row is a sentence again, and no beam of one."""
     models, task = loaded
@@ -372,3 +392,15 @@ def test_after_a_search_the_model_is_as_it_was(loaded):
         before = model(**batch["net_input"])[0]
         FairseqEngine(task.build_generator([model], how), [model], 1, task.target_dictionary.eos()).search(batch)
         assert torch.equal(model(**batch["net_input"])[0], before)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA failed: out of memory")])
+def test_too_little_memory_is_said_in_a_sentence(error):
+    def record(*_, **__):
+        raise error
+
+    closed = []
+    task = SimpleNamespace(recorder=SimpleNamespace(record=record), work=SimpleNamespace(close=lambda: closed.append(True)))
+    with pytest.raises(Refusal, match="too little memory for a batch of 3,000 tokens .* smaller --max-tokens"):
+        TeacherDecodingTask.inference_step(task, None, [], {"ntokens": 3000})
+    assert closed == [True]

@@ -26,6 +26,13 @@ def model_of(seed=0):
     }
 
 
+def test_one_number_for_each_channel_is_no_matrix():
+    """The gains of a normalised convolution have several dimensions, all but one of them 1: a zero there cuts off a channel."""
+    gains = {"fc1.weight_g": torch.ones(32, 1), "conv.weight_g": torch.ones(1, 1, 64), "conv.weight_v": torch.ones(3, 8, 64)}
+    pruned, _ = pruning.classes(gains)
+    assert [c.names for c in pruned] == [["conv.weight_v"]]
+
+
 @given(seed=st.integers(0, 1000), sparsity=st.floats(0.01, 0.99), scheme=st.sampled_from(pruning.SCHEMES))
 @settings(max_examples=80, deadline=None)
 def test_the_smallest_go_first(seed, sparsity, scheme):

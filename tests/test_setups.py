@@ -44,6 +44,17 @@ def test_two_processes_are_one_that_waits_for_two_batches(tiny, teaching, tmp_pa
     assert [float(v) for v in also_validated] == pytest.approx([float(v) for v in validated], abs=2e-3)
 
 
+@pytest.mark.parametrize("teaching", ["stored"], indirect=True)
+def test_two_processes_that_could_not_begin_from_their_checkpoint_are_refused(tiny, teaching, tmp_path):
+    meet = {**helpers.DDP, "distributed-init-method": f"file://{tmp_path}/meet", "load-checkpoint-on-all-dp-ranks": False}
+    commands = [helpers.train_command(tiny, tmp_path / "two", teaching, meet, distributed_rank=rank) for rank in range(2)]
+    workers = [helpers.start("fairseq-train", *words) for words in commands]
+    for worker in workers:
+        printed = worker.communicate(timeout=240)[0]
+        assert worker.returncode == 1 and "pass --load-checkpoint-on-all-dp-ranks" in printed and "Traceback" not in printed
+    assert not list((tmp_path / "two").glob("*.pt"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("teaching", ["stored"], indirect=True)
 def test_torchrun(tiny, teaching, tmp_path):

@@ -86,7 +86,8 @@ def test_the_worst_seed_decides_about_the_star(texts):
 
 def test_seeds_that_contradict_each_other_earn_no_star(texts):
     """Every seed differs from its baseline, one upwards and one downwards."""
-    named = [("Student", 1, "bad", "bad"), ("Student", 2, "good", "good"), ("Seq-KD", 1, "good", "good"), ("Seq-KD", 2, "bad", "bad")]
+    better, worse = ("good", "good"), ("bad", "bad")
+    named = [("Student", 1, *worse), ("Student", 2, *better), ("Seq-KD", 1, *better), ("Seq-KD", 2, *worse)]
     found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
     facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
     report = table.make_report([{"name": name, "seed": seed, **facts} for name, seed, *_ in named], pairs=found)

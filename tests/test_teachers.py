@@ -10,8 +10,9 @@ import zipfile
 import helpers
 import pytest
 import torch
+from fairseq.data import LanguagePairDataset
 
-from fairseq_seqkd import checkpoints, compat
+from fairseq_seqkd import checkpoints, compat, teachers
 from fairseq_seqkd.corpus.databin import Split, Writer
 from fairseq_seqkd.errors import Refusal
 
@@ -91,6 +92,30 @@ def test_a_teacher_full_of_nan_is_refused(tiny, teacher, tmp_path):
 
     with pytest.raises(Refusal, match="no better than guessing"):
         build(tiny, moved(teacher, tmp_path / "nan.pt", spoil))
+
+
+def test_a_teacher_that_overflows_in_training_is_refused_at_the_first_batch(tiny, teacher, monkeypatch):
+    """Its check at the start is in float32 on the CPU; on a GPU it has the student's precision."""
+    task, model, criterion = build(tiny, teacher)
+    logits = criterion.teacher._logits
+    monkeypatch.setattr(criterion.teacher, "_logits", lambda *a: (found * float("nan") for found in logits(*a)))
+    model.train()
+    with pytest.raises(Refusal, match="no numbers in float32; store them"):
+        criterion(model, helpers.batch(task))
+
+
+def test_empty_targets_say_nothing_about_a_teacher(tiny, teacher, tmp_path):
+    """A corpus that begins with them, and one whose target side is nothing but empty lines."""
+    task, _, criterion = build(tiny, teacher)
+    dataset, dictionary = task.dataset("valid"), task.target_dictionary
+    whole = teachers.check_better_than_guessing(criterion.teacher, dataset, dictionary, "teacher")
+    empty = torch.tensor([dictionary.eos()])
+    for count in (10, len(dataset)):
+        rows = [empty if i < count else dataset.tgt[i] for i in range(len(dataset))]
+        sizes = [len(row) for row in rows]
+        some = LanguagePairDataset(dataset.src, dataset.src_sizes, task.source_dictionary, rows, sizes, dictionary)
+        found = teachers.check_better_than_guessing(criterion.teacher, some, dictionary, "teacher")
+        assert (found is None) if count == len(dataset) else found == pytest.approx(whole, rel=0.2)
 
 
 def test_a_teacher_of_the_other_direction_is_refused(tiny, teacher, tmp_path):
@@ -273,8 +298,6 @@ def test_a_checkpoint_in_the_format_before_torch_1_6_loads(tiny, teacher, tmp_pa
 
 def test_sentences_beyond_the_teachers_positions_are_not_probed(tiny, teacher):
     """A teacher with learned positions cannot read them at all."""
-    from fairseq_seqkd import teachers
-
     task, _, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
     for model in criterion.teacher.models:
         model.max_positions = lambda: (7, 9)

@@ -23,6 +23,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from fairseq.tasks.translation import TranslationTask
+from omegaconf import II
 
 from fairseq_seqkd import compat, divergences, interrupts, losses, teachers
 from fairseq_seqkd.corpus.databin import check_files, further_splits, load_dictionary
@@ -73,6 +74,7 @@ class WordKDConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default=False,
         metadata={"help": "weights that are zero in the restored checkpoint stay zero: for retraining what `seqkd prune` made"},
     )
+    load_checkpoint_on_all_dp_ranks: bool = II("checkpoint.load_checkpoint_on_all_dp_ranks")  # fairseq's own option
 
 
 @register_criterion("word_kd", dataclass=WordKDConfig)
@@ -99,6 +101,7 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         tail=divergences.SPREAD,
         divergence=divergences.FORWARD_KL,
         freeze_zeros=False,
+        load_checkpoint_on_all_dp_ranks=True,
     ):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         has_teacher = bool(teacher_path or teacher_distributions)
@@ -107,12 +110,13 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         check_options(self.objective, teacher_path, teacher_distributions, str(tail))
         self.freeze_zeros, self.frozen, self.was_training = freeze_zeros, None, False
         # Not a module, so it is neither trained nor saved, nor switched to training mode (see teachers.py).
-        self.teacher = None
+        self.teacher, self.heard = None, False
         if compat.is_validating():
             return  # on any data, and the teacher need not be there any more
         if compat.is_training():
             said = "the same command goes on from the last checkpoint in its --save-dir"
             interrupts.end_with(said, busy=compat.is_saving, speaks=is_first_process())
+            check_resumable(load_checkpoint_on_all_dp_ranks)
         if not isinstance(task, TranslationTask):
             raise Refusal(f"a student trains under the task translation; {type(task).__name__} is another, so leave out --task")
         for folder in utils.split_paths(task.cfg.data):
@@ -141,6 +145,9 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         keep = target.ne(self.padding_idx)
         like = next(model.parameters())
         soft, teacher_lprobs = self.teacher.soft_targets(sample, target, like, self.objective.temperature)
+        if not self.heard:  # once, since it waits for the GPU
+            self.heard = True
+            check_finite(teacher_lprobs[keep.flatten()], like.dtype)
         net_output = model(**sample["net_input"])
         logits = teachers.logits_of(model, net_output)[:, self.ignore_prefix_size :]
         rows = losses.word_level(logits.flatten(0, 1), target.flatten(), keep.flatten(), soft, self.objective)
@@ -183,6 +190,26 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
 def is_first_process():
     """Whether this is the process, of those that train together, that reads files from end to end to see that they are whole."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def check_resumable(on_all_ranks):
+    """Refuses, before it has trained anything, a training by several processes that could not begin from its own checkpoint."""
+    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+    if several and not on_all_ranks:
+        raise Refusal(
+            "several processes that train together cannot begin from a checkpoint, their own after a break among them: torch "
+            "refuses the form in which fairseq's first process sends it to the others; pass --load-checkpoint-on-all-dp-ranks"
+        )
+
+
+def check_finite(teacher_lprobs, dtype):
+    """Refuses a teacher that overflows in the student's precision: fairseq would lower its loss scale until it gives up."""
+    if not torch.isfinite(teacher_lprobs).all():
+        raise Refusal(
+            f"the teacher's distributions on the first batch are no numbers in {str(dtype).removeprefix('torch.')}; store them "
+            "in float32 (fairseq-generate --task teacher_decoding --score-reference) and train with --teacher-distributions, or "
+            "leave out --fp16"
+        )
 
 
 def check_options(objective, teacher_path, teacher_distributions, tail):

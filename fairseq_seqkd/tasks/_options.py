@@ -129,6 +129,8 @@ def check_options(cfg):
         check_scoring(cfg)
     else:
         check_search(cfg)
+    if cfg.common.bf16 or cfg.common.amp:
+        raise Refusal("--bf16 and --amp have no effect in fairseq-generate, which would compute in float32; on a GPU say --fp16")
     if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
         raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
 

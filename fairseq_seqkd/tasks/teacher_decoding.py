@@ -168,8 +168,13 @@ class TeacherDecodingTask(TranslationTask):
         given = {"prefix_tokens": prefix_tokens, "constraints": constraints}
         try:
             made = self.recorder.record(sample, **{key: value for key, value in given.items() if value is not None})
-        except BaseException:
+        except BaseException as error:
             self.work.close()
+            if isinstance(error, RuntimeError) and "out of memory" in str(error):  # torch's and CTranslate2's words
+                raise Refusal(
+                    f"the GPU has too little memory for a batch of {sample['ntokens']:,} tokens ({first_line(error)}); pass a "
+                    "smaller --max-tokens, and another --distill-dir, since batches are part of what a folder was begun with"
+                ) from error
             raise
         sample["id"] = sample["id"][:0]
         return [[{"tokens": range(tokens)}] for tokens in made]  # fairseq-generate counts them
