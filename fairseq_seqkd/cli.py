@@ -48,7 +48,7 @@ def main(argv=None):
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:
-        print("fairseq_seqkd: interrupted; what was written is whole, run the same command again to go on", file=sys.stderr)
+        print("fairseq_seqkd: interrupted; what was written is whole, and the same command goes on where it can", file=sys.stderr)
         return 130
 
 

@@ -240,7 +240,7 @@ def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
     out, errors = stop(tmp_path, process, number)
     assert process.returncode == 130 and out == ""
     assert [line for line in errors.splitlines() if not line.startswith("3 workers")] == [
-        "fairseq_seqkd: interrupted; what was written is whole, run the same command again to go on"
+        "fairseq_seqkd: interrupted; what was written is whole, and the same command goes on where it can"
     ]
     assert len(list(tmp_path.glob("clean-*"))) == 3 and not any(map(helpers.exists, pids(tmp_path)))
 

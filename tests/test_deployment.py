@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import helpers
@@ -11,9 +12,10 @@ import pytest
 
 pytest.importorskip("ctranslate2")
 
+from fairseq_seqkd import cli  # noqa: E402
 from fairseq_seqkd.deployment import export, folder  # noqa: E402
 from fairseq_seqkd.deployment.translate import Translator  # noqa: E402
-from fairseq_seqkd.engines import by_length  # noqa: E402
+from fairseq_seqkd.engines import by_length, eight_bits  # noqa: E402
 from fairseq_seqkd.errors import Refusal  # noqa: E402
 
 LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it
@@ -100,6 +102,49 @@ def test_the_command_gives_a_line_for_every_line(exported):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().split("\n")
     assert len(lines) == 7 and lines[-1] == "" and lines[1] == lines[4] == "" and lines[0] == lines[2] != ""
+
+
+def test_who_writes_a_line_and_waits_gets_its_translation(exported):
+    """As a program does that keeps the translator beside it."""
+    talk = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([helpers.BIN / "seqkd", "translate", exported[0]], **talk) as beside:
+        killer = threading.Timer(60, beside.kill)  # or a translator that waits for more would never end
+        killer.start()
+        for line in (b"ich sehe das haus\n", b"\n", b"ich\n"):
+            beside.stdin.write(line)
+            beside.stdin.flush()
+            assert beside.stdout.readline().strip() or line == b"\n"
+        assert killer.is_alive()
+        killer.cancel()
+        beside.stdin.write(b"ich sehe")  # and a last line that does not end
+        assert beside.communicate()[0].strip() and beside.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "compute_type,expected", [("auto", "float32"), ("default", "float32"), ("int8", None), ("int8_float32", None)]
+)
+def test_a_cpu_that_saturates_is_not_asked_for_int8(exported, monkeypatch, compute_type, expected):
+    opened = Translator(exported[0])
+    opened.folder.quantization = "int8"
+    monkeypatch.setattr(eight_bits, "saturates", lambda: True)
+    if expected:
+        assert opened.computed_rightly(compute_type) == expected
+    else:
+        with pytest.raises(Refusal, match=f"{compute_type} translates wrongly here"):
+            Translator(exported[0], compute_type=compute_type)
+    monkeypatch.setattr(eight_bits, "saturates", lambda: False)
+    assert opened.computed_rightly(compute_type) == compute_type
+
+
+def test_translation_without_an_input_is_refused(exported):
+    done = subprocess.run(f"{helpers.BIN}/seqkd translate {exported[0]} <&-", shell=True, capture_output=True, text=True)
+    assert done.returncode == 1 and "standard input is closed" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("checkpoint", ["", "."])
+def test_what_has_no_name_is_no_checkpoint_to_export(checkpoint):
+    with pytest.raises(Refusal, match="is no checkpoint; name a file"):
+        cli.main(["export", checkpoint])
 
 
 def test_a_full_disk_ends_a_translation_with_one_sentence(exported):

@@ -1,11 +1,13 @@
 """Table 1 from measurements: averaging, refusals, what the claims say at their borders, and the two forms of output."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from fairseq_seqkd import cli
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import pruning_table, report, results, run_folder, speed_table, table, text_table
 
@@ -36,6 +38,34 @@ FACTS = {key: result("A")[key] for key in ("settings", "data_sha256", "versions"
 def holds(student, taught):
     claims = table.make_report([result("Student", **student), result("Seq-KD", **{**SEQ_KD, **taught})])["claims"]
     return [claim["holds"] for claim in claims]
+
+
+def test_scores_of_two_models_of_comet_are_not_put_into_one_column():
+    by = [{"comet_beam5": 0.8, "comet_signature": f"comet:2|model:{name}"} for name in "ab"]
+    with pytest.raises(Refusal, match="COMET of B is by another model .*b.* evaluate all with one --comet"):
+        table.make_report([result("A", **by[0]), result("C"), result("B", **by[1])])
+    some = table.make_rows([result("A", 1, **by[0]), result("A", 2)])  # of seeds that were not all scored there is no mean
+    assert "comet_beam5" not in some[0] and "comet_beam5_std" not in some[0]
+    both = table.make_rows([result("A", 1, **by[0]), result("A", 2, **by[0])])
+    assert both[0]["comet_beam5"] == 0.8 and both[0]["comet_beam5_std"] == 0
+
+
+def test_a_report_does_not_take_the_place_of_what_it_is_made_from(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(results.to_json({"results": [result("A")]}))
+    before = path.read_text()
+    for option in ("-o", "--json", "--plot"):
+        with pytest.raises(Refusal, match="is what the report is made from"):
+            cli.main(["report", str(path), option, f"{tmp_path}/../{tmp_path.name}/results.json"])
+    assert path.read_text() == before
+
+
+def test_a_terminal_without_the_letters_of_a_report_shows_the_rest(tmp_path):
+    (tmp_path / "results.json").write_text(results.to_json({"results": [result("A")]}))
+    said = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "fairseq_seqkd", "report", str(tmp_path / "results.json")]
+    done = subprocess.run(command, capture_output=True, env=said)
+    assert done.returncode == 0 and b"p(t = ?)" in done.stdout and not done.stderr
 
 
 def test_rows_keep_their_order_and_average_over_seeds():

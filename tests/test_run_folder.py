@@ -91,7 +91,8 @@ def trained(tiny, teacher, tmp_path_factory):
         done = helpers.train(tiny, home / form, **options)
         (home / f"{form}.log").write_text(done.stdout)
         assert training_logs.is_log(home / f"{form}.log")
-        found[form] = training_logs.read(home / f"{form}.log"), done.stdout
+        (training,) = training_logs.read(home / f"{form}.log")
+        found[form] = training, done.stdout
     return found
 
 
@@ -112,13 +113,24 @@ def test_a_log_of_several_attempts_is_one_training(tmp_path):
     line = "2026-01-01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 4 | ppl {} | wps 1 | num_updates {}\n"
     cut = "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': 'x@1'}}\n" + line.format(9.5, 100)
     (tmp_path / "train.log").write_text(cut + "2026-01-01 | INFO | valid | epo\n" + cut + line.format(8.25, 200))
-    found = training_logs.read(tmp_path / "train.log")
+    (found,) = training_logs.read(tmp_path / "train.log")
     assert found.curve == {100: 9.5, 200: 8.25} and found.folder == tmp_path / "x@1"
     others = line.format(9.5, 100) + line.format(99.5, 100).replace("'valid'", "'valid1'") + line.format("nan", 200)
     (tmp_path / "train.log").write_text(others)
-    assert training_logs.read(tmp_path / "train.log").curve == {100: 9.5}
+    assert [one.curve for one in training_logs.read(tmp_path / "train.log")] == [{100: 9.5}]
     (tmp_path / "other.log").write_text("epoch 001 | ppl 3\n")
     assert not training_logs.is_log(tmp_path / "other.log")
+
+
+def test_trainings_of_one_log_are_told_apart(tmp_path):
+    """What a job of a cluster prints: a teacher, its student, and the teacher's further attempt."""
+    begin = "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': '%s'}}\n"
+    line = "2026-01-01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 4 | ppl %s | wps 1 | num_updates %s\n"
+    said = [begin % "t", line % (9, 1000), begin % "s", line % (30, 400), line % (20, 1000), begin % "t", line % (8, 2000)]
+    (tmp_path / "slurm.out").write_text("".join(said))
+    found = training_logs.read(tmp_path / "slurm.out")
+    assert [one.curve for one in found] == [{1000: 9, 2000: 8}, {400: 30, 1000: 20}]
+    assert [one.folder.name for one in found] == ["t", "s"]
 
 
 def trained_in(folder, log, curve, **settings):

@@ -1,5 +1,6 @@
 """Which differences are chance: the bootstrap test against sacrebleu's own command, COMET's columns, and stars in Table 1."""
 
+import hashlib
 import json
 import random
 import re
@@ -10,9 +11,10 @@ import types
 import helpers
 import pytest
 
+from fairseq_seqkd.commands.evaluate import compare
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import comet, results, significance, table
-from fairseq_seqkd.evaluation.cache import Cache
+from fairseq_seqkd.evaluation import comet, results, significance, systems, table
+from fairseq_seqkd.evaluation.cache import Cache, key
 
 WORDS = [f"w{i}" for i in range(50)]
 
@@ -141,7 +143,7 @@ def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, tmp_p
     import torch
 
     import fairseq_seqkd
-    from fairseq_seqkd.evaluation import measure, systems
+    from fairseq_seqkd.evaluation import measure
 
     asked = []
 
@@ -168,6 +170,11 @@ def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, tmp_p
     assert asked[0] == [{"src": s, "mt": m, "ref": r} for s, m, r in zip(sources, outputs["greedy"], references)]
     assert found[0]["comet_greedy"] == sum(a == b for a, b in zip(outputs["greedy"], references)) / len(references) > 0
     assert found[0]["comet_signature"] == "comet:2.2.6|model:Unbabel/wmt22-comet-da"
+    again = comet.Scorer(name, device, cache, [system], again=True).scores(system, outputs)
+    assert again == found[0] and len(asked) == 4  # whatever the cache holds
+    (tmp_path / "model.ckpt").write_bytes(b"weights")
+    signature = comet.Scorer(str(tmp_path / "model.ckpt"), device, cache, [system]).signature
+    assert signature == f"comet:2.2.6|model:model.ckpt:{hashlib.sha256(b'weights').hexdigest()[:8]}"
     row = {"name": "A", "seed": None, "ppl": 2.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0, **found[0]}
     assert "| COMET K=1 " in table.markdown_table(table.make_rows([row])) and "wmt22" in table.to_markdown(
         table.make_report([row])
@@ -215,6 +222,22 @@ def test_comparisons_stay_with_their_checkpoints(three, tmp_path):
     second.compare([])
     assert len(json.loads((tmp_path / "r.json").read_text())["pairs"]) == len(found) * 2 / 3
     assert results.pairs_among(found * 2, rows) == found
+
+
+def test_outputs_that_were_made_again_are_compared_again(texts, tmp_path, monkeypatch):
+    """--again may find others under the same facts, such as with another version of this code."""
+    monkeypatch.setattr(systems, "texts", lambda system: (None, texts["gold"]))
+    found = [{"name": name, "checkpoint_sha256": name} for name in "AB"]
+    names = [key({fact: result.get(fact) for fact in systems.FACTS}) for result in found]
+    cache, system = Cache(tmp_path), types.SimpleNamespace(settings={"bleu_tokenizer": "13a"})
+    cache.put(names[0], {"outputs": dict.fromkeys(("greedy", "beam5"), texts["good"])})
+    seen = []
+    for outputs in ("bad", "good"):
+        cache.put(names[1], {"outputs": dict.fromkeys(("greedy", "beam5"), texts[outputs])})
+        seen.append({pair["difference"] for pair in compare(found, system, cache)})
+    assert seen[1] == {0.0} and 0.0 not in seen[0]
+    monkeypatch.setattr(significance, "compare", None)  # and what is known is not asked for
+    assert {pair["difference"] for pair in compare(found, system, cache)} == {0.0}
 
 
 def test_a_cache_that_cannot_be_written_is_refused_before_the_work(tiny, teacher, tmp_path):

@@ -1,12 +1,14 @@
 """`seqkd bench`: what it times is the work that `seqkd evaluate` measures, and Tables 2 and 3 say what was measured."""
 
 import json
+import math
 
 import helpers
 import pytest
 
+from fairseq_seqkd import cli
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import figures, pruning_table, report
+from fairseq_seqkd.evaluation import figures, pruning_table, report, systems
 from fairseq_seqkd.evaluation import results as results_file
 
 
@@ -81,6 +83,18 @@ def test_refusals_of_bench(tiny, teacher, arguments, sentence):
     assert sentence in helpers.refusal(done)
     twice = helpers.command("seqkd", "bench", f"A={teacher}", f"A={teacher}", "--data", tiny, check=False)
     assert "two models are named A" in helpers.refusal(twice)
+
+
+def test_bench_leaves_a_file_of_another_command_alone(tmp_path):
+    (tmp_path / "results.json").write_text('{"results": [], "pairs": []}')
+    with pytest.raises(Refusal, match="is there already, and `seqkd bench` did not make it"):
+        cli.main(["bench", "A=a.pt", "--data", str(tmp_path), "-o", str(tmp_path / "results.json")])
+
+
+@pytest.mark.parametrize("a,b", [(math.inf, 10), (math.nan, 10), (-1, 10), (0, 0)])
+def test_a_limit_of_length_is_a_number(a, b):
+    with pytest.raises(Refusal, match="leave no room for a translation"):
+        systems.check_limit(a, b)
 
 
 @pytest.mark.slow

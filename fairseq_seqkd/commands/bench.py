@@ -5,6 +5,7 @@ seqkd bench Teacher=teacher.pt Student=student.pt --data data-bin -o speed.json
 
 import datetime
 import sys
+from pathlib import Path
 
 from fairseq_seqkd.commands.decoders import OF_DECODERS, Decoders, add_decoders
 from fairseq_seqkd.commands.shared import add_json, add_limits, check_output, parse_models, quieten, say
@@ -52,6 +53,7 @@ def run(arguments):
     if arguments.rounds < 1:
         raise Refusal(f"--rounds is {arguments.rounds}, it must be at least 1")
     check_output(arguments.output)
+    check_replaced(arguments.output)
     models, decoders = parse_models(arguments.models), Decoders(arguments, "bench")
     quieten()
     from tqdm import tqdm
@@ -106,6 +108,16 @@ def run(arguments):
         print(f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr)
     made = {"speeds": found, **facts}
     say(arguments, made, speed_table.markdown(made).rstrip("\n"))
+
+
+def check_replaced(output):
+    """Refuses to write over a file that is none of `seqkd bench`: results of `seqkd evaluate` are not measured in a moment."""
+    if output is None or not Path(output).exists():
+        return
+    from fairseq_seqkd.evaluation.results import read_json
+
+    if "speeds" not in read_json(output):
+        raise Refusal(f"{output} is there already, and `seqkd bench` did not make it; name another file with -o")
 
 
 def whole_numbers(option, text):

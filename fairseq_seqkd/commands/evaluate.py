@@ -80,7 +80,7 @@ def run(arguments):
         )
         found.check({"name": name, "seed": seed, **system.facts(device)})
         prepared.append((name, seed, system))
-    scorer = arguments.comet and comet.Scorer(arguments.comet, device, cache, [system for *_, system in prepared])
+    scorer = arguments.comet and comet.Scorer(arguments.comet, device, cache, [s for *_, s in prepared], arguments.again)
     for i, (name, seed, system) in enumerate(prepared):
         label = f"[{i + 1}/{len(prepared)}] {name if seed is None else f'{name} (seed {seed})'}"
         show = progress_of_batches(label)
@@ -127,7 +127,8 @@ def compare(found, system, cache):
     compared = [
         (r["name"], r.get("seed"), content["outputs"], r["checkpoint_sha256"]) for r, (_, content) in zip(found, known) if content
     ]
-    facts = {"pairs": [(r["name"], r.get("seed"), name) for r, (name, content) in zip(found, known) if content]}
+    # By what was translated: a measurement that was made again may have other outputs under the same name.
+    facts = {"pairs": [(name, seed, key(outputs)) for name, seed, outputs, _ in compared]}
     kept_as = key({**facts, "seed": significance.seed_of_the_test(), "holds": results.PAIR})
     content = cache.get(kept_as)
     if content is None:

@@ -54,6 +54,8 @@ def run(arguments):
     for name in ("beam", "check_sentences"):
         if getattr(arguments, name) < 1:
             raise Refusal(f"--{name.replace('_', '-')} is {getattr(arguments, name)}, it must be at least 1")
+    if not Path(arguments.checkpoint).name:
+        raise Refusal(f"{arguments.checkpoint!r} is no checkpoint; name a file of fairseq-train")
     output = Path(arguments.output or Path(arguments.checkpoint).with_suffix(".ctranslate2")).resolve()
     check_folder(output, arguments.force)
     lines = read_lines(arguments.check, arguments.check_sentences) if arguments.check else None

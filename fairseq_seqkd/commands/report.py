@@ -37,7 +37,7 @@ def add(commands):
         help="the report: FILE.html a page with figures that needs no network, FILE.json the numbers, any other Markdown; may be "
         "given several times (default: Markdown, printed)",
     )
-    parser.add_argument("--json", metavar="FILE", help="the same as -o FILE.json")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there too, whatever else is written or printed")
     parser.add_argument("--plot", metavar="FILE", help="BLEU against remaining weights of pruned models, as SVG, PNG or PDF")
     parser.add_argument("--title", help="title of the report")
 
@@ -46,6 +46,10 @@ def run(arguments):
     """Writes the reports, or prints one where no file is named."""
     outputs = [*arguments.output, *([arguments.json] if arguments.json else [])]
     check_output(*outputs, arguments.plot)
+    read = {Path(path).resolve() for path in arguments.results}
+    for path in filter(None, (*outputs, arguments.plot)):
+        if Path(path).resolve() in read:
+            raise Refusal(f"{path} is what the report is made from; name another file for the report")
     quieten()
     from fairseq_seqkd.evaluation import details, figures, pruning_table, report, run_folder
 

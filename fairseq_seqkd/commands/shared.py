@@ -77,7 +77,9 @@ def say(arguments, content, text):
 
 
 def put(text, end="\n"):
-    """Prints to standard output, as `put_bytes` does."""
+    """Prints to standard output, as `put_bytes` does; what a terminal has no letters for, such as ŷ, is a question mark there."""
+    letters = sys.stdout.encoding or "utf-8"
+    text = text.encode(letters, errors="replace").decode(letters)
     return _put(lambda: print(text, end=end, flush=True))
 
 

@@ -3,13 +3,12 @@
 seqkd translate student.ct2 < input.de > output.en
 """
 
-import itertools
 import sys
 
 from fairseq_seqkd.commands.shared import put_bytes
 from fairseq_seqkd.errors import Refusal
 
-LINES = 1000  # at a time: enough to make batches of like lengths from
+AT_A_TIME = 1 << 17  # bytes: some thousand lines, enough to make batches of like lengths from
 
 
 def add(commands):
@@ -38,14 +37,13 @@ def run(arguments):
     for name in ("beam", "threads"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise Refusal(f"--{name} is {getattr(arguments, name)}, it must be at least 1")
+    if sys.stdin is None:
+        raise Refusal("standard input is closed, and lines to translate come from there")
     from fairseq_seqkd.deployment.translate import Translator
 
     how = {"compute_type": arguments.compute_type, "threads": arguments.threads, "device": arguments.device}
     translator = Translator(arguments.folder, arguments.beam, arguments.lenpen, **how)
-    # Lines end with a line feed and nothing else; what is no UTF-8 is marked, and does not stop the others.
-    lines = (line.rstrip(b"\r\n").decode("utf-8", errors="replace") for line in sys.stdin.buffer)
-    at_a_time = 1 if sys.stdin.isatty() else LINES
-    for chunk in iter(lambda: list(itertools.islice(lines, at_a_time)), []):
+    for chunk in lines_as_they_come(sys.stdin.buffer):
         if not put_bytes("".join(f"{line}\n" for line in translator.lines(chunk)).encode()):
             break
     if translator.cut:
@@ -54,3 +52,18 @@ def run(arguments):
             f"{translator.cut:,} lines have more than {most:,} tokens, which the model reads: their ends are lost",
             file=sys.stderr,
         )
+
+
+def lines_as_they_come(stream):
+    """Yields lists of lines, as many as are there: who writes a line and waits gets its translation.
+
+    Lines end with a line feed and nothing else; what is no UTF-8 is marked, and does not stop the others.
+    """
+    rest = bytearray()
+    while content := stream.read1(AT_A_TIME):
+        rest += content
+        if b"\n" in content:
+            *lines, rest = rest.split(b"\n")
+            yield [line.rstrip(b"\r").decode("utf-8", errors="replace") for line in lines]
+    if rest:
+        yield [rest.rstrip(b"\r").decode("utf-8", errors="replace")]

@@ -20,6 +20,7 @@ from fairseq_seqkd.evaluation import systems
 
 SAME_CUT = 0.9  # of the sentences that the subword model must cut as the data are cut; stray spaces explain the others
 SAME_CUT_TOKENISED = 0.5  # where a tokenizer is undone and done again, which loses what it was unsure of
+SCORED_AT_A_TIME = 8  # sentences
 KNOWN = 0.8  # of the pieces of a given text that must be in the dictionary
 
 
@@ -132,7 +133,9 @@ def compare(translator, model, task, settings, sources):
     theirs = [engine.search(sample(row))[0][0].tokens.tolist() for row in rows]
     log_probs = ctranslate2_model.fairseq_log_probs(model, rows, theirs, target_dictionary)
     names = ctranslate2_model.symbols(target_dictionary)
-    scored = translator.engine.score_batch(sources, [[names[i] for i in row] for row in theirs], max_input_length=0)
+    # A few at a time, or the numbers over the vocabulary of all of them stand in memory at once.
+    how = {"max_input_length": 0, "max_batch_size": SCORED_AT_A_TIME}
+    scored = translator.engine.score_batch(sources, [[names[i] for i in row] for row in theirs], **how)
     differences = np.abs(np.array([sum(result.log_probs) for result in scored]) - log_probs)
     found = [translator.text.text(pieces) for pieces in translator.pieces(sources)]
     wanted = [translator.text.text([names[i] for i in row]) for row in theirs]

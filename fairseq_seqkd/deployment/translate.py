@@ -14,7 +14,8 @@ class Translator:
 
     Args:
         path: the folder; beam, lenpen: instead of the folder's own.
-        compute_type: CTranslate2's type of numbers (default: that of the weights on disk, where this CPU computes in it rightly).
+        compute_type: CTranslate2's type of numbers (default: that of the weights on disk, where this CPU computes in it rightly);
+        int8 that saturates here is refused.
         threads: of one translation; device: "cpu", "cuda" or "auto".
     """
 
@@ -27,14 +28,24 @@ class Translator:
         self.text = folders.Text(path, self.folder)
         self.beam, self.lenpen = beam or self.folder.beam, self.folder.lenpen if lenpen is None else lenpen
         on_cpu = device == "cpu" or device == "auto" and not ctranslate2.get_cuda_device_count()
-        if compute_type == "default" and on_cpu and eight_bits.computed_as(self.folder.quantization) == "float32":
-            compute_type = "float32"
+        if on_cpu:
+            compute_type = self.computed_rightly(compute_type)
         how = {"compute_type": compute_type, "inter_threads": 1, "intra_threads": threads}
         try:
             self.engine = ctranslate2.Translator(str(path), device=device, **how)
         except (RuntimeError, ValueError) as error:
             raise Refusal(f"the model in {Path(path)} cannot be opened: {first_line(error)}") from error
         self.cut = 0  # lines that were longer than the model reads
+
+    def computed_rightly(self, compute_type):
+        """The type that this CPU computes rightly in: what is asked for or, where the choice is ours, float32 for int8."""
+        ours = {"default": self.folder.quantization, "auto": "int8"}  # CTranslate2 takes int8 for the fastest
+        wanted = ours.get(compute_type, compute_type)
+        if eight_bits.computed_as(wanted) == wanted:
+            return compute_type
+        if compute_type in ours:
+            return "float32"
+        raise Refusal(f"{compute_type} {eight_bits.REFUSED}")
 
     def lines(self, lines):
         """Translates a list of lines. An empty line stays empty; one that is too long loses its end, and is counted."""

@@ -41,10 +41,7 @@ def check_installed(compute_type, on_gpu, instead=INSTEAD):
     if compute_type not in types:
         raise Refusal(f"{compute_type} is not among the types that CTranslate2 computes here: {', '.join(sorted(types))}")
     if not on_gpu and eight_bits.computed_as(compute_type) != compute_type:
-        raise Refusal(
-            f"{compute_type} translates wrongly here: {eight_bits.WITHOUT_VNNI}; take float32, which is hardly slower, or set "
-            f"{eight_bits.USE_MKL}=1, which is right and slow"
-        )
+        raise Refusal(f"{compute_type} {eight_bits.REFUSED}")
 
 
 class CTranslate2Engine:

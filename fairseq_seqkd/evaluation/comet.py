@@ -15,25 +15,30 @@ BATCH = 16
 class Scorer:
     """A model of COMET, loaded if anything is left to score.
 
-    Args: model: a name of unbabel-comet, or the file of a checkpoint; wanted: the systems.System that will be scored.
+    Args: model: a name of unbabel-comet, or the file of a checkpoint; wanted: the systems.System that will be scored; again:
+    score them whatever the cache holds.
     Raises Refusal where the library is missing, and for a model that cannot be loaded.
     """
 
-    def __init__(self, model, device, cache, wanted):
+    def __init__(self, model, device, cache, wanted, again=False):
         if find_spec("comet") is None:
             raise Refusal("--comet needs unbabel-comet, which is not installed: pip install unbabel-comet, or leave --comet out")
         is_file = Path(model).is_file()
-        self.device, self.cache = device, cache
-        self.signature = f"comet:{metadata.version('unbabel-comet')}|model:{Path(model).name if is_file else model}"
+        self.device, self.cache, self.again = device, cache, again
         self.checkpoint = sha256(model) if is_file else None
-        self.model = None if all(cache.get(self.key(system)) for system in wanted) else load(model, is_file)
+        name = f"{Path(model).name}:{self.checkpoint[:8]}" if is_file else model
+        self.signature = f"comet:{metadata.version('unbabel-comet')}|model:{name}"
+        self.model = None if all(self.known(system) for system in wanted) else load(model, is_file)
 
     def key(self, system):
         return key({"comet": self.signature, "checkpoint": self.checkpoint, "of": system.facts(self.device)})
 
+    def known(self, system):
+        return None if self.again else self.cache.get(self.key(system))
+
     def scores(self, system, outputs):
         """{"comet_<search>": score of the whole split, "comet_signature"} of outputs, {search: [text]}."""
-        found = self.cache.get(self.key(system))
+        found = self.known(system)
         if found:
             return found
         sources, references = systems.texts(system)

@@ -50,8 +50,9 @@ def draw(made):
         benched = [{**s, "speed": s["words_per_second"]} for part in made["table2"] for s in part["speeds"]]
         counted = " or ".join(dict.fromkeys(speed_table.counted(part) for part in made["table2"]))
         found["speed"] = figures.speed_and_quality(benched, f"source {counted} a second, one thread")
-    elif rows and all("sentences_per_second_greedy" in row for row in rows):
-        found["speed"] = figures.speed_and_quality(speeds_of(rows), "sentences a second, fairseq, one thread")
+    elif rows and all("sentences_per_second_greedy" in row for row in rows) and not isinstance(made.get("machine"), list):
+        on = (made.get("machine") or "one thread").rpartition(", ")[2]  # of a CPU's name the threads, which say more
+        found["speed"] = figures.speed_and_quality(speeds_of(rows), f"sentences a second, fairseq, {on}")
     if made.get("table3"):
         found["pruning"] = figures.pruning(pruning_table.series(made["table3"]))
     return found

@@ -151,7 +151,7 @@ def look_at_file(path, run):
     if training_logs.is_tensorboard(path):
         add_tensorboard(path, run)
     elif path.suffix in LOGS and training_logs.is_log(path):
-        run.trainings.append(training_logs.read(path))
+        run.trainings += training_logs.read(path)
     return None
 
 

@@ -100,6 +100,7 @@ class Bench:
         limits = {key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen")}
         computed = eight_bits.computed_as(compute_type)  # as `seqkd translate` does
         job = {"kind": CTRANSLATE2, "folder": str(folder), "sources": str(sources), "compute_type": computed, **limits}
+        job["positions"] = int(model.max_positions()[1])
         return job, sum(file.stat().st_size for file in folder.iterdir())
 
     def measure(self, contender):

@@ -50,6 +50,7 @@ def with_ctranslate2(job):
 
     def search(batch):
         limit = int(job["max_len_a"] * max(len(sources[i]) for i in batch) + job["max_len_b"])
+        limit = min(limit, job["positions"] - 1)  # as fairseq does
         return translator.translate_batch(
             [sources[i] for i in batch],
             beam_size=job["beam"],

@@ -3,6 +3,7 @@
 What can be refused is refused by `prepare`, in a second and for all checkpoints, before any of them is measured.
 """
 
+import math
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
 
 def check_limit(max_len_a, max_len_b):
     """Refuses a length limit under which a search could not make even one token."""
-    if not (max_len_a >= 0 and max_len_b >= 0 and max_len_a + max_len_b >= 1):
+    if not (math.inf > max_len_a >= 0 and max_len_b >= 0 and max_len_a + max_len_b >= 1):
         raise Refusal(
             f"--max-len-a {max_len_a} and --max-len-b {max_len_b} leave no room for a translation; "
             "neither may be negative, and their sum must be at least 1"

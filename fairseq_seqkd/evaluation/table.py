@@ -63,6 +63,11 @@ def check(results):
                     f"{result['name']} was measured on {what} than {results[0]['name']}, so they do not belong in one table; "
                     "evaluate both with the same options"
                 )
+        if len({other["comet_signature"] for other in results[: i + 1] if other.get("comet_signature")}) > 1:
+            raise Refusal(
+                f"COMET of {result['name']} is by another model ({result['comet_signature']}) than that of those before it; "
+                "evaluate all with one --comet"
+            )
         if identity(result) in seen:
             name, seed = identity(result)
             raise Refusal(f"there are two results for {name}, seed {seed}; give every checkpoint its own seed, NAME@SEED=PATH")
@@ -100,7 +105,7 @@ def make_row(name, found):
     row = {"name": name}
     for key in NUMBERS:
         values = [result[key] for result in found if result.get(key) is not None]
-        if values:
+        if len(values) == len(found):  # a mean over some of the seeds would be taken for one over all
             # A number that is the same for all stays as it is: 0.1 and an integer are not averaged into something else.
             row[key] = values[0] if len(set(values)) == 1 else statistics.fmean(values)
     for key in SIGNATURES:
@@ -108,7 +113,7 @@ def make_row(name, found):
     if len(found) > 1:
         for key in WITH_DEVIATION:
             values = [result[key] for result in found if result.get(key) is not None]
-            if len(values) > 1:
+            if len(values) == len(found):
                 row[f"{key}_std"] = statistics.stdev(values)
         columns = [*NUMBERS, *SIGNATURES]
         row["seeds"] = [{"seed": r.get("seed"), **{key: r[key] for key in columns if key in r}} for r in found]

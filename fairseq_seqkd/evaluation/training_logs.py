@@ -44,18 +44,24 @@ def is_log(path):
 
 
 def read(path):
-    """The Training of a log. A log of several attempts is one training, with the settings of the last."""
-    found, first = Training(str(path)), None
+    """The Trainings of a log, told apart by the folder of their checkpoints: a job's output may hold a teacher's and a student's.
+
+    Several attempts at one are one, with the settings of the last.
+    """
+    now = Training(str(path))  # the one that speaks
+    found, first = {}, {}
     with Path(path).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if "'save_dir'" in line or "save_dir=" in line:
-                found.settings = settings(line)
+                said = settings(line)
+                beginning = Training(str(path)) if found else now  # what stands before all settings is of the first one
+                now = found.setdefault(said.get("save_dir"), beginning)
+                now.settings = said
             elif point := validation(line):
                 split, updates, ppl = point
-                first = first or split
-                if split == first and math.isfinite(ppl):  # of several validation sets the first, as for checkpoint_best
-                    found.curve[updates] = ppl
-    return found
+                if split == first.setdefault(id(now), split) and math.isfinite(ppl):  # of several sets checkpoint_best's
+                    now.curve[updates] = ppl
+    return [*found.values()] or [now]
 
 
 def settings(line):
