@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fairseq_seqkd.engines import eight_bits
-from fairseq_seqkd.errors import first_line
+from fairseq_seqkd.errors import Refusal, first_line
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
@@ -112,7 +112,17 @@ def search_engine():
 
     types = ", ".join(sorted(ctranslate2.get_supported_compute_types("cpu")))
     but = f"; int8 is computed in float32: {eight_bits.WITHOUT_VNNI}" if eight_bits.saturates() else ""
-    return finding(f"{found}; on this CPU: {types}{but}")
+    finding_here = f"{found}; on this CPU: {types}{but}"
+    import torch
+
+    if torch.cuda.is_available():
+        from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+
+        try:
+            check_installed("float32", on_gpu=True, instead="use --engine fairseq")
+        except Refusal as refusal:
+            return finding(finding_here, WARNING, refusal.sentence.removeprefix("fairseq_seqkd: "))
+    return finding(finding_here)
 
 
 def similarity():

@@ -31,6 +31,7 @@ run_benchmark() {
     exec 8>&9 # own_data.sh takes 9 for a lock of its own
     need_environment "$WORK/venv" ctranslate2,report,benchmarks
     GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
+    if [ "$GPUS" != 0 ] && ! fast_engine_on_gpu; then OWN+=(--engine fairseq); fi # said before the teacher is trained
     if [ -n "$TRY" ]; then
         read -r -a arch <<<"$TEACHER" # --arch NAME
         OWN+=(--student "${arch[*]:0:2} $TINY --share-all-embeddings" --updates 10 --tuning-updates 4 --beam 2 --batch "$MAX_TOKENS")
@@ -77,6 +78,11 @@ check() { # file, KIND:SUM
     fi
     found=$("${kind}sum" "$1" | cut -d ' ' -f 1)
     if [ -z "$known" ]; then
+        # Such as the page on which one is to log in, sent instead of the archive.
+        tar -tzf "$1" >/dev/null || {
+            rm -f "$1"
+            die "what was fetched as $(basename "$1") is no archive: fetch it with a browser, and name its folder with --data"
+        }
         echo "$found" >"$WORK/downloads/$(basename "$1").sha256"
         echo "no published checksum of $(basename "$1") is known; this one has sha256 $found"
     elif [ "$found" != "$known" ]; then

@@ -12,7 +12,7 @@
 #   --help
 #
 # GPUs: all of the machine's, in half precision. SLURM, as a job of one node that continues when it is put back into the queue:
-#   sbatch --gres=gpu:1 --requeue --open-mode=append --wrap "bash recipes/iwslt15_th_en.sh --work /shared/iwslt15_th_en"
+#   sbatch --gres=gpu:1 --cpus-per-task=4 --requeue --open-mode=append --wrap "bash recipes/iwslt15_th_en.sh --work /shared/iwslt15_th_en"
 #
 # Text: TED talks; tst2010 and tst2011 to look at, tst2012 and tst2013 to test on; nothing is tokenised (Thai has no spaces between
 # words), 8,000 SentencePiece pieces for both languages.

@@ -51,6 +51,13 @@ begin_work() {
 # next update.
 keep_memory() { export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000; }
 
+# Whether CTranslate2 can search on a GPU here, or a sentence that says why not. torch is imported for the libraries that it brings.
+fast_engine_on_gpu() {
+    python -c 'import torch
+from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+check_installed("float16", on_gpu=True)'
+}
+
 # Puts this package and what it needs into the active virtual environment, or into one of its own where none is active.
 # Arguments: folder for an environment of its own, extras of the package, commands that must be there then.
 need_environment() {
@@ -59,7 +66,8 @@ need_environment() {
     if [ -z "${VIRTUAL_ENV:-}" ]; then
         if [ ! -x "$folder/bin/python" ] || [ ! -x "$folder/bin/pip" ] || [ ! -e "$folder/bin/activate" ]; then # half of one
             local python
-            python=$(find_python) || die "Python 3.11 or 3.12 with venv is needed: apt-get install python3 python3-venv"
+            python=$(find_python) || die "Python 3.11 or 3.12 with venv is needed, as python3.11, python3.12 or python3: install it" \
+                "with its package of venv where your distribution has one (apt-get install python3 python3-venv), else by pyenv or uv"
             echo "making a virtual environment in $folder"
             make_environment "$python" "$folder" || die "cannot make a virtual environment: apt-get install python3-venv"
         fi

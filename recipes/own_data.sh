@@ -28,7 +28,7 @@
 #
 # GPUs are used where there are any: all of them for one training, in half precision, and one worker each for the teacher's search.
 # On a cluster the recipe is a job of one node, which continues when it is put back into the queue:
-#   sbatch --gres=gpu:4 --requeue --open-mode=append --wrap "bash recipes/own_data.sh ..."
+#   sbatch --gres=gpu:4 --cpus-per-task=8 --requeue --open-mode=append --wrap "bash recipes/own_data.sh ..."
 # and the search alone can be an array of jobs before it: recipes/slurm/decode.sh, into DIR/distilled, with --beam, --nbest and --lenpen
 # as here, --max-len-a 1.2 --max-len-b 10, the --engine and --text that are named here, and on GPUs --fp16, with ctranslate2
 # --compute-type float16.
@@ -90,6 +90,10 @@ done
 METHODS=${METHODS//[[:space:]]/}
 [ -n "$METHODS" ] || die "--methods is empty; see --help"
 TRAINING="--lr-scheduler inverse_sqrt $TRAINING" # unless it names another
+# What a student learns by that has text and no teacher: fairseq's own criterion, smoothed where --training says so.
+PLAIN=cross_entropy
+[[ " $TRAINING " != *" --label-smoothing"[\ =]* ]] || PLAIN=label_smoothed_cross_entropy
+TUNING="--lr $TUNING_LR --warmup-updates 100" # of fine-tuning, instead of --training's
 for method in ${METHODS//,/ }; do
     [[ " ${ROWS[*]} " == *":$method "* ]] || die "--methods has '$method'; see --help"
     [ -z "$VOCABULARY" ] || [[ $method == seq_kd || $method == seq_inter ]] ||
@@ -117,6 +121,10 @@ TEACHER=${paths#:}
 begin_work "$BIN|$TEACHER|$STUDENT|$TRAINING|$UPDATES|$TUNING_UPDATES|$TUNING_LR|$BATCH|$VOCABULARY|$BEAM|$LENPEN|$ENGINE|$HOW_TEXT"
 need_environment "$WORK/venv" ctranslate2,report
 DISTILLED=$WORK/distilled SAYS=$WORK/distributions GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
+if [ "$GPUS" != 0 ] && [ "$ENGINE" = ctranslate2 ] && ! fast_engine_on_gpu; then
+    [ -d "$WORK/done" ] || rm -f "$WORK/settings"
+    die "use --engine fairseq"
+fi
 read -r S T < <(python - "$BIN" <<'PYTHON'
 import sys
 
@@ -142,7 +150,13 @@ PYTHON
 }
 # shellcheck disable=SC2086
 {
-    need_understood train "--student and --training" "$BIN" --user-dir "$ROOT/fairseq_seqkd" $STUDENT $TRAINING --criterion seq_kd
+    for criterion in "$PLAIN" seq_kd; do
+        for further in "" "$TUNING"; do
+            [ -z "$further" ] || [[ $METHODS == *inter* ]] || continue
+            need_understood train "--student and --training" "$BIN" --user-dir "$ROOT/fairseq_seqkd" $STUDENT $TRAINING \
+                --criterion "$criterion" $further
+        done
+    done
     need_understood generate --text "$BIN" --path "$TEACHER" $HOW_TEXT
 }
 
@@ -181,18 +195,19 @@ train() {
 }
 
 # Arguments: run@seed, the run to start from, then what differs.
+# shellcheck disable=SC2086
 fine_tune() {
     after "$2@${1#*@}"
     train "$1" "$(data_of seq_inter)" "$TUNING_UPDATES" --criterion "$(criterion_of seq_inter)" \
-        --finetune-from-model "$WORK/$2@${1#*@}/checkpoint_last.pt" --lr "$TUNING_LR" --warmup-updates 100 "${@:3}"
+        --finetune-from-model "$WORK/$2@${1#*@}/checkpoint_last.pt" $TUNING "${@:3}"
 }
 
 data_of() { [ -n "$VOCABULARY" ] && echo "$WORK/own/$1/bin" || echo "$DISTILLED/$1"; }
 
 # With a vocabulary of its own a student learns from text, and fairseq's own criterion is all it needs.
-criterion_of() { [ -n "$VOCABULARY" ] && echo cross_entropy || echo "$1"; }
+criterion_of() { [ -n "$VOCABULARY" ] && echo "$PLAIN" || echo "$1"; }
 
-do_student() { train "student@$1" "$BIN" "$UPDATES" --criterion cross_entropy; }
+do_student() { train "student@$1" "$BIN" "$UPDATES" --criterion "$PLAIN"; }
 do_word_kd() { train "word_kd@$1" "$BIN" "$UPDATES" --criterion word_kd --teacher-distributions "$SAYS/gold"; }
 do_seq_kd() { train "seq_kd@$1" "$(data_of seq_kd)" "$UPDATES" --criterion "$(criterion_of seq_kd)"; }
 do_seq_word() { train "seq_word@$1" "$DISTILLED/seq_kd" "$UPDATES" --criterion seq_kd --teacher-distributions "$SAYS/seq_kd"; }

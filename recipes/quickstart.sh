@@ -16,8 +16,8 @@
 #   --help
 #
 # No argument is needed on a Debian or Ubuntu machine with Python 3.11: the text is fetched from the distribution's
-# archive, without root. Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again, and a
-# training's folder with it, since fairseq goes on where that ended.
+# archive, without root. Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again, a
+# training's folder with it, since fairseq goes on where that ended, and the marks of what is made from it: evaluate* at least.
 # The table goes to DIR/report.md and, as {"rows": [...]}, to DIR/report.json; with figures, to the page DIR/report.html.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
@@ -185,7 +185,7 @@ ask_teacher() {
 
 do_decode() { # a worker; any number of them share the directory
     ask_teacher "$BIN" "$DISTILLED" --beam "$BEAM" --nbest "$BEAM" --lenpen "$LENPEN" --max-len-a 1.2 --max-len-b 10 \
-        --engine ctranslate2 --post-process sentencepiece --distributed-world-size "$JOBS" --distributed-rank "$(($1 - 1))"
+        --cpu --engine ctranslate2 --post-process sentencepiece --distributed-world-size "$JOBS" --distributed-rank "$(($1 - 1))"
 }
 
 # Its most probable symbols at every token of gold and of both views: word-level distillation then needs no teacher.

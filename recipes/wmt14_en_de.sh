@@ -12,7 +12,7 @@
 #   --help
 #
 # GPUs: all of the machine's, in half precision. SLURM, as a job of one node that continues when it is put back into the queue:
-#   sbatch --gres=gpu:8 --requeue --open-mode=append --wrap "bash recipes/wmt14_en_de.sh --work /shared/wmt14_en_de"
+#   sbatch --gres=gpu:8 --cpus-per-task=16 --requeue --open-mode=append --wrap "bash recipes/wmt14_en_de.sh --work /shared/wmt14_en_de"
 #
 # Text: Europarl v7, Common Crawl, News Commentary v9: 4.5 million pairs, every 100th to look at, newstest2014 to test on; punctuation
 # normalised, sacremoses with split hyphens, cased, 40,000 joint BPE merges; then no pair above 250 pieces or of unequal lengths.
@@ -21,9 +21,11 @@
 # To aim at: 29.3 tokenised BLEU of the large model (Ott et al. 2018, abstract; 28.6 by sacrebleu in fairseq's examples/scaling_nmt),
 # 27.3 of the base model (Vaswani et al. 2017; it averages checkpoints and splits compounds, a plain run had 26.65 in fairseq issue
 # 1352). Kim & Rush's student gained 4.2 BLEU with greedy search, 1.7 with beam (abstract).
-# Disk: 1.7 GB of archives, and by arithmetic 12 GB besides: text three times (raw, tokens, BPE) at 1.5 GB each, 0.6 GB for the
-# data-bin and each of two views, 3 GB for 5-best lists while they are put together, 3 GB of checkpoints.
-# Time: the teacher 4.5 hours on eight V100, 2.6 on eight A100 (NVIDIA's figures for this model and text, mixed precision). The search
+# Disk: 1.7 GB of archives, and by arithmetic 26 GB besides: text four times (raw, tokens, BPE, clean) at 1.5 GB each, 0.6 GB for the
+# data-bin and each of two views, 3 GB for 4-best lists while they are put together, 15 GB of checkpoints (12 bytes for each of 218
+# million weights and the optimizer's state, up to three files of the teacher; 0.8 GB for each file of a student).
+# Time: the teacher reads 24,000 * 458,752 = 11 billion tokens; a V100 trains this model at 32,942 tokens a second (NVIDIA, mixed
+# precision), so eight take 12 hours; eight A100, by NVIDIA's ratio of the two, 7. The search
 # over 4.5 million sentences at 144.5 a second (fairseq 0.10.2, this model, V100, beam 4): 8.6 hours of one V100, 1.1 of eight. A
 # student: 3.2 billion tokens at 160,000 a second (fairseq, base, four V100, issue 940): 5.6 hours of those four.
 # These are estimates by arithmetic: this recipe was run with --try only.
@@ -40,7 +42,7 @@ S=en T=de BENCHMARK=wmt14 PIECES="bpe 40000" BATCH=458752 UPDATES=24000
 training-parallel-commoncrawl.tgz http://www.statmt.org/wmt13/training-parallel-commoncrawl.tgz sha256:c7a74e2ea01ac6c920123108627e35278d4ccb5701e15428ffa34de86fa3a9e5
 training-parallel-nc-v9.tgz http://www.statmt.org/wmt14/training-parallel-nc-v9.tgz sha256:cb8953f292298e6877ae433c98912b927cb0766b303f4540512ddd286c748485
 test-full.tgz https://www.statmt.org/wmt14/test-full.tgz md5:a8cd784e006feb32ac6f3d9ec7eb389a"
-    HOW_TEXT="--post-process subword_nmt"
+    HOW_TEXT="--post-process subword_nmt --tokenizer moses"
     TEACHER="--arch transformer_vaswani_wmt_en_de_big --share-all-embeddings --optimizer adam --adam-betas (0.9,0.98) --clip-norm 0.0
         --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 --dropout 0.3 --weight-decay 0.0
         --criterion label_smoothed_cross_entropy --label-smoothing 0.1"

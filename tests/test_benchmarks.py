@@ -137,6 +137,22 @@ def test_without_a_network_it_says_what_to_do(tmp_path):
     assert not list((tmp_path / "work" / "downloads").iterdir())
 
 
+def test_a_page_in_place_of_an_archive_is_not_kept(tmp_path):
+    """Where no checksum is known, the first download's would count for ever; the next one finds its way."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "curl").write_text(
+        '#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\necho "<html>log in</html>" >"$2"\n'
+    )
+    (tmp_path / "bin" / "curl").chmod(0o755)
+    script = f'PATH="{tmp_path / "bin"}:$PATH" exec bash {RECIPES / "iwslt15_th_en.sh"} --work {tmp_path / "work"} "$@"'
+    (tmp_path / "page.sh").write_text(script)
+    for given in ([], ["--data", tmp_path]):
+        (tmp_path / "th-en.tgz").write_text("<html>log in</html>")
+        done = recipe(tmp_path / "page.sh", tmp_path, *given)
+        assert done.returncode != 0 and "what was fetched as th-en.tgz is no archive" in done.stdout, done.stdout[-2000:]
+        assert not list((tmp_path / "work" / "downloads").iterdir()) and (tmp_path / "th-en.tgz").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAKE)
 def test_every_command_of_a_recipe_runs(name, tmp_path):

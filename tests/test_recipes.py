@@ -334,6 +334,22 @@ def test_own_data_says_before_the_search_what_fairseq_train_does_not_take(tiny, 
     assert not (tmp_path / "work" / "settings").exists() and not (tmp_path / "work" / "distilled").exists()
 
 
+@pytest.mark.parametrize(
+    "methods,training,refused",
+    [
+        ("student,seq_kd,seq_inter", "--optimizer adam --lr 5e-3 --label-smoothing 0.1", None),  # the baseline's is smoothed too
+        ("seq_kd,seq_inter", "--optimizer adam --lr 5e-3 --lr-scheduler tri_stage", "--warmup-updates"),  # of fine-tuning alone
+        ("seq_kd", "--optimizer adam --lr 5e-3 --lr-scheduler tri_stage", None),
+    ],
+)
+def test_own_data_looks_at_every_kind_of_its_trainings_before_the_search(tiny, teacher, tmp_path, methods, training, refused):
+    more = {"training": training, "methods": methods, "text": "--tokenizer wrong"}  # the next complaint
+    done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, **more)
+    complaint = "fairseq-train does not take" if refused else "fairseq-generate does not take"
+    assert complaint in done.stdout and (not refused or refused in done.stdout), done.stdout[-2000:]
+    assert not (tmp_path / "work" / "distilled").exists()
+
+
 @pytest.mark.parametrize("rate", ["1", "1.", ".5", "2e-4", "1E+1", "-0.5"])
 def test_own_data_knows_a_number(rate, tiny, teacher, tmp_path):
     """It goes on to the next complaint."""

@@ -24,7 +24,7 @@ DISTILLED=$WORK/distilled
 
 do_decode() { # a worker; length penalty 1.4, because this teacher's favourites have 0.9 of gold's length
     fairseq-generate "$BIN" --user-dir "$ROOT/fairseq_seqkd" --task teacher_decoding --path "$TEACHER" --gen-subset train \
-        --beam 5 --nbest 5 --lenpen 1.4 --max-len-a 1.2 --max-len-b 10 --engine ctranslate2 --post-process sentencepiece \
+        --beam 5 --nbest 5 --lenpen 1.4 --max-len-a 1.2 --max-len-b 10 --cpu --engine ctranslate2 --post-process sentencepiece \
         --distill-dir "$DISTILLED" --distributed-world-size "$JOBS" --distributed-rank "$(($1 - 1))"
 }
 
