@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from types import SimpleNamespace
 
 import helpers
 import numpy as np
@@ -14,6 +16,7 @@ from fairseq_seqkd.corpus import distributions, manifest
 from fairseq_seqkd.corpus.databin import Split, Writer
 from fairseq_seqkd.corpus.distributions import Distributions, keys_of
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.tasks import _settings
 
 
 @pytest.fixture(scope="module")
@@ -455,6 +458,17 @@ def test_a_teacher_whose_distributions_are_no_numbers_stops(tiny, teacher, tmp_p
 def test_a_search_has_no_use_for_topk(tiny, teacher, tmp_path):
     done = helpers.decode(tiny, teacher, tmp_path / "D", check=False, topk=8)
     assert "--topk is for --score-reference" in helpers.refusal(done)
+
+
+def test_fairseqs_own_limit_counts_where_the_user_said_it(monkeypatch):
+    """fairseq-generate fills in the same number where nobody said one."""
+    limits = SimpleNamespace(batch_size=None)
+    for argv, expected in (
+        (["--beam", "5"], (None, None)), (["--max-tokens", "12000"], (12000, None)), (["--max-tokens=12000"], (12000, None)),
+    ):  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["fairseq-generate", *argv])
+        assert _settings.batch_limits(limits, 12000, None) == expected
+    assert _settings.batch_limits(limits, 800, None) == (800, None)
 
 
 def test_a_directory_continues_with_the_same_settings_only(tiny, teacher, scored, distilled, tmp_path):

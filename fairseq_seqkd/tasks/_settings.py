@@ -1,5 +1,7 @@
 """What decides the result of decoding, as the manifest keeps it; two runs with equal settings write the same bytes."""
 
+import sys
+
 import torch
 from omegaconf import OmegaConf
 
@@ -12,6 +14,7 @@ from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.teachers import fits
 
 SCORED_AT_A_TIME = 1 << 24  # tokens of a batch times the vocabulary: 64 MiB of float32
+SCORED_ON_A_GPU = 1 << 27  # 512 MiB: small batches would leave it idle
 
 
 def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positions):
@@ -46,7 +49,8 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
 def scoring_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positions):
     """(settings for the manifest, Plan) of scoring a split's targets; arguments as of decoding_settings."""
     vocabulary = len(dataset.tgt_dict)
-    default = min(DEFAULT_MAX_TOKENS, max(SCORED_AT_A_TIME // vocabulary, 128))
+    most = SCORED_ON_A_GPU if uses_gpu(cfg) else SCORED_AT_A_TIME
+    default = min(DEFAULT_MAX_TOKENS, max(most // vocabulary, 128))
     plan = make_plan(len(dataset), *batch_limits(cfg.dataset, max_tokens, max_sentences), cfg.part_size, default)
     positions = [int(limit) for limit in max_positions]
     return {
@@ -103,8 +107,12 @@ def filter_settings(cfg):
 
 
 def batch_limits(limits, max_tokens, max_sentences):
-    """The user's limits; (None, None) where fairseq-generate only filled in its own 12,000 tokens, slow on a CPU."""
-    return (None, None) if limits.batch_size is None and max_tokens == 12000 else (max_tokens, max_sentences)
+    """The user's limits; (None, None) where fairseq-generate only filled in its own 12,000 tokens, slow on a CPU.
+
+    It does so before it makes the task, so that the command line alone tells the two apart.
+    """
+    filled_in = max_tokens == 12000 and not any(word.split("=")[0] == "--max-tokens" for word in sys.argv)
+    return (None, None) if limits.batch_size is None and filled_in else (max_tokens, max_sentences)
 
 
 def uses_random_numbers(search):
