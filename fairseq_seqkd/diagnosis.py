@@ -112,17 +112,17 @@ def search_engine():
 
     types = ", ".join(sorted(ctranslate2.get_supported_compute_types("cpu")))
     but = f"; int8 is computed in float32: {eight_bits.WITHOUT_VNNI}" if eight_bits.saturates() else ""
-    finding_here = f"{found}; on this CPU: {types}{but}"
+    says = f"{found}; on this CPU: {types}{but}"
     import torch
 
-    if torch.cuda.is_available():
-        from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+    from fairseq_seqkd.engines.ctranslate2_engine import check_installed
 
+    if torch.cuda.is_available():
         try:
             check_installed("float32", on_gpu=True, instead="use --engine fairseq")
         except Refusal as refusal:
-            return finding(finding_here, WARNING, refusal.sentence.removeprefix("fairseq_seqkd: "))
-    return finding(finding_here)
+            return finding(says, WARNING, refusal.sentence.removeprefix("fairseq_seqkd: "))
+    return finding(says)
 
 
 def similarity():

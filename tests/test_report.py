@@ -50,6 +50,17 @@ def test_scores_of_two_models_of_comet_are_not_put_into_one_column():
     assert both[0]["comet_beam5"] == 0.8 and both[0]["comet_beam5_std"] == 0
 
 
+def test_another_model_of_comet_is_refused_before_it_scores(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(results.to_json({"results": [result("A", comet_beam5=0.8, comet_signature="comet:2|model:a")]}))
+    results.Results(path).check_scorer("comet:2|model:a")
+    with pytest.raises(Refusal, match="results.json holds COMET of A by another model .*a.; name that with --comet, or another"):
+        results.Results(path).check_scorer("comet:2|model:b")
+    again = results.Results(path)
+    again.check(result("A"))  # which takes the place of what is there
+    again.check_scorer("comet:2|model:b")
+
+
 def test_a_report_does_not_take_the_place_of_what_it_is_made_from(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(results.to_json({"results": [result("A")]}))

@@ -81,6 +81,8 @@ def run(arguments):
         found.check({"name": name, "seed": seed, **system.facts(device)})
         prepared.append((name, seed, system))
     scorer = arguments.comet and comet.Scorer(arguments.comet, device, cache, [s for *_, s in prepared], arguments.again)
+    if scorer:
+        found.check_scorer(scorer.signature)
     for i, (name, seed, system) in enumerate(prepared):
         label = f"[{i + 1}/{len(prepared)}] {name if seed is None else f'{name} (seed {seed})'}"
         show = progress_of_batches(label)

@@ -166,6 +166,16 @@ class Results:
         self._check_seed(result, self.checked)
         self.checked.append(result)
 
+    def check_scorer(self, signature):
+        """Refuses a model of COMET other than that of results of the file that stay. It comes after `check` of all that come."""
+        coming = {identity(result) for result in self.checked}
+        for other in self.kept:
+            if identity(other) not in coming and other.get("comet_signature") not in (None, signature):
+                raise Refusal(
+                    f"{self.path} holds COMET of {other['name']} by another model ({other['comet_signature']}); name that with "
+                    "--comet, or another file with -o"
+                )
+
     def _check_seed(self, result, others):
         """Refuses a result that is no further seed of its name among the file's results and others."""
         kept = [other for other in self.kept if identity(other) != identity(result)]  # which it will replace
