@@ -17,8 +17,8 @@
 #   --jobs N         processes side by side, one thread each (default: 2)
 #   --help
 #
-# Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again, and a training's folder with it, since
-# fairseq goes on where that ended. The results are DIR/RESULTS.md and DIR/results.json; every number in them comes from a file that
+# Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again, a training's folder with it, since
+# fairseq goes on where that ended, and the marks of what is made from it: evaluate@* at least. The results are DIR/RESULTS.md and DIR/results.json; every number in them comes from a file that
 # a command wrote to DIR/measured.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
@@ -219,10 +219,11 @@ ask_teacher() {
 
 # Pair, directory, beam. The length penalty is the best one on the validation split, of 1, 1.4, 1.8 and 2.2 for the Transformer; of
 # 0.2, 0.6 and 1 for the LSTM, 0.6 is 0.2 BLEU better than what was kept of an earlier training of it.
+# shellcheck disable=SC2086
 search() {
     local engine=fairseq lenpen=0.2
-    [ "$1" != transformer ] || engine=ctranslate2 lenpen=1.8
-    ask_teacher "$BIN" "$2" "$1" --beam "$3" --nbest "$3" --lenpen "$lenpen" --max-len-a 1.2 --max-len-b 10 --engine "$engine" \
+    [ "$1" != transformer ] || engine="ctranslate2 --cpu" lenpen=1.8 # whose cuBLAS may not be a GPU's torch's
+    ask_teacher "$BIN" "$2" "$1" --beam "$3" --nbest "$3" --lenpen "$lenpen" --max-len-a 1.2 --max-len-b 10 --engine $engine \
         --post-process sentencepiece
 }
 
