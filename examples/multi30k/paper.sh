@@ -18,8 +18,8 @@
 #   --help
 #
 # Stages leave a log in DIR/logs and a mark in DIR/done; remove a mark to run a stage again, a training's folder with it, since
-# fairseq goes on where that ended, and the marks of what is made from it: evaluate@* at least. The results are DIR/RESULTS.md and DIR/results.json; every number in them comes from a file that
-# a command wrote to DIR/measured.
+# fairseq goes on where that ended, and the marks of what is made from it: evaluate@* at least. The results are DIR/RESULTS.md and
+# DIR/results.json; every number in them comes from a file that a command wrote to DIR/measured.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=recipes/lib.sh
