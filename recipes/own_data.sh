@@ -167,7 +167,9 @@ ask_teacher() {
     local precision=()
     [ "$GPUS" = 0 ] || precision=(--fp16)
     [ "$GPUS" = 0 ] || [ "$ENGINE" = fairseq ] || [[ " $* " == *" --score-reference "* ]] || precision=(--compute-type float16)
-    seqkd decode "$1" --path "$TEACHER" --gen-subset train --distill-dir "$2" "${precision[@]}" "${@:3}"
+    # The languages by name, since fairseq cannot undo --tokenizer moses without.
+    seqkd decode "$1" --source-lang "$S" --target-lang "$T" --path "$TEACHER" --gen-subset train --distill-dir "$2" \
+        "${precision[@]}" "${@:3}"
 }
 
 # shellcheck disable=SC2086
