@@ -150,7 +150,10 @@ PYTHON
 }
 # shellcheck disable=SC2086
 {
-    for criterion in "$PLAIN" seq_kd; do
+    criterions=()
+    [ -z "$VOCABULARY" ] && [[ ,$METHODS, != *,student,* ]] || criterions+=("$PLAIN")
+    [ -n "$VOCABULARY" ] || [ "$METHODS" = student ] || criterions+=(seq_kd)
+    for criterion in "${criterions[@]}"; do
         for further in "" "$TUNING"; do
             [ -z "$further" ] || [[ $METHODS == *inter* ]] || continue
             need_understood train "--student and --training" "$BIN" --user-dir "$ROOT/fairseq_seqkd" $STUDENT $TRAINING \

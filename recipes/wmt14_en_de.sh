@@ -25,8 +25,8 @@
 # data-bin and each of two views, 3 GB for 4-best lists while they are put together, 15 GB of checkpoints (12 bytes for each of 218
 # million weights and the optimizer's state, up to three files of the teacher; 0.8 GB for each file of a student).
 # Time: the teacher reads 24,000 * 458,752 = 11 billion tokens; a V100 trains this model at 32,942 tokens a second (NVIDIA, mixed
-# precision), so eight take 12 hours; eight A100, by NVIDIA's ratio of the two, 7. The search
-# over 4.5 million sentences at 144.5 a second (fairseq 0.10.2, this model, V100, beam 4): 8.6 hours of one V100, 1.1 of eight. A
+# precision), so eight take 12 hours; eight A100 take 7, as NVIDIA's times for a shorter training of it are 4.5 hours and 2.6. The
+# search over 4.5 million sentences at 144.5 a second (fairseq 0.10.2, this model, V100, beam 4): 8.6 hours of one V100, 1.1 of eight. A
 # student: 3.2 billion tokens at 160,000 a second (fairseq, base, four V100, issue 940): 5.6 hours of those four.
 # These are estimates by arithmetic: this recipe was run with --try only.
 set -euo pipefail

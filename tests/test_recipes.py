@@ -340,6 +340,8 @@ def test_own_data_says_before_the_search_what_fairseq_train_does_not_take(tiny, 
         ("student,seq_kd,seq_inter", "--optimizer adam --lr 5e-3 --label-smoothing 0.1", None),  # the baseline's is smoothed too
         ("seq_kd,seq_inter", "--optimizer adam --lr 5e-3 --lr-scheduler tri_stage", "--warmup-updates"),  # of fine-tuning alone
         ("seq_kd", "--optimizer adam --lr 5e-3 --lr-scheduler tri_stage", None),
+        ("seq_kd", "--optimizer adam --lr 5e-3 --tail ignore", None),  # no criterion of fairseq's is asked
+        ("student,seq_kd", "--optimizer adam --lr 5e-3 --tail ignore", "--tail"),
     ],
 )
 def test_own_data_looks_at_every_kind_of_its_trainings_before_the_search(tiny, teacher, tmp_path, methods, training, refused):

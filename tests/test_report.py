@@ -9,7 +9,7 @@ import pytest
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import pruning_table, report, results, run_folder, speed_table, table, text_table
+from fairseq_seqkd.evaluation import page, pruning_table, report, results, run_folder, speed_table, table, text_table
 
 
 def result(name, seed=None, **changes):
@@ -77,6 +77,15 @@ def test_a_terminal_without_the_letters_of_a_report_shows_the_rest(tmp_path):
     command = [sys.executable, "-m", "fairseq_seqkd", "report", str(tmp_path / "results.json")]
     done = subprocess.run(command, capture_output=True, env=said)
     assert done.returncode == 0 and b"p(t = ?)" in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize(
+    "machines,drawn", [(["a toaster, one thread"] * 2, True), (["a toaster, one thread", "a kettle"], False)]
+)
+def test_speeds_of_different_machines_are_not_drawn_together(machines, drawn):
+    pytest.importorskip("matplotlib")
+    made = report.make([result(name, machine=machine) for name, machine in zip("AB", machines)], [])
+    assert ("speed" in page.draw(made)) == drawn
 
 
 def test_rows_keep_their_order_and_average_over_seeds():

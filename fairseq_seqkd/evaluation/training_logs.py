@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Optional
 
 SAID = re.compile(r"\| INFO \| (?:fairseq_cli\.train \| \{|valid \|)|\"valid_ppl\"")  # only of fairseq-train
 SIMPLE = re.compile(r"valid on '(?P<split>[^']+)' subset \|.*?\| ppl (?P<ppl>[\d.einfa]+) \|.*?num_updates (?P<updates>\d+)")
@@ -27,6 +28,7 @@ class Training:
     path: str  # of the log
     settings: dict = field(default_factory=dict)
     curve: dict = field(default_factory=dict)  # updates -> perplexity on gold; a training that was resumed says it once
+    validated_on: Optional[str] = None  # of several validation sets the first, as for checkpoint_best
 
     @property
     def folder(self):
@@ -49,7 +51,7 @@ def read(path):
     Several attempts at one are one, with the settings of the last.
     """
     now = Training(str(path))  # the one that speaks
-    found, first = {}, {}
+    found = {}
     with Path(path).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if "'save_dir'" in line or "save_dir=" in line:
@@ -59,7 +61,8 @@ def read(path):
                 now.settings = said
             elif point := validation(line):
                 split, updates, ppl = point
-                if split == first.setdefault(id(now), split) and math.isfinite(ppl):  # of several sets checkpoint_best's
+                now.validated_on = now.validated_on or split
+                if split == now.validated_on and math.isfinite(ppl):
                     now.curve[updates] = ppl
     return [*found.values()] or [now]
 
