@@ -17,6 +17,15 @@ LOADING = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, Assert
 EMBEDDINGS = ("encoder_embed_path", "decoder_embed_path")
 # What is overridden whenever a checkpoint is loaded.
 WITHOUT_TRAINING = {"eval_bleu": False, **dict.fromkeys(EMBEDDINGS)}  # the first would build a generator for itself
+# How a checkpoint read its training data, which says nothing about other data: sentences are whole, and each is there once.
+AS_DATA_ARE = {
+    "dataset_impl": None,
+    "num_batch_buckets": 0,
+    "required_seq_len_multiple": 1,  # padding would count in the limit of a translation's length
+    "upsample_primary": 1,
+    "truncate_source": False,
+    "load_alignments": False,
+}
 
 
 def read(path):

@@ -143,11 +143,7 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, s
         "source_lang": languages[0],  # of a folder with several pairs fairseq would take the first
         "target_lang": languages[1],
         "train_subset": subset,
-        "dataset_impl": None,  # as the data are here, not as the teacher's were
-        "num_batch_buckets": 0,
-        "upsample_primary": 1,
-        "truncate_source": False,  # its limit is not the student's
-        "load_alignments": False,
+        **checkpoints.AS_DATA_ARE,
         **checkpoints.WITHOUT_TRAINING,
     }
     try:

@@ -726,6 +726,7 @@ READ_ONLY = [
     ("other views", lambda at, folder: at.seqkd(*at.select()[1:5], "-o", folder / "new"), "cannot be used"),
     ("text", lambda at, folder: at.text(None, "-o", folder / "train"), "cannot be written"),
     ("a pruned checkpoint", lambda at, folder: at.prune(None, "-o", folder / "a.pt"), "cannot be written"),
+    ("results", lambda at, folder: at.evaluate(None, None, "-o", folder / "results.json"), "cannot be written"),
     ("a cache", lambda at, folder: at.evaluate(None, None, "--cache", folder / "cache"), "cannot be written"),
 ]
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import shutil
 from pathlib import Path
 
 import helpers
@@ -11,6 +12,7 @@ import pytest
 import sacrebleu
 import torch
 
+from fairseq_seqkd.commands import evaluate
 from fairseq_seqkd.commands.decoders import Decoders
 from fairseq_seqkd.corpus import databin, manifest, text
 from fairseq_seqkd.corpus.files import sha256
@@ -213,7 +215,7 @@ def test_the_columns_are_those_of_the_paper(world):
 
 
 def test_small_batches_hold_every_sentence_once(world):
-    batches = measuring.plan_batches(world["dataset"], 20)
+    batches = measuring.plan_batches(world["dataset"].src_sizes, 20)
     assert len(batches) > 3
     assert sorted(int(i) for batch in batches for i in batch) == list(range(SENTENCES))
 
@@ -303,12 +305,17 @@ def changed(world, path, change):
     return helpers.changed(world["checkpoint"], path, change)
 
 
-def test_sentences_that_the_model_cannot_read_are_refused(world, tmp_path):
+def test_sentences_that_the_model_cannot_read_are_refused(world, tmp_path, monkeypatch):
     def shorten(state):
         state["cfg"]["model"].max_source_positions = state["cfg"]["task"]["max_source_positions"] = 10
 
-    system = prepare(world, path=changed(world, tmp_path / "short.pt", shorten))
+    path = changed(world, tmp_path / "short.pt", shorten)
     with pytest.raises(Refusal, match="4 sentences .* source tokens .*10"):  # those of 10 to 13 words, and EOS
+        prepare(world, path=path)  # before anything is measured
+    monkeypatch.setattr(systems, "check_lengths", lambda *args: None)
+    system = prepare(world, path=path)
+    monkeypatch.undo()
+    with pytest.raises(Refusal, match="4 sentences .* source tokens .*10"):  # where its settings do not say it
         measuring.measure(system, torch.device("cpu"))
 
 
@@ -406,6 +413,65 @@ def test_results_are_continued_and_nothing_is_lost(tmp_path):
     second.add({"name": "A", "seed": None, **FACTS, "checkpoint_sha256": "retrained"})
     assert [(r["name"], r["checkpoint_sha256"]) for r in results.read(path)] == [("B", "b"), ("A", "retrained")]
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_two_processes_continue_one_file(tmp_path):
+    path = tmp_path / "results.json"
+    first, second = results.Results(path), results.Results(path)
+    sides = {"a": "B", "search_a": "greedy", "checkpoint_a": "c", "b": "A", "search_b": "greedy", "checkpoint_b": "c"}
+    first.add({"name": "A", "seed": None, **FACTS})
+    second.add({"name": "B", "seed": None, **FACTS})
+    second.compare([{**sides, "seed": None, "difference": 1.0, "p_value": 0.1}])
+    first.add({"name": "C", "seed": None, **FACTS})
+    assert {r["name"] for r in results.read(path)} == {"A", "B", "C"} == {r["name"] for r in first.all()}
+    assert len(results.pairs_of(results.read_json(path), path)) == 1
+    before = path.read_bytes()
+    with pytest.raises(Refusal, match="on other data"):
+        second.add({"name": "D", "seed": None, **FACTS, "data_sha256": "e"})
+    with pytest.raises(Refusal, match="several of C: one has a seed"):
+        second.add({"name": "C", "seed": 1, **FACTS})
+    assert path.read_bytes() == before
+
+
+def test_comet_of_the_same_outputs_stays(tmp_path):
+    path = tmp_path / "results.json"
+    scores = {"comet_greedy": 0.7, "comet_beam5": 0.8, "comet_signature": "comet:2|model:a"}
+    results.Results(path).add({"name": "A", "seed": None, **FACTS, **scores})
+    results.Results(path).add({"name": "A", "seed": None, **FACTS, "bleu_greedy": 1.0})
+    assert results.read(path) == [{"name": "A", "seed": None, **FACTS, "bleu_greedy": 1.0, **scores}]
+    results.Results(path).add({"name": "A", "seed": None, **FACTS, "checkpoint_sha256": "another"})
+    assert "comet_greedy" not in results.read(path)[0]
+
+
+def test_a_checkpoint_that_changes_meanwhile_is_not_kept_under_its_old_name(world, tmp_path, monkeypatch):
+    path = shutil.copy(world["checkpoint"], tmp_path / "growing.pt")
+    system, kept = prepare(world, path=path), cache.Cache(tmp_path / "cache")
+    kept.prepare()
+
+    def further(system, device, show):
+        changed(world, path, lambda state: state.update(extra_state={"epoch": 9}))
+        return {"outputs": {}}
+
+    monkeypatch.setattr(measuring, "measure", further)
+    with pytest.raises(Refusal, match="growing.pt was written anew while it was measured"):
+        evaluate.measured_or_known(system, torch.device("cpu"), kept, False, None)
+    assert not [*(tmp_path / "cache").iterdir()]
+
+
+def test_how_a_checkpoint_read_its_training_data_says_nothing_about_others(world, tmp_path):
+    """Cut or padded sources, buckets and text data: a split is measured as it lies there."""
+
+    def settings_of_its_training(state):
+        told = {"truncate_source": True, "max_source_positions": 20, "required_seq_len_multiple": 8, "num_batch_buckets": 4}
+        state["cfg"]["task"].update(told, dataset_impl="raw", load_alignments=True)
+
+    facts = [
+        measuring.measure(prepare(world, path=path), torch.device("cpu"))
+        for path in (world["checkpoint"], changed(world, tmp_path / "odd.pt", settings_of_its_training))
+    ]
+    for measured in facts:
+        assert all(measured.pop(f"sentences_per_second_{search}") for search, _ in measuring.beams(prepare(world)))
+    assert facts[0] == facts[1]
 
 
 @pytest.mark.parametrize("fact", FACTS)

@@ -106,6 +106,8 @@ def test_stored_distributions_are_shown_too(whole):
         (["--ids", "99999"], "there is no sentence 99999"),
         (["--differ", "0"], "must be at least 1"),
         (["--ids", "1", "--data", "absent"], "there is no split"),
+        (["--data", "absent"], "ask for lists with --ids or --differ"),
+        (["--post-process", "none"], "ask for lists with --ids or --differ"),
     ],
 )
 def test_refusals_of_inspect(distilled, arguments, sentence):

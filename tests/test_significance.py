@@ -229,15 +229,45 @@ def test_outputs_that_were_made_again_are_compared_again(texts, tmp_path, monkey
     monkeypatch.setattr(systems, "texts", lambda system: (None, texts["gold"]))
     found = [{"name": name, "checkpoint_sha256": name} for name in "AB"]
     names = [key({fact: result.get(fact) for fact in systems.FACTS}) for result in found]
-    cache, system = Cache(tmp_path), types.SimpleNamespace(settings={"bleu_tokenizer": "13a"})
+    cache, system = Cache(tmp_path), types.SimpleNamespace(settings={"bleu_tokenizer": "13a"}, data_sha256="gold")
     cache.put(names[0], {"outputs": dict.fromkeys(("greedy", "beam5"), texts["good"])})
     seen = []
     for outputs in ("bad", "good"):
         cache.put(names[1], {"outputs": dict.fromkeys(("greedy", "beam5"), texts[outputs])})
         seen.append({pair["difference"] for pair in compare(found, system, cache)})
     assert seen[1] == {0.0} and 0.0 not in seen[0]
+    known = compare(found, system, cache)
     monkeypatch.setattr(significance, "compare", None)  # and what is known is not asked for
-    assert {pair["difference"] for pair in compare(found, system, cache)} == {0.0}
+    assert compare(found, system, cache) == known and {pair["difference"] for pair in known} == {0.0}
+
+
+def test_comparisons_are_of_their_references_and_checkpoints(texts, tmp_path, monkeypatch):
+    """The same outputs may be judged by corrected references, or be those of a checkpoint whose file was written anew."""
+    cache, system = Cache(tmp_path), types.SimpleNamespace(settings={"bleu_tokenizer": "13a"}, data_sha256="gold")
+
+    def compared(references, *checkpoints):
+        monkeypatch.setattr(systems, "texts", lambda system: (None, references))
+        found = [{"name": name, "checkpoint_sha256": checkpoint} for name, checkpoint in zip(("good", "bad"), checkpoints)]
+        for result in found:
+            facts = {fact: result.get(fact) for fact in systems.FACTS}
+            cache.put(key(facts), {"outputs": dict.fromkeys(("greedy", "beam5"), texts[result["name"]])})
+        return found, compare(found, system, cache)
+
+    _, before = compared(texts["gold"], "one", "two")
+    found, anew = compared(texts["gold"], "one", "restored")
+    assert results.pairs_among(anew, found) == anew != [] and [p["p_value"] for p in anew] == [p["p_value"] for p in before]
+    system.data_sha256 = "corrected"
+    _, corrected = compared(texts["bad"], "one", "two")
+    assert [pair["difference"] > 0 for pair in before] == [pair["difference"] < 0 for pair in corrected] != []
+
+
+def test_no_difference_and_a_single_sentence_are_no_sign_of_anything(texts):
+    named = [("Student", None, "good", "bad"), ("Seq-KD", None, "good", "bad")]
+    found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
+    assert [p["p_value"] for p in found if p["difference"] == 0] == [1.0, 1.0]
+    assert max(p["p_value"] for p in found if p["difference"]) < 0.05
+    one = {name: lines[:1] for name, lines in texts.items()}
+    assert significance.compare(systems_of(one, ("A", None, "good", "bad"), ("B", None, "bad", "good")), one["gold"], "13a") == []
 
 
 def test_a_cache_that_cannot_be_written_is_refused_before_the_work(tiny, teacher, tmp_path):

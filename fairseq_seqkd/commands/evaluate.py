@@ -99,6 +99,7 @@ def run(arguments):
 
 def measured_or_known(system, device, cache, again, show):
     """The measurements of a System with its outputs, from the cache or new."""
+    from fairseq_seqkd.evaluation import systems
     from fairseq_seqkd.evaluation.cache import key
     from fairseq_seqkd.evaluation.measure import measure
 
@@ -107,6 +108,7 @@ def measured_or_known(system, device, cache, again, show):
     if known:
         return {**known, "distillation_signature": system.distillation_signature}
     measured = {**measure(system, device, show), "date": datetime.date.today().isoformat()}
+    systems.check_unchanged(system)
     cache.put(name, measured)
     return measured
 
@@ -121,17 +123,19 @@ def in_words(measured):
 
 def compare(found, system, cache):
     """The bootstrap tests of all pairs of results whose outputs are known, from the cache or new."""
+    import sacrebleu
+
     from fairseq_seqkd.evaluation import results, significance, systems
     from fairseq_seqkd.evaluation.cache import key
 
-    names = [key({fact: result.get(fact) for fact in systems.FACTS}) for result in found]
-    known = [(name, cache.get(name)) for name in names]
+    known = [cache.get(key({fact: result.get(fact) for fact in systems.FACTS})) for result in found]
     compared = [
-        (r["name"], r.get("seed"), content["outputs"], r["checkpoint_sha256"]) for r, (_, content) in zip(found, known) if content
+        (r["name"], r.get("seed"), content["outputs"], r["checkpoint_sha256"]) for r, content in zip(found, known) if content
     ]
     # By what was translated: a measurement that was made again may have other outputs under the same name.
-    facts = {"pairs": [(name, seed, key(outputs)) for name, seed, outputs, _ in compared]}
-    kept_as = key({**facts, "seed": significance.seed_of_the_test(), "holds": results.PAIR})
+    facts = {"pairs": [(name, seed, key(outputs), checkpoint) for name, seed, outputs, checkpoint in compared]}
+    judged_by = {"data": system.data_sha256, "settings": system.settings, "sacrebleu": sacrebleu.__version__}
+    kept_as = key({**facts, **judged_by, "seed": significance.seed_of_the_test(), "holds": results.PAIR})
     content = cache.get(kept_as)
     if content is None:
         references = systems.texts(system)[1]

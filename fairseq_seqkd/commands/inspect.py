@@ -35,6 +35,8 @@ def run(arguments):
     wanted = parse_ids(arguments.ids)
     if arguments.differ is not None and arguments.differ < 1:
         raise Refusal(f"--differ is {arguments.differ}, it must be at least 1")
+    if not wanted and arguments.differ is None and (arguments.data or arguments.post_process):
+        raise Refusal("--data and --post-process say how n-best lists are printed; ask for lists with --ids or --differ")
     quieten()
     from fairseq_seqkd.corpus import inspection
 

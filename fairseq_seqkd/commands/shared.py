@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from fairseq_seqkd.errors import Refusal
@@ -25,8 +26,14 @@ def check_output(*paths):
             raise Refusal("the name of an output file is empty, such as a script's variable that was never set; name a file")
         if Path(path).is_dir():
             raise Refusal(f"{path} is a directory; name a file")
-        if not Path(path).absolute().parent.is_dir():
+        folder = Path(path).absolute().parent
+        if not folder.is_dir():
             raise Refusal(f"{path} cannot be written: its folder does not exist; make it first")
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise Refusal(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def parse_checkpoint(text):

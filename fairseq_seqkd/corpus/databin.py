@@ -82,6 +82,11 @@ class Split:
         with self.files(lang)[1].open("rb") as file:
             return HEADER.unpack(file.read(HEADER.size))[-1]
 
+    def sizes(self, lang):
+        """(sentences,) int32: the tokens of each sentence of a side, EOS counted, memory-mapped."""
+        index = self.files(lang)[1]
+        return np.memmap(index, np.int32, "r", HEADER.size, self.sentences(lang))
+
     def check_symbols(self, vocabularies):
         """Refuses a side with ids that are no symbols of its dictionary. Args: vocabularies: sizes of (source, target)."""
         for lang, vocabulary in zip((self.source_lang, self.target_lang), vocabularies):

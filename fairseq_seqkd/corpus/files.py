@@ -91,9 +91,10 @@ def lock(path, wait=False):
     """Yields whether this process holds the lock. The kernel lets go of it when the process ends, however it ends.
 
     On a file system without locks everybody gets it: work is then done twice, with the same bytes, and nothing breaks.
+    Args: path: a file, which is made where it is not there, or a folder.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDONLY if Path(path).is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise Refusal(f"{path} cannot be made: {error.strerror or error}; what was finished before is safe") from error
     try:
@@ -103,7 +104,8 @@ def lock(path, wait=False):
         except BlockingIOError:
             held = False
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            # EBADF: over NFS what is open for reading only, such as a folder, has no exclusive locks.
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF):
                 raise
             held = True
         yield held

@@ -36,11 +36,13 @@ def measure(system, device=None, progress=lambda batches, what: batches):
     with one_thread():
         model, task = systems.load(system)
         dataset = systems.load_split(system, task)
-        check_lengths(system, model, dataset)
+        systems.check_lengths(system.path, system.split, model.max_positions())
         model.to(device)
-        batches = plan_batches(dataset, system.settings["max_tokens"])
+        batches = plan_batches(dataset.src_sizes, system.settings["max_tokens"])
         measured = {"sentences": len(dataset), "params": count_parameters(model), "nonzero_params": count_nonzero(model)}
-        measured["ppl"] = perplexity(model, dataset, progress(batches, "perplexity"), device)
+        longer_sides = np.maximum(dataset.src_sizes, dataset.tgt_sizes)
+        scored = plan_batches(longer_sides, system.settings["max_tokens"])
+        measured["ppl"] = perplexity(model, dataset, progress(scored, "perplexity"), device)
         if not math.isfinite(measured["ppl"]):
             raise Refusal(f"the perplexity of {system.path} is no finite number: its training diverged, or it is damaged")
         # What fairseq-generate does too: attention weights that nobody reads are not computed.
@@ -84,21 +86,10 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def check_lengths(system, model, dataset):
-    """Refuses a split with sentences that the model cannot read: leaving them out would make BLEU another one."""
-    for side, sizes, limit in zip(("source", "target"), (dataset.src_sizes, dataset.tgt_sizes), model.max_positions()):
-        too_long = int((np.asarray(sizes) > limit).sum()) if limit is not None else 0
-        if too_long:
-            raise Refusal(
-                f"{too_long:,} sentences of split {system.split.name!r} have more {side} tokens than {system.path} reads "
-                f"({limit:,}); take them out of the split for all systems, or they cannot be compared"
-            )
-
-
-def plan_batches(dataset, max_tokens):
-    """Arrays of sentence ids that hold every sentence once, longest sources first."""
-    plan = make_plan(len(dataset), max_tokens, wanted_part_size=len(dataset))
-    return plan.batches(0, np.asarray(dataset.src_sizes), np.ones(len(dataset), bool))
+def plan_batches(sizes, max_tokens):
+    """Arrays of sentence ids that hold every sentence once, longest first. Args: sizes: (sentences,) tokens of each."""
+    plan = make_plan(len(sizes), max_tokens, wanted_part_size=len(sizes))
+    return plan.batches(0, np.asarray(sizes), np.ones(len(sizes), bool))
 
 
 def collated(dataset, batches, device):

@@ -3,10 +3,11 @@
 It is JSON, {"results": [...], "pairs": [...]}, written whole after every system, and continued where it is there.
 """
 
+import contextlib
 import json
 from pathlib import Path
 
-from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.corpus.files import lock, whole_file
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.shapes import first_fault, is_above_zero, is_count, is_number, is_text, is_there, is_tree, list_of, or_none
 
@@ -20,6 +21,8 @@ NUMBERS = (
 SCORED_BY = ("sacrebleu_signature", "chrf_signature", "comet_signature")
 SIGNATURES = (*SCORED_BY, "distillation_signature")
 COMPARABLE = ("data_sha256", "settings")  # different: the numbers may not stand in one table
+OUTPUTS = ("name", "seed", "checkpoint_sha256", "versions", "machine", *COMPARABLE)  # what a row's translations depend on
+COMET = ("comet_greedy", "comet_beam5", "comet_signature")
 
 RESULT = {
     "name": is_text,
@@ -143,28 +146,36 @@ class Results:
     """
 
     def __init__(self, path=None):
-        self.path = path
-        content = read_json(path) if path and Path(path).exists() else {"results": []}
-        self.kept, self.pairs, self.new = of(content, path), pairs_of(content, path), []
-        self.checked = []
+        self.path, self.kept, self.pairs, self.new, self.checked = path, [], [], [], []
+        self._take_in()
+
+    def _take_in(self):
+        """Reads what the file holds by now, where it is there."""
+        if self.path and Path(self.path).exists():
+            content = read_json(self.path)
+            self.kept, self.pairs = of(content, self.path), [*pairs_of(content, self.path), *self.pairs]
 
     def check(self, result):
         """Refuses what may not stand in one table with the file's results, or with what was checked before it.
 
         Args: result: its name, its seed and what is COMPARABLE of it, before anything is measured.
         """
-        for other in [*self.kept, *self.checked]:
-            different = [key for key in COMPARABLE if other.get(key) != result[key]]
-            if different and other in self.checked:
+        self._check_kept(result)
+        for other in self.checked:
+            if different(other, result):
                 raise Refusal(
                     f"{other['name']} and {result['name']} do not translate the same sentences into the same language, so they "
                     "do not belong in one table; evaluate them apart"
                 )
-            if different:
-                what = "on other data" if "data_sha256" in different else "with other settings"
-                raise Refusal(f"{self.path} holds results that were measured {what}; name another file with -o, or remove it")
         self._check_seed(result, self.checked)
         self.checked.append(result)
+
+    def _check_kept(self, result):
+        """Refuses what may not stand in one table with the file's results."""
+        found = next(filter(None, (different(other, result) for other in self.kept)), None)
+        if found:
+            what = "on other data" if "data_sha256" in found else "with other settings"
+            raise Refusal(f"{self.path} holds results that were measured {what}; name another file with -o, or remove it")
 
     def check_scorer(self, signature):
         """Refuses a model of COMET other than that of results of the file that stay. It comes after `check` of all that come."""
@@ -184,17 +195,31 @@ class Results:
             raise Refusal(f"there are several of {result['name']}: {odd}; name seeds NAME@SEED=PATH, and other systems otherwise")
 
     def add(self, result):
-        """Adds a result, and writes the file where there is one; refuses models of other sizes as seeds before it is written."""
-        self._check_seed(result, self.new)
-        self.new.append(result)
-        self.compare([])
+        """Adds a result, and writes the file where there is one; refuses models of other sizes as seeds before it is written.
+
+        COMET of the same outputs stays where it is not measured again.
+        """
+        with self._continued():
+            self._check_kept(result)
+            self._check_seed(result, self.new)
+            known = next((other for other in self.kept if all(other.get(key) == result.get(key) for key in OUTPUTS)), {})
+            self.new.append({**{key: known[key] for key in COMET if key in known}, **result})
 
     def compare(self, pairs):
         """Adds comparisons to those that are still of these systems, and writes the file where there is one."""
-        self.pairs = pairs_among([*self.pairs, *pairs], self.all())
-        if self.path:
-            with whole_file(self.path) as file:
-                file.write(to_json(self.content()).encode())
+        with self._continued():
+            self.pairs += pairs
+
+    @contextlib.contextmanager
+    def _continued(self):
+        """Takes in what another process has written meanwhile, and writes the file when the block ends; one process at a time."""
+        with lock(Path(self.path).absolute().parent, wait=True) if self.path else contextlib.nullcontext():
+            self._take_in()
+            yield
+            self.pairs = pairs_among(self.pairs, self.all())
+            if self.path:
+                with whole_file(self.path) as file:
+                    file.write(to_json(self.content()).encode())
 
     def content(self):
         return {"results": self.all(), "pairs": self.pairs}
@@ -202,6 +227,11 @@ class Results:
     def all(self):
         named = {identity(result) for result in self.new}
         return [result for result in self.kept if identity(result) not in named] + self.new
+
+
+def different(a, b):
+    """What is COMPARABLE and differs between two results."""
+    return [key for key in COMPARABLE if a.get(key) != b.get(key)]
 
 
 def identity(result):

@@ -28,8 +28,11 @@ def compare(systems, references, tokenizer, progress=lambda tests: tests):
     tokenizer: sacrebleu's; progress: a list -> the same, to show how far it is.
 
     difference is BLEU of a minus BLEU of b; p_value the probability of at least such a difference by chance, were they equal
-    (Koehn 2004), 1,000 resamples, seed 12345 or SACREBLEU_SEED.
+    (Koehn 2004), 1,000 resamples, seed 12345 or SACREBLEU_SEED. No difference has p = 1, where sacrebleu counts what is larger
+    than it; of a single sentence there are no resamples, and no comparisons.
     """
+    if len(references) < 2:
+        return []
     from sacrebleu.metrics import BLEU
     from sacrebleu.significance import PairedTest
 
@@ -48,7 +51,7 @@ def compare(systems, references, tokenizer, progress=lambda tests: tests):
                     "a": systems[a][0], "search_a": search_a, "b": systems[b][0], "search_b": search_b,
                     "seed": systems[b][1] if systems[a][1] is None else systems[a][1],
                     "checkpoint_a": systems[a][3], "checkpoint_b": systems[b][3],
-                    "difference": score.score - base.score, "p_value": score.p_value,
+                    "difference": score.score - base.score, "p_value": score.p_value if score.score != base.score else 1.0,
                     "signature": str(signatures["BLEU"]),
                 }
             )  # fmt: skip

@@ -48,7 +48,7 @@ class Bench:
         for number, (name, system) in enumerate(named):
             model, task = systems.load(system)
             dataset = systems.load_split(system, task)
-            measure.check_lengths(system, model, dataset)
+            systems.check_lengths(system.path, system.split, model.max_positions())
             self.models[name] = {
                 "params": measure.count_parameters(model),
                 "nonzero_params": measure.count_nonzero(model),

@@ -33,7 +33,7 @@ def with_fairseq(job):
     model, task = systems.load(system)
     dataset = systems.load_split(system, task)
     model.make_generation_fast_(need_attn=False)
-    batches = measure.plan_batches(dataset, job["batch_tokens"])
+    batches = measure.plan_batches(dataset.src_sizes, job["batch_tokens"])
     settings = {**limits, "lenpen": job["lenpen"]}
     found, seconds = measure.search(task, model, dataset, batches, torch.device("cpu"), job["beam"], settings)
     return [h.tokens.tolist() for h in found], seconds

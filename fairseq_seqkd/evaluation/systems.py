@@ -76,6 +76,8 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
     dictionaries = [load_dictionary(file) for file in dictionary_files]
     checkpoints.check_dictionaries(path, state, languages, dictionaries, what="checkpoint")
     files.check_symbols([*map(len, dictionaries)])
+    model = checkpoints.settings(state, "model")
+    check_lengths(path, files, [model.get(f"max_{side}_positions") for side in ("source", "target")])
     undone = {"undone": decoders.words} if decoders and decoders.words else {}
     sides = tuple(decoders(languages, i) for i in (0, 1)) if undone else ((None, None), (None, None))
     return System(
@@ -112,6 +114,20 @@ def check_limit(max_len_a, max_len_b):
         )
 
 
+def check_lengths(path, split, limits):
+    """Refuses a split with sentences that the model cannot read: leaving them out would make BLEU another one.
+
+    Args: limits: tokens of a (source, target) that it has positions for, None where that is not known.
+    """
+    for side, lang, limit in zip(("source", "target"), (split.source_lang, split.target_lang), limits):
+        too_long = int((split.sizes(lang) > limit).sum()) if limit is not None else 0
+        if too_long:
+            raise Refusal(
+                f"{too_long:,} sentences of split {split.name!r} have more {side} tokens than {path} reads ({limit:,}); take "
+                "them out of the split for all systems, or they cannot be compared"
+            )
+
+
 def find_languages(path, state, data):
     """(source, target): what the checkpoint was trained on, where that can still be told; else what the data are."""
     from fairseq.data.data_utils import infer_language_pair
@@ -141,6 +157,7 @@ def load(system):
         "data": str(system.split.folder),
         "source_lang": system.split.source_lang,
         "target_lang": system.split.target_lang,
+        **checkpoints.AS_DATA_ARE,
         **checkpoints.WITHOUT_TRAINING,
     }
     try:
@@ -148,6 +165,15 @@ def load(system):
     except checkpoints.LOADING as error:
         raise Refusal(f"the checkpoint {system.path} cannot be loaded: {first_line(error)}") from error
     return models[0].eval(), task
+
+
+def check_unchanged(system):
+    """Refuses a checkpoint that is another one by now: what was measured might be kept under the name of what was not."""
+    if not Path(system.path).is_file() or sha256(system.path) != system.checkpoint_sha256:
+        raise Refusal(
+            f"{system.path} was written anew while it was measured, perhaps by a training that goes on; copy it, and measure "
+            "the copy"
+        )
 
 
 def load_split(system, task):
