@@ -122,7 +122,7 @@ def unwrapped(model):
     return model
 
 
-def load_teacher(paths, data, source_dictionary, target_dictionary, languages, subset):
+def load_teacher(paths, data, source_dictionary, target_dictionary, languages, subset, dataset_impl=None):
     """Loads and checks the checkpoints of a teacher for a student's data. Returns (Teacher, the teacher's own task).
 
     Args:
@@ -131,6 +131,7 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, s
         source_dictionary, target_dictionary: the student's, which must be the teacher's, symbol by symbol.
         languages: (source, target) of the student's data, compared with the teacher's.
         subset: the student's --train-subset, of which fairseq reads all directories, and of another the first one only.
+        dataset_impl: the student's --dataset-impl; None: as the files say.
 
     Raises Refusal for a file that cannot be loaded safely, another language pair, or other dictionaries.
     """
@@ -144,6 +145,7 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, s
         "target_lang": languages[1],
         "train_subset": subset,
         **checkpoints.AS_DATA_ARE,
+        "dataset_impl": dataset_impl,
         **checkpoints.WITHOUT_TRAINING,
     }
     try:
@@ -181,7 +183,7 @@ def check_checkpoint(path, source_dictionary, target_dictionary, languages, othe
     if all(theirs) and theirs != tuple(languages):
         raise Refusal(
             f"the teacher {path} translates {'-'.join(theirs)}, the data are {'-'.join(languages)}; "
-            "use a teacher of that direction"
+            "use a teacher of that direction or, where these are two names of one language, data-bins with the teacher's names"
         )
     checkpoints.check_dictionaries(path, state, languages, (source_dictionary, target_dictionary), otherwise=otherwise)
 

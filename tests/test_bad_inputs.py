@@ -30,11 +30,12 @@ from omegaconf import OmegaConf
 
 import fairseq_seqkd
 from fairseq_seqkd import cli
-from fairseq_seqkd.corpus import distributions, hypotheses, manifest
+from fairseq_seqkd.corpus import distributions, hypotheses, manifest, views
 from fairseq_seqkd.corpus.databin import HEADER, load_dictionary
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.hypotheses import Hypotheses
 from fairseq_seqkd.tasks._recorder import Recorder
+from fairseq_seqkd.tasks._scoring import DistributionRecorder
 
 fairseq_seqkd.register()
 
@@ -760,12 +761,34 @@ def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, valid, monkeyp
     begin_part = Recorder.begin_part
     monkeypatch.setattr(Recorder, "begin_part", lambda self, first: (shutil.rmtree(data, True), begin_part(self, first)))
     done = run(*at.decode(data))
-    assert "No such file" in helpers.refusal(done) and done.returncode == 1
+    assert "is missing by now; put it back" in helpers.refusal(done) and done.returncode == 1
     assert not list((at / "out").glob("seq_*")) and not manifest.read(at / "out")["complete"]
     monkeypatch.undo()
     shutil.copytree(at.made["tiny"], data)
     assert run(*at.decode(data)).returncode == 0
     assert helpers.tree(at / "out") == helpers.tree(valid)
+
+
+@pytest.mark.parametrize("when", ["while it is decoded", "while it is scored", "while it is copied"])
+def test_gold_that_is_binarised_anew_meanwhile_is_in_no_view(at, monkeypatch, when):
+    """Its targets would be of one dictionary, and the dictionary that lies beside them another."""
+    data = shutil.copytree(at.made["tiny"], at / "tiny")
+
+    def binarised_anew():
+        file = data / "dict.de.txt"
+        lines = at.made["tiny"].joinpath(file.name).read_text().splitlines(keepends=True)
+        file.write_text("".join([lines[1], lines[0], *lines[2:]]))
+
+    where, method = {
+        "while it is decoded": (Recorder, "begin_part"),
+        "while it is scored": (DistributionRecorder, "begin_part"),
+        "while it is copied": (views, "copy_gold"),
+    }[when]
+    before = getattr(where, method)
+    monkeypatch.setattr(where, method, lambda *args: (binarised_anew(), before(*args)))
+    done = run(*(at.score if when == "while it is scored" else at.decode)(data))
+    assert f"tiny has changed since {at / 'out'} was begun" in helpers.refusal(done) and done.returncode == 1
+    assert not list((at / "out").glob("seq_*")) and not manifest.read(at / "out")["complete"]
 
 
 # Places that are odd and no bad ones: the same bytes are there in the end.

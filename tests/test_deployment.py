@@ -10,12 +10,12 @@ from pathlib import Path
 import helpers
 import pytest
 
-pytest.importorskip("ctranslate2")
+ctranslate2 = pytest.importorskip("ctranslate2")
 
 from fairseq_seqkd import cli  # noqa: E402
 from fairseq_seqkd.deployment import export, folder  # noqa: E402
 from fairseq_seqkd.deployment.translate import Translator  # noqa: E402
-from fairseq_seqkd.engines import by_length, eight_bits  # noqa: E402
+from fairseq_seqkd.engines import by_length, cublas, eight_bits  # noqa: E402
 from fairseq_seqkd.errors import Refusal  # noqa: E402
 
 LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it
@@ -134,6 +134,25 @@ def test_a_cpu_that_saturates_is_not_asked_for_int8(exported, monkeypatch, compu
             Translator(exported[0], compute_type=compute_type)
     monkeypatch.setattr(eight_bits, "saturates", lambda: False)
     assert opened.computed_rightly(compute_type) == compute_type
+
+
+def test_a_gpu_without_the_cublas_of_ctranslate2_is_refused_before_it_translates(exported, monkeypatch):
+    monkeypatch.setattr(cublas, "wanted", lambda: "libcublas.so.0")
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 1)
+    for device in ("cuda", "auto"):
+        with pytest.raises(Refusal, match="needs libcublas.so.0 on a GPU, .* or translate with --device cpu"):
+            Translator(exported[0], device=device)
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 0)
+    assert Translator(exported[0], device="auto").lines([""]) == [""]
+
+
+def test_a_student_full_of_nan_is_refused(tiny, teacher, tmp_path):
+    def spoil(state):
+        state["model"]["decoder.output_projection.weight"].fill_(float("nan"))
+
+    broken = helpers.changed(teacher, tmp_path / "nan.pt", spoil)
+    done = run_export(broken, "--data", tiny, "-o", tmp_path / "out", check=False)
+    assert "comes to no end" in helpers.refusal(done) and not (tmp_path / "out").exists()
 
 
 def test_translation_without_an_input_is_refused(exported):

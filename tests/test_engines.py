@@ -24,7 +24,7 @@ from fairseq_seqkd.tasks._recorder import Recorder
 from fairseq_seqkd.tasks.teacher_decoding import TeacherDecodingTask
 
 ctranslate2 = pytest.importorskip("ctranslate2")
-from fairseq_seqkd.engines import ctranslate2_engine  # noqa: E402
+from fairseq_seqkd.engines import cublas  # noqa: E402
 from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine, check_installed  # noqa: E402
 
 
@@ -130,9 +130,9 @@ def test_a_gpu_that_ctranslate2_cannot_use_is_refused(monkeypatch):
 
 def test_a_gpu_without_the_cublas_of_ctranslate2_is_refused_before_anything_is_loaded(monkeypatch):
     """It would be CTranslate2's own error, at the first product; its name comes from the library itself."""
-    assert re.fullmatch(r"libcublas\.so\.\d+", ctranslate2_engine.cublas_wanted())
+    assert re.fullmatch(r"libcublas\.so\.\d+", cublas.wanted())
     monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32"})
-    monkeypatch.setattr(ctranslate2_engine, "cublas_wanted", lambda: "libcublas.so.0")
+    monkeypatch.setattr(cublas, "wanted", lambda: "libcublas.so.0")
     with pytest.raises(Refusal, match="needs libcublas.so.0 on a GPU, which is not here .* --cpu, or use --engine fairseq"):
         check_installed("float32", on_gpu=True)
     check_installed("float32", on_gpu=False)
@@ -279,7 +279,7 @@ def test_a_missing_library_and_a_missing_type_are_one_sentence(monkeypatch):
     monkeypatch.setattr(eight_bits, "saturates", lambda: True)
     with pytest.raises(Refusal, match="int8 translates wrongly here: .*no VNNI.*; take float32"):
         check_installed("int8", on_gpu=False)
-    monkeypatch.setattr(ctranslate2_engine, "cublas_wanted", lambda: None)
+    monkeypatch.setattr(cublas, "wanted", lambda: None)
     check_installed("int8", on_gpu=True)
     check_installed("float32", on_gpu=False)
     monkeypatch.setattr(eight_bits, "saturates", lambda: False)

@@ -14,6 +14,7 @@ from fairseq.data import LanguagePairDataset
 
 from fairseq_seqkd import checkpoints, compat, teachers
 from fairseq_seqkd.corpus.databin import Split, Writer
+from fairseq_seqkd.criterions import word_kd
 from fairseq_seqkd.errors import Refusal
 
 
@@ -51,6 +52,22 @@ def test_a_further_folder_with_another_dictionary_is_refused(tiny, teacher, reor
         build(data, teacher)
     shutil.copy(tiny / "dict.en.txt", reordered)
     assert build(data, teacher)[2].teacher is not None
+
+
+def test_data_in_text_are_read_as_the_student_reads_them(tiny, teacher, tmp_path):
+    for lang in ("de", "en"):
+        shutil.copy(tiny / f"dict.{lang}.txt", tmp_path)
+        for split in ("train", "valid"):
+            shutil.copy(tiny.parent / "text" / f"{split}.{lang}", tmp_path / f"{split}.de-en.{lang}")
+    assert build(tmp_path, teacher, dataset_impl="raw")[2].teacher is not None
+
+
+def test_a_task_may_add_symbols_to_the_dictionaries_of_its_folders(tiny, teacher, reordered):
+    task = build(tiny, teacher)[0]
+    task.tgt_dict.add_symbol("<mask>")
+    word_kd.check_read_alike(tiny, task)
+    with pytest.raises(Refusal, match="is another dictionary than that of"):
+        word_kd.check_read_alike(reordered, task)
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])

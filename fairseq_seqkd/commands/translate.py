@@ -20,7 +20,7 @@ def add(commands):
     )
     parser.set_defaults(run=run)
     parser.add_argument("folder", metavar="FOLDER", help="what `seqkd export` made")
-    parser.add_argument("--beam", type=int, metavar="K", help="beam (default: the folder's, which is 1: greedy)")
+    parser.add_argument("--beam", type=int, metavar="K", help="beam (default: the folder's, as `seqkd export --beam` wrote it)")
     parser.add_argument("--lenpen", type=float, metavar="P", help="length penalty of a beam search (default: the folder's)")
     parser.add_argument(
         "--compute-type",

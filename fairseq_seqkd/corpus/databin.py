@@ -194,6 +194,20 @@ def holds(split, data):
     return all(file.is_file() for file in dictionaries) and all(data[key] == value for key, value in split_hashes(split).items())
 
 
+def check_unchanged(split, data, folder):
+    """Refuses a split that is not what a directory was begun with any more: what was found may be of either text.
+
+    Args: data: settings["data"] of the directory; folder: the directory.
+    """
+    if not split.files(split.source_lang):
+        raise Refusal(f"{split.prefix(split.source_lang)}.bin is missing by now; put it back, and run the same command again")
+    if not holds(split, data):
+        raise Refusal(
+            f"{split.folder} has changed since {folder} was begun, perhaps by fairseq-preprocess, and what was found may be of "
+            "either text; let nothing write there, and begin again with another --distill-dir"
+        )
+
+
 class Writer:
     """Writes one side of a split, sentence by sentence or in blocks; memory is four bytes a sentence, eight while closing."""
 

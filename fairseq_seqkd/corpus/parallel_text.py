@@ -46,7 +46,7 @@ class Side:
 
 
 def write(source, target, source_path, target_path, rows=range):
-    """Writes two Sides, UTF-8, n sentences as n lines each. Both files appear, or none does. Returns n.
+    """Writes two Sides, UTF-8, n sentences as n lines each. Both appear when all is written. Returns n.
 
     Args: rows: n -> an iterable of the rows in order; a progress bar wraps it.
 

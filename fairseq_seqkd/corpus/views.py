@@ -34,7 +34,7 @@ def targets(block, chosen, eos):
     return flat, block.arrays["lengths"][picked] + 1
 
 
-def build(folder, view, choose, store, gold, eos, facts, sieve=None):
+def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=lambda: None):
     """Writes the view `folder/view`, whole or not at all, and returns its manifest; None where no sentence is left for it.
 
     Args:
@@ -43,6 +43,7 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None):
         facts: what the manifest should also say (signature, version, ...).
         sieve: (id of the first sentence, Block, chosen) -> chosen with -1 for what filters leave out, and it has
         counts() of that, for the manifest; None: no filter.
+        unchanged: raises Refusal where gold is not what was decoded any more; asked when everything is copied.
     """
     ranks = np.full(len(store), -1, np.int32)
     for first, block in store.blocks():
@@ -69,6 +70,7 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None):
             with (out / ROWS).open("wb") as file:
                 np.save(file, kept, allow_pickle=False)
         copy_gold(gold, out)
+        unchanged()
         content = {
             **facts,
             "kind": "view",

@@ -245,13 +245,14 @@ def check_options(objective, teacher_path, teacher_distributions, tail):
 
 def check_read_alike(folder, task):
     """Refuses a data directory that fairseq would read with another's dictionaries, and splits that it cannot put together."""
-    languages = task.cfg.source_lang, task.cfg.target_lang
-    for lang, dictionary in zip(languages, (task.source_dictionary, task.target_dictionary)):
-        file = Path(folder) / f"dict.{lang}.txt"  # of several folders fairseq reads the first one's alone
-        if file.is_file() and load_dictionary(file) != dictionary:
+    languages, first = (task.cfg.source_lang, task.cfg.target_lang), utils.split_paths(task.cfg.data)[0]
+    for lang in languages:
+        # Files are compared, not the task's dictionaries: a task may add symbols of its own.
+        read, mine = (Path(where) / f"dict.{lang}.txt" for where in (first, folder))
+        if mine.is_file() and load_dictionary(mine) != load_dictionary(read):
             raise Refusal(
-                f"{file} is another dictionary than that of {utils.split_paths(task.cfg.data)[0]}, with which fairseq reads all "
-                "data directories; binarise them with one (fairseq-preprocess --srcdict, --tgtdict)"
+                f"{mine} is another dictionary than that of {first}, with which fairseq reads all data directories; binarise "
+                "them with one (fairseq-preprocess --srcdict, --tgtdict)"
             )
     subset = task.cfg.train_subset.split(",")[0]
     further = further_splits(folder, subset, *languages)
@@ -272,6 +273,7 @@ def prepare_teacher(task, teacher_path):
         task.target_dictionary,
         languages=(task.cfg.source_lang, task.cfg.target_lang),
         subset=subset,
+        dataset_impl=task.cfg.dataset_impl,
     )
     for epoch in range(len(folders), 0, -1):  # each of which fairseq-train gives to another folder
         check_files(folders[epoch - 1], subset)  # fairseq itself would end with a traceback

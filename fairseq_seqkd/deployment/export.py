@@ -153,7 +153,7 @@ def sample(row):
     """A batch of one source, as fairseq's search takes it."""
     import torch
 
-    return {"net_input": {"src_tokens": torch.tensor([row]), "src_lengths": torch.tensor([len(row)])}}
+    return {"id": torch.tensor([0]), "net_input": {"src_tokens": torch.tensor([row]), "src_lengths": torch.tensor([len(row)])}}
 
 
 def check(agreement, quantization, path):

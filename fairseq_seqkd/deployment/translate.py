@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fairseq_seqkd.deployment import folder as folders
-from fairseq_seqkd.engines import by_length, eight_bits
+from fairseq_seqkd.engines import by_length, cublas, eight_bits
 from fairseq_seqkd.errors import Refusal, first_line
 
 BATCH_TOKENS = 1024  # source tokens; on a core of a CPU more are not faster
@@ -27,8 +27,11 @@ class Translator:
         self.folder = folders.read(path)
         self.text = folders.Text(path, self.folder)
         self.beam, self.lenpen = beam or self.folder.beam, self.folder.lenpen if lenpen is None else lenpen
-        on_cpu = device == "cpu" or device == "auto" and not ctranslate2.get_cuda_device_count()
-        if on_cpu:
+        if device == "auto":
+            device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+        if device == "cuda":
+            cublas.check("translate with --device cpu")
+        else:
             compute_type = self.computed_rightly(compute_type)
         how = {"compute_type": compute_type, "inter_threads": 1, "intra_threads": threads}
         try:

@@ -11,16 +11,13 @@ Its results are fairseq's, with these differences between the two made good:
 So a log-probability is always the model's own, as fairseq's forward pass gives it.
 """
 
-import ctypes
 import logging
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 
 from fairseq_seqkd.corpus.hypotheses import Hypothesis
-from fairseq_seqkd.engines import ctranslate2_model, eight_bits
+from fairseq_seqkd.engines import ctranslate2_model, cublas, eight_bits
 from fairseq_seqkd.engines.ctranslate2_model import END, INSTEAD
 from fairseq_seqkd.errors import Refusal, first_line
 
@@ -42,37 +39,11 @@ def check_installed(compute_type, on_gpu, instead=INSTEAD):
     except (RuntimeError, ValueError) as error:
         raise Refusal(f"CTranslate2 cannot use device {device} ({first_line(error)}); {instead}") from error
     if on_gpu:
-        check_cublas(instead)
+        cublas.check(f"search with --cpu, or {instead}")
     if compute_type not in types:
         raise Refusal(f"{compute_type} is not among the types that CTranslate2 computes here: {', '.join(sorted(types))}")
     if not on_gpu and eight_bits.computed_as(compute_type) != compute_type:
         raise Refusal(f"{compute_type} {eight_bits.REFUSED}")
-
-
-def check_cublas(instead=INSTEAD):
-    """Refuses a GPU on which CTranslate2's first product would fail, since the cuBLAS that it loads is not there.
-
-    torch has been imported, and with it what it brings, as in a decode.
-    """
-    wanted = cublas_wanted()
-    try:
-        ctypes.CDLL(wanted)  # of None this program itself
-    except OSError:
-        raise Refusal(
-            f"CTranslate2 needs {wanted} on a GPU, which is not here (torch brings cuBLAS of its own version of CUDA alone); "
-            f"install that version of cuBLAS where the system finds it, search with --cpu, or {instead}"
-        ) from None
-
-
-def cublas_wanted():
-    """The name of the library that the installed CTranslate2 loads, as it stands in its binary; None where it names none."""
-    import ctranslate2
-
-    for file in (Path(ctranslate2.__file__).parent.parent / "ctranslate2.libs").glob("libctranslate2*"):
-        found = re.search(rb"libcublas\.so\.\d+", file.read_bytes())
-        if found:
-            return found[0].decode()
-    return None
 
 
 class CTranslate2Engine:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fairseq_seqkd.corpus import distributions
+from fairseq_seqkd.corpus.databin import check_unchanged
 from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS, Distilled
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.teachers import Teacher, fits
@@ -16,8 +17,8 @@ logger = logging.getLogger(__name__)
 class DistributionRecorder:
     """The recorder of distributions (see _work.py). The task gives it the models before the first batch."""
 
-    def __init__(self, cfg, dataset, settings, plan):
-        self.dataset, self.settings = dataset, settings
+    def __init__(self, cfg, gold, dataset, settings, plan):
+        self.gold, self.dataset, self.settings = gold, dataset, settings
         self.distilled = Distilled(cfg.distill_dir, settings, plan.parts, DISTRIBUTIONS)
         self.teacher = None
         self.k, self.dtype = settings["scoring"]["topk"], np.dtype(settings["scoring"]["dtype"])
@@ -87,6 +88,7 @@ class DistributionRecorder:
 
     def finish(self, store):
         """The manifest's counts and lists; says in the log what the k symbols cover."""
+        check_unchanged(self.gold, self.settings["data"], self.distilled.folder)
         sentences = self.settings["data"]["sentences"]
         too_long = np.flatnonzero(~self.fits(0, sentences)).astype(np.uint32)
         if len(too_long):

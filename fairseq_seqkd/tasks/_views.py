@@ -1,11 +1,13 @@
 """The views of a finished decode: which hypothesis each takes, which sentences filters leave out, and what is said of it."""
 
 import logging
+from functools import partial
 
 import numpy as np
 
 from fairseq_seqkd import filters, selection
 from fairseq_seqkd.corpus import manifest, views
+from fairseq_seqkd.corpus.databin import check_unchanged
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
@@ -21,6 +23,8 @@ def build_views(store, distilled, gold, dataset):
     Args: store: Hypotheses; distilled: Distilled; gold: databin.Split; dataset: fairseq's dataset of that split.
     """
     settings = distilled.settings
+    unchanged = partial(check_unchanged, gold, settings["data"], distilled.folder)
+    unchanged()
     facts = {
         "version": __version__,
         "signature": distilled.signature,
@@ -34,7 +38,8 @@ def build_views(store, distilled, gold, dataset):
     for name, choose in choosers.items():
         sieve = Sieve(settings["filters"], gold, dataset) if settings["filters"] else None
         more = {"select": settings["select"]} if name == views.SEQ_KD else {}
-        view = views.build(distilled.folder, name, choose, store, gold, dataset.tgt_dict.eos(), {**facts, **more}, sieve)
+        kept = (store, gold, dataset.tgt_dict.eos(), {**facts, **more}, sieve, unchanged)
+        view = views.build(distilled.folder, name, choose, *kept)
         if sieve:
             filtered[name] = sieve.audit()
             for rule, count in filtered[name]["counts"].items():

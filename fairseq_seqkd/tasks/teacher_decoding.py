@@ -66,6 +66,7 @@ class TeacherDecodingTask(TranslationTask):
                 raise Refusal(f"{option} needs the targets, but split {task.gold.name!r} has none")
         if not task.scores:
             warn_of_further(task.gold)
+            warn_of_single_hypotheses(cfg, task.gold)
         task.languages = None if task.scores else multilingual(cfg)
         if task.languages:
             task.src_dict, task.tgt_dict = task.languages.source_dictionary, task.languages.target_dictionary
@@ -90,7 +91,7 @@ class TeacherDecodingTask(TranslationTask):
         limits = (max_tokens, max_sentences, max_positions)
         if self.scores:
             settings, plan = scoring_settings(self.cfg, self.gold, dataset, *limits)
-            self.recorder = DistributionRecorder(self.cfg, dataset, settings, plan)
+            self.recorder = DistributionRecorder(self.cfg, self.gold, dataset, settings, plan)
         else:
             settings, plan = decoding_settings(self.cfg, self.gold, dataset, *limits)
             if self.languages:
@@ -192,6 +193,15 @@ def warn_of_further(gold):
             gold.folder,
             ", ".join(further),
             gold.name,
+        )
+
+
+def warn_of_single_hypotheses(cfg, gold):
+    """Says that there is nothing for Seq-Inter to choose from: fairseq's default keeps one hypothesis, however wide the beam."""
+    if cfg.generation.nbest == 1 and gold.files(gold.target_lang):
+        logger.warning(
+            "with --nbest 1, which is the default, seq_inter gets the targets of seq_kd; for Seq-Inter pass --nbest %d",
+            max(cfg.generation.beam, 2),
         )
 
 
