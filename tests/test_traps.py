@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import hashlib
 import re
 import shutil
 import subprocess
@@ -254,6 +255,12 @@ def test_similarity_is_that_of_text_without_bpe(decoded, tiny, teacher, tmp_path
     decode(tiny, teacher, tmp_path / "out", bpe="subword_nmt", bpe_codes=tmp_path / "codes")
     settings = manifest.read(tmp_path / "out")["settings"]["similarity"]
     assert (settings["bpe"], settings["post_process"]) == ("subword_nmt", None)
+    codes = hashlib.sha256((tmp_path / "codes").read_bytes()).hexdigest()
+    assert settings["decoders"] == {"bpe_codes": codes, "bpe_separator": "@@"}
+    assert "decoders" not in manifest.read(decoded)["settings"]["similarity"]
+    other = {"bpe": "subword_nmt", "bpe_codes": tmp_path / "codes", "bpe_separator": "##"}
+    refused = decode(tiny, teacher, tmp_path / "out", **other, check=False)
+    assert 'similarity.decoders.bpe_separator was "@@", now "##"' in helpers.refusal(refused)
     found, expected = (Hypotheses(folder) for folder in (tmp_path / "out", decoded))
     for i in range(VALID):
         assert [h.similarity for h in found[i]] == [h.similarity for h in expected[i]]

@@ -1,6 +1,7 @@
 """What decides the result of decoding, as the manifest keeps it; two runs with equal settings write the same bytes."""
 
 import sys
+from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
@@ -138,12 +139,22 @@ def precision(cfg):
 def similarity_settings(cfg, dataset):
     """Metric, tokenizer and how text is made: everything that decides which hypothesis is the closest."""
     bpe = name_of(cfg.bpe_config)
+    decoders = {**options_of(cfg.bpe_config), **options_of(cfg.tokenizer_config)}
     return {
         **selection.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer).describe(),
         "post_process": joined_by(beside_bpe(cfg.common_eval.post_process, bpe), dataset.tgt_dict),
         "bpe": bpe,
         "tokenizer_undone": name_of(cfg.tokenizer_config),
+        **({"decoders": decoders} if decoders else {}),
     }
+
+
+def options_of(config):
+    """{name: value} of the options of a --bpe or --tokenizer that were chosen; of a file its hash, wherever it lies."""
+    if config is None or isinstance(config, str):
+        return {}
+    told = {name: value for name, value in config.items() if name != "_name" and value is not None}
+    return {name: sha256(value) if isinstance(value, str) and Path(value).is_file() else value for name, value in told.items()}
 
 
 def name_of(config):
