@@ -8,11 +8,11 @@ WORK/measured is the same of a further run of paper.sh, with other seeds: every 
 its students alone, and Table 1's rows are means over the runs' seeds. The other tables are of one run each.
 """
 
+import argparse
 import json
 import math
 import re
 import statistics
-import sys
 from pathlib import Path
 
 from fairseq_seqkd.evaluation import pruning_table, results, speed_table, table
@@ -228,4 +228,9 @@ def summary(content):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", metavar="WORK", help="the work folder of paper.sh, or examples/multi30k")
+    wanted = parser.parse_args()
+    if not (Path(wanted.work) / "measured").is_dir():
+        parser.error(f"{wanted.work} has no measured/, which paper.sh fills; name its work folder")
+    main(wanted.work)
