@@ -231,6 +231,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", metavar="WORK", help="the work folder of paper.sh, or examples/multi30k")
     wanted = parser.parse_args()
-    if not (Path(wanted.work) / "measured").is_dir():
-        parser.error(f"{wanted.work} has no measured/, which paper.sh fills; name its work folder")
+    if not Path(wanted.work).is_dir():
+        parser.error(f"there is no folder {wanted.work}; name the work folder of paper.sh")
     main(wanted.work)
