@@ -38,8 +38,8 @@ def build_views(store, distilled, gold, dataset):
     for name, choose in choosers.items():
         sieve = Sieve(settings["filters"], gold, dataset) if settings["filters"] else None
         more = {"select": settings["select"]} if name == views.SEQ_KD else {}
-        kept = (store, gold, dataset.tgt_dict.eos(), {**facts, **more}, sieve, unchanged)
-        view = views.build(distilled.folder, name, choose, *kept)
+        eos, said = dataset.tgt_dict.eos(), {**facts, **more}
+        view = views.build(distilled.folder, name, choose, store, gold, eos, said, sieve, unchanged)
         if sieve:
             filtered[name] = sieve.audit()
             for rule, count in filtered[name]["counts"].items():
