@@ -1,11 +1,13 @@
 """The criterions against fairseq's own, against a loop by hand, and the promises about the teacher."""
 
 import argparse
+import dataclasses
 import math
 
 import helpers
 import pytest
 import torch
+from fairseq.logging import metrics
 
 from fairseq_seqkd.errors import Refusal
 
@@ -41,11 +43,55 @@ def test_alpha_0_equals_fairseqs_own_criterion(tiny, smoothing, sentence_avg):
         assert torch.allclose(grads[name], our_grads[name], rtol=1e-4, atol=1e-5), name
 
 
-@pytest.mark.parametrize("alpha,temperature,smoothing", [(0.5, 1.0, 0.0), (0.3, 2.0, 0.1), (1.0, 1.0, 0.0)])
-def test_the_objective_equals_a_loop_by_hand(tiny, teacher, alpha, temperature, smoothing):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("ignore_prefix_size", [0, 1])
+@pytest.mark.parametrize("sentence_avg", [False, True])
+def test_a_teacher_without_weight_equals_fairseqs_own_criterion(tiny, teacher, smoothing, ignore_prefix_size, sentence_avg):
+    """With a teacher the objective is computed here, not by fairseq: what else is returned is still what fairseq returns."""
+    options = {"label-smoothing": smoothing, "ignore-prefix-size": ignore_prefix_size, "report-accuracy": True}
+    stock = helpers.build(tiny, options, criterion="label_smoothed_cross_entropy", sentence_avg=sentence_avg)
+    ours = helpers.build(tiny, options, criterion="word_kd", teacher_path=teacher, sentence_avg=sentence_avg)
+    ours[2].objective = dataclasses.replace(ours[2].objective, alpha=0.0)
+    sample = helpers.batch(stock[0])
+    loss, size, grads, log = gradients(*stock, sample)
+    our_loss, our_size, our_grads, our_log = gradients(*ours, sample)
+    assert our_loss == pytest.approx(loss, rel=1e-5)
+    assert our_size == size == (7 if sentence_avg else sample["ntokens"])
+    assert our_log.keys() == log.keys() | {"kd_loss", "teacher_nll_loss"}
+    assert {key: float(our_log[key]) for key in log} == pytest.approx({key: float(log[key]) for key in log}, rel=1e-5)
+    assert grads.keys() == our_grads.keys()
+    for name in grads:
+        assert torch.allclose(grads[name], our_grads[name], rtol=1e-4, atol=1e-5), name
+
+
+def test_the_teachers_part_is_logged_in_bits_a_token(tiny):
+    _, _, criterion = helpers.build(tiny, criterion="word_kd", alpha=0)
+    logs = [
+        {"loss": 6.0, "nll_loss": 5.0, "kd_loss": 7.0, "teacher_nll_loss": 3.0, "ntokens": n, "sample_size": n} for n in (4, 6)
+    ]
+    with metrics.aggregate() as meters:
+        criterion.reduce_metrics(logs)
+    seen = meters.get_smoothed_values()
+    assert seen["kd_loss"] == pytest.approx(14 / 10 / math.log(2), abs=1e-3)
+    assert seen["teacher_nll_loss"] == pytest.approx(6 / 10 / math.log(2), abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def second_teacher(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("second")
+    helpers.train(tiny, folder, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True)
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.mark.parametrize(
+    "members,alpha,temperature,smoothing", [(1, 0.5, 1.0, 0.0), (1, 0.3, 2.0, 0.1), (1, 1.0, 1.0, 0.0), (2, 0.7, 2.0, 0.0)]
+)
+def test_the_objective_equals_a_loop_by_hand(tiny, teacher, second_teacher, members, alpha, temperature, smoothing):
+    path = ":".join(map(str, [teacher, second_teacher][:members]))
     task, model, criterion = helpers.build(
-        tiny, criterion="word_kd", teacher_path=teacher, alpha=alpha, temperature=temperature, label_smoothing=smoothing
+        tiny, criterion="word_kd", teacher_path=path, alpha=alpha, temperature=temperature, label_smoothing=smoothing
     )
+    assert len(criterion.teacher.models) == members
     sample = helpers.batch(task)
     loss, _, _, log = gradients(task, model, criterion, sample)
     model.eval()
@@ -114,11 +160,9 @@ def test_the_teacher_does_not_replace_the_students_generator(tiny, teacher):
     assert task.sequence_generator.model.single_model is model
 
 
-def test_an_ensemble_is_the_average_of_its_members(tiny, teacher, tmp_path):
-    helpers.train(tiny, tmp_path, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True)
-    second = tmp_path / "checkpoint_last.pt"
-    task, model, both = helpers.build(tiny, criterion="word_kd", teacher_path=f"{teacher}:{second}")
-    singles = [helpers.build(tiny, criterion="word_kd", teacher_path=path)[2] for path in (teacher, second)]
+def test_an_ensemble_is_the_average_of_its_members(tiny, teacher, second_teacher):
+    task, model, both = helpers.build(tiny, criterion="word_kd", teacher_path=f"{teacher}:{second_teacher}")
+    singles = [helpers.build(tiny, criterion="word_kd", teacher_path=path)[2] for path in (teacher, second_teacher)]
     sample, like = helpers.batch(task), next(model.parameters())
     mean = sum(c.teacher.log_probs(sample, like).exp() for c in singles) / 2
     assert torch.allclose(both.teacher.log_probs(sample, like).exp(), mean, atol=1e-6)
