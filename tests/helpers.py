@@ -9,6 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
+import stopping
 import warm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,14 +75,17 @@ def command(name, *args, check=True, timeout=240):
     return done
 
 
-def start(name, *args, prepare=lambda: None):
-    """Starts a command without waiting for it, output and errors in one pipe; `prepare` runs in the new process first."""
+def start(name, *args, prepare=lambda: None, **variables):
+    """Starts a command without waiting for it, output and errors in one pipe; `prepare` runs in the new process first.
+
+    Args: variables: of its environment.
+    """
     return subprocess.Popen(
         [str(BIN / name), *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(),
+        env=environment(**variables),
         preexec_fn=lambda: (heed_interrupts(), prepare()),
     )
 
@@ -196,14 +200,24 @@ def score(data, teacher, out, check=True, **more):
     return command("fairseq-generate", *decode_command(data, teacher, out, **{**SCORING, **more}), check=check)
 
 
-def decode_until(line, data, teacher, out, **more):
-    """Starts a decode and returns it, and what it printed, as soon as that contains `line`."""
-    worker, printed = start("fairseq-generate", *decode_command(data, teacher, out, **more)), ""
-    for text in worker.stdout:
-        printed += text
-        if line in text:
-            return worker, printed
-    raise AssertionError(f"it ended with {worker.wait()} and never said {line!r}:\n{printed[-4000:]}")
+def decode_until(parts, data, teacher, out, prepare=lambda: None, **more):
+    """Starts a decode that stops by itself in its work once so many parts are there, waits for that, and returns the process.
+
+    It can be killed then, or told something that it hears as it goes on (`tell`).
+    """
+    hook = stopping.environment(out.parent / f"{out.name}.hook", out / "parts", parts)
+    worker = start("fairseq-generate", *decode_command(data, teacher, out, **more), prepare=prepare, **hook)
+    wait_until(lambda: is_stopped(worker.pid) or worker.poll() is not None, seconds=240)
+    if worker.returncode is not None:
+        raise AssertionError(f"it ended with {worker.returncode} before it had {parts} parts:\n{worker.stdout.read()[-4000:]}")
+    return worker
+
+
+def tell(worker, *signals, to=os.kill):
+    """Sends signals to a process that is stopped, and then lets it go on. Returns all that it printed."""
+    for number in (*signals, signal.SIGCONT):
+        to(worker.pid, number)
+    return worker.communicate(timeout=240)[0]
 
 
 def exists(pid):

@@ -23,11 +23,11 @@ def at_parts(folder, parts, flag=None):
     sys.addaudithook(hook)
 
 
-def environment(hook, folder, parts, flag):
+def environment(hook, folder, parts, flag=None):
     """Writes what makes every Python process do the above into the folder `hook`; returns the variable that it takes."""
     hook.mkdir()
     here = str(Path(__file__).parent)
     lines = ["import sys", f"sys.path.append({here!r})", "import stopping", "sys.path.pop()"]
-    lines += [f"stopping.at_parts({str(folder)!r}, {parts}, {str(flag)!r})", ""]
+    lines += [f"stopping.at_parts({str(folder)!r}, {parts}, {flag and str(flag)!r})", ""]
     (hook / "sitecustomize.py").write_text("\n".join(lines))
     return {"PYTHONPATH": str(hook)}

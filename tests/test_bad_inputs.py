@@ -23,7 +23,9 @@ import fairseq_cli.train
 import helpers
 import numpy as np
 import pytest
+import sacrebleu
 from fairseq import options as fairseq_options
+from fairseq.data.data_utils import load_indexed_dataset
 from fairseq.dataclass import utils as fairseq_utils
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -34,6 +36,7 @@ from fairseq_seqkd.corpus import distributions, hypotheses, manifest, views
 from fairseq_seqkd.corpus.databin import HEADER, load_dictionary
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.hypotheses import Hypotheses
+from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.tasks._recorder import Recorder
 from fairseq_seqkd.tasks._scoring import DistributionRecorder
 
@@ -932,10 +935,19 @@ def test_odd_text_is_decoded_and_comes_back(odd, kind):
         assert [found["xx"][rows.index(i)] for i in kept] == [plain(sources[i - ids[0]]) for i in kept]
         expected = [" ".join(dictionary[token] for token in store[i][best(store[i])].tokens) for i in kept]
         assert [found["ja"][rows.index(i)] for i in kept] == expected
-    similarity = [h.similarity for i in kept for h in store[i]]
-    assert np.isfinite(similarity).all() and min(similarity) >= 0
+    output, reference = (Detokeniser(dictionary, unknown=of) for of in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE))
+    gold = load_indexed_dataset(str(odd / "bin" / "valid.xx-ja.ja"), None, "mmap")
+    for i in kept:  # Japanese is compared by characters
+        expected = [similarity(output(h.tokens), reference(gold[i])) for h in store[i]]
+        assert [h.similarity for h in store[i]] == pytest.approx(expected, abs=1e-3)
     for lang, lines in (("xx", sources), ("ja", targets)):
         assert lines_of(odd / f"gold.{lang}")[ids.start : ids.stop] == [*map(plain, lines)]
+
+
+def similarity(output, reference):
+    if not reference.strip():
+        return 0.0 if output.strip() else 100.0
+    return sacrebleu.sentence_bleu(output, [reference], tokenize="char", use_effective_order=True).score
 
 
 def test_odd_targets_are_scored(odd):

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter
 
 import helpers
@@ -129,10 +128,13 @@ def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards)
 def test_what_a_dead_worker_left_half_written_is_never_read(distilled, tiny, teacher, tmp_path):
     """Killed after its first part and continued; test_faults.py kills at random moments."""
     out = tmp_path / "out"
-    worker, _ = helpers.decode_until("1 of 8 parts done", tiny, teacher, out)
+    worker = helpers.decode_until(1, tiny, teacher, out)
     worker.kill()
     worker.communicate()
     (out / "parts" / ".000007.part.dead.partial").write_bytes(b"half a part of a dead worker")
+    (out / ".hypotheses.safetensors.dead.partial").write_bytes(b"half of all parts")
+    (out / ".seq_kd.dead.partial").mkdir()
+    (out / ".seq_kd.dead.partial" / "rows.npy").write_bytes(b"half a view")
     helpers.decode(tiny, teacher, out)
     assert helpers.tree(out) == helpers.tree(distilled)
     again = helpers.decode(tiny, teacher, out)
@@ -142,9 +144,8 @@ def test_what_a_dead_worker_left_half_written_is_never_read(distilled, tiny, tea
 
 def test_ctrl_c_is_one_sentence_and_nothing_is_lost(distilled, tiny, teacher, tmp_path):
     out = tmp_path / "out"
-    worker, seen = helpers.decode_until("1 of 8 parts done", tiny, teacher, out)
-    worker.send_signal(signal.SIGINT)
-    seen += worker.communicate()[0]
+    worker = helpers.decode_until(1, tiny, teacher, out)
+    seen = helpers.tell(worker, signal.SIGINT)
     assert worker.returncode == 130 and "interrupted" in seen and "Traceback" not in seen
     assert len(list((out / "parts").glob("*.part"))) >= 1
     helpers.decode(tiny, teacher, out)
@@ -345,20 +346,20 @@ def test_filters_that_leave_nothing_are_one_sentence_and_the_hypotheses_are_kept
 def test_workers_that_score_write_the_same_bytes_and_end_with_the_run(distilled, tiny, teacher, tmp_path):
     """In a process group of its own, so that nothing of it can be overlooked: first interrupted, then to the end."""
     out = tmp_path / "out"
-    arguments = helpers.decode_command(tiny, teacher, out, similarity_workers=2)
-    worker = helpers.start("fairseq-generate", *arguments, prepare=os.setpgrp)
-    for line in worker.stdout:
-        if "1 of 8 parts done" in line:
-            break
-    os.killpg(worker.pid, signal.SIGINT)
-    seen = worker.communicate(timeout=60)[0]
+    worker = helpers.decode_until(1, tiny, teacher, out, prepare=os.setpgrp, similarity_workers=2)
+    seen = helpers.tell(worker, signal.SIGINT, to=os.killpg)
     assert worker.returncode == 130 and "interrupted" in seen and "Traceback" not in seen, seen
-    with pytest.raises(ProcessLookupError):
-        while True:  # what the kernel has not yet buried
-            os.killpg(worker.pid, 0)
-            time.sleep(0.05)
+    helpers.wait_until(lambda: is_gone(worker.pid))  # the kernel may not have buried all of it yet
     helpers.decode(tiny, teacher, out, similarity_workers=2)
     assert helpers.tree(out) == helpers.tree(distilled)
+
+
+def is_gone(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def test_empty_hypotheses_are_counted_and_listed():
@@ -387,6 +388,20 @@ def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):
     content = manifest.read(tmp_path / "out")
     assert len(content["settings"]["teacher"]["sha256"]) == 2 and "similarity:chrf" in content["signature"]
     assert "chrF" in content["settings"]["similarity"]["settings"] or "nc:6" in content["settings"]["similarity"]["settings"]
+
+
+def test_similarity_is_of_the_tokenizer_that_is_asked_for(tiny, teacher, tmp_path):
+    helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", similarity_tokenizer="char")
+    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(tmp_path / "out")
+    text, gold, others = Detokeniser(dictionary, "@@ "), targets(tiny, "valid"), 0
+    for i in range(53):
+        outputs, reference = [text(h.tokens) for h in store[i]], text(gold[i])
+        options = {"use_effective_order": True}
+        expected = [sacrebleu.sentence_bleu(output, [reference], tokenize="char", **options).score for output in outputs]
+        assert [h.similarity for h in store[i]] == pytest.approx(expected, abs=1e-3)
+        usual = [sacrebleu.sentence_bleu(output, [reference], **options).score for output in outputs]
+        others += expected != pytest.approx(usual, abs=1e-3)
+    assert others > 10
 
 
 # Wrong input.

@@ -103,9 +103,9 @@ def test_the_store_is_small_and_says_what_it_covers(tiny, scored):
 
 def test_the_same_bytes_whoever_scores(tiny, teacher, scored, tmp_path):
     """Killed and continued; two workers of one directory; and a third that finds nothing to do."""
-    worker, _ = helpers.decode_until("2 of 8 parts", tiny, teacher, tmp_path / "killed", **helpers.SCORING, topk=8)
+    worker = helpers.decode_until(2, tiny, teacher, tmp_path / "killed", **helpers.SCORING, topk=8)
     worker.kill()
-    worker.wait()
+    worker.communicate()
     assert manifest.read(tmp_path / "killed")["complete"] is False
     helpers.score(tiny, teacher, tmp_path / "killed", topk=8)
     options = {**helpers.SCORING, "topk": 8, "distributed_world_size": 2}

@@ -316,7 +316,7 @@ def test_it_decodes_the_split_as_fairseq_does(by_ctranslate2, distilled):
 
 def test_two_workers_and_int8(by_ctranslate2, tiny, teacher, tmp_path):
     more = {"engine": "ctranslate2", "distributed_world_size": 2}
-    worker, _ = helpers.decode_until("parts done", tiny, teacher, tmp_path / "out", distributed_rank=1, **more)
+    worker = helpers.decode_until(1, tiny, teacher, tmp_path / "out", distributed_rank=1, **more)
     worker.kill()
     worker.communicate()
     helpers.decode(tiny, teacher, tmp_path / "out", distributed_rank=0, **more)

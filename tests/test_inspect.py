@@ -83,7 +83,7 @@ def test_a_view_and_an_unfinished_directory(distilled, tiny, teacher, tmp_path):
     assert "the view seq_kd" in inspect(view).stdout
     flip(view / "valid.de-en.de.bin")
     assert inspect(view, check=False).returncode == 1
-    worker, _ = helpers.decode_until("1 of", tiny, teacher, tmp_path / "half")
+    worker = helpers.decode_until(1, tiny, teacher, tmp_path / "half")
     worker.kill()
     worker.communicate()
     done = inspect(tmp_path / "half")

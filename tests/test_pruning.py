@@ -1,5 +1,6 @@
 """Pruning against counts by hand, and zeros that stay zero through fairseq's ways of training."""
 
+import json
 import re
 
 import helpers
@@ -129,8 +130,13 @@ def test_the_command_writes_a_stock_checkpoint_and_a_table(student, pruned, tiny
 
 
 def test_a_dry_run_writes_nothing(student, tmp_path):
-    done = helpers.command("seqkd", "prune", student, "--sparsity", 0.5, "--dry-run", "--scheme", "class-uniform")
-    assert "50.0%" in done.stdout and not list(tmp_path.iterdir())
+    shares = {}
+    for scheme in ("class-uniform", "class-blind"):
+        words = ["--dry-run", "--scheme", scheme, "-o", tmp_path / "pruned.pt", "--json"]
+        found = json.loads(helpers.command("seqkd", "prune", student, "--sparsity", 0.5, *words).stdout)
+        shares[scheme] = {round(matrix["zeros"] / matrix["weights"], 2) for matrix in found["matrices"]}
+    assert shares["class-uniform"] == {0.5} and len(shares["class-blind"]) > 2
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
