@@ -173,8 +173,8 @@ def check_symbols(path, state, languages, dictionaries, mend, what="teacher"):
         theirs = own_symbols(state, folder, side, lang) if folder else None
         if theirs is None:
             logger.warning(
-                "the dictionaries that the %s %s was trained with are not at %s any more: only their sizes can be compared",
-                what, path, folder,
+                "the dictionaries that the %s %s was trained with are not there any more (%s): only their sizes can be compared",
+                what, path, folder or "it names no data",
             )  # fmt: skip
             return
         wrong = first_difference(theirs, ours.symbols)

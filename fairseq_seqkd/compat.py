@@ -7,7 +7,6 @@ that may carry code.
 
 import argparse
 import contextlib
-import inspect
 import pickle
 import queue
 import struct
@@ -50,16 +49,16 @@ if hasattr(torch.serialization, "add_safe_globals"):
 
 
 def loads_safely():
-    """Whether this torch can load weights only."""
-    return "weights_only" in inspect.signature(torch.load).parameters
+    """Whether this torch can load weights only: before 2.6, with `weights_only` too, a file can run code (CVE-2025-32434)."""
+    return torch.__version__ >= (2, 6)
 
 
 def check_torch():
     """Refuses a torch that could only load checkpoints by running what is in them."""
     if not loads_safely():
         raise Refusal(
-            f"torch {torch.__version__} cannot load checkpoints with weights only, and nothing else is safe; "
-            "use torch 2.6 or later, which needs Python 3.11 or later here"
+            f"torch {torch.__version__} cannot load checkpoints safely, with weights only; use torch 2.6 or later, which needs "
+            "Python 3.11 or later here"
         )
 
 

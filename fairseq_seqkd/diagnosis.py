@@ -90,8 +90,9 @@ def batching():
 def torch_loading():
     import torch
 
-    weights_only = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 6)
-    if not weights_only:
+    from fairseq_seqkd import compat
+
+    if not compat.loads_safely():
         return finding(
             f"{torch.__version__}, too old to load checkpoints safely",
             ERROR,

@@ -6,7 +6,6 @@ that ends in a question mark may be missing.
 
 import json
 import math
-from pathlib import Path
 
 MOST = 1 << 48  # of anything that is counted: sums of such numbers overflow nowhere
 
@@ -14,6 +13,10 @@ MOST = 1 << 48  # of anything that is counted: sums of such numbers overflow now
 def is_there(value):
     """Whatever it is."""
     return True
+
+
+def is_yes_or_no(value):
+    return type(value) is bool
 
 
 def is_text(value):
@@ -41,13 +44,16 @@ def is_above_zero(value):
     return is_number(value) and value > 0
 
 
-def is_names(value):
-    """Of what is in a folder: no path leads out of it, or to itself."""
-    return list_of(is_text)(value) and all(name not in ("", "..") and name == Path(name).name for name in value)
+def is_one_of(*values):
+    return lambda value: is_text(value) and value in values
 
 
 def or_none(looks_right):
     return lambda value: value is None or looks_right(value)
+
+
+def tree_of(looks_right):
+    return lambda value: is_tree(value) and all(map(looks_right, value.values()))
 
 
 def list_of(looks_right, length=None):

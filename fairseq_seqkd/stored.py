@@ -14,7 +14,7 @@ from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import split_hashes, training_splits
-from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS, check_store
+from fairseq_seqkd.corpus.distilled import check_store
 from fairseq_seqkd.corpus.distributions import Distributions, keys_of
 from fairseq_seqkd.divergences import SPREAD, top_k
 from fairseq_seqkd.errors import Refusal
@@ -97,12 +97,12 @@ class StoredTeacher:
 def check_finished(folder):
     """The manifest of a finished directory of distributions. Refuses anything else."""
     found = manifest.read(folder)
-    if found is None or found.get("kind") != DISTRIBUTIONS:
+    if found is None or found.get("kind") != manifest.DISTRIBUTIONS:
         raise Refusal(
             f"--teacher-distributions {folder} holds no distributions; make them with fairseq-generate --task teacher_decoding "
             "--score-reference --topk 8 --distill-dir DIR, and name that directory"
         )
-    if not (found.get("complete") and "counts" in found and {"scoring", "teacher", "data"} <= set(found.get("settings") or {})):
+    if not (found["complete"] and "counts" in found):
         raise Refusal(
             f"--teacher-distributions {folder} is not finished; run the fairseq-generate command that makes it again: it "
             "continues"

@@ -332,6 +332,7 @@ def manifest_content(**more):
             "plan": {"part_size": 100, "max_tokens": 100, "max_sentences": None},
             "search": {"longest_source": 100},
             "similarity": None,
+            "select": "mode",
         },
         **more,
     }

@@ -299,7 +299,7 @@ def test_what_a_file_must_hold_is_said_by_name():
     from fairseq_seqkd import shapes
 
     shape = {"a": shapes.is_tree, "a.b": shapes.is_size, "c": shapes.or_none(shapes.is_tree), "c.d": shapes.is_text}
-    shape["views?"] = shapes.is_names
+    shape["views?"] = shapes.list_of(shapes.is_one_of("seq_kd", "seq_inter"))
     whole = {"a": {"b": 1}, "c": {"d": "x"}, "views": ["seq_kd"]}
     assert shapes.first_fault(whole, shape) is None
     assert shapes.first_fault({"a": {"b": 1}, "c": None}, shape) is None

@@ -387,6 +387,26 @@ def test_the_signature_names_view_and_teacher(view, tmp_path):
     assert systems.distillation_signature(old) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
     word = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=None, temperature=1.0)
     assert systems.distillation_signature(word) == f"criterion:word_kd|word_teacher:{short}|alpha:0.5|temperature:1.0"
+    stored = {"teacher": {"sha256": ["3f2a5c0b9d11" + "0" * 52]}, "scoring": {"topk": 8, "vocabulary": 9, "too_long": 0}}
+    stored["scoring"]["positions"], stored["plan"] = [9, 9], {"part_size": 1, "max_tokens": 9, "max_sentences": None}
+    stored["data"] = {
+        **dict.fromkeys(("split", "source_lang", "target_lang", "source_sha256", "target_sha256"), "x"),
+        "sentences": 1,
+    }
+    facts = {"kind": "distributions", "complete": True, "signature": "x", "sentences": 1, "settings": stored}
+    (tmp_path / "stored").mkdir()
+    manifest.write(tmp_path / "stored", facts)
+    by_stored = {
+        "_name": "word_kd",
+        "teacher_distributions": f"{tmp_path / 'stored'}:/gone",
+        "temperature": 1.0,
+        "tail": "spread",
+    }
+    assert systems.distillation_signature(state_of(tmp_path, **by_stored)) == (
+        "criterion:word_kd|word_teacher:3f2a5c0b9d11/top8+unknown|alpha:0.5|temperature:1.0"
+    )
+    otherwise = systems.distillation_signature(state_of(tmp_path, **{**by_stored, "tail": "ignore", "divergence": "js"}))
+    assert "divergence:js" in otherwise and "tail:ignore" in otherwise
     unused = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=0.0, temperature=1.0)
     assert systems.distillation_signature(unused) is None
     tuned = state_of(view, str(teacher), _name="seq_inter")

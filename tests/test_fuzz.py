@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from test_report import result
 
 from fairseq_seqkd import checkpoints, selection, sparse
+from fairseq_seqkd.commands import inspect
 from fairseq_seqkd.corpus import array_files, distributions, hypotheses, inspection, manifest, progress, views
 from fairseq_seqkd.deployment import folder as deployed
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import results, table
+from fairseq_seqkd.evaluation import details, results, table
 
 INPUTS, MANY = 80, 5000  # for each reader
 NUMBERS = (0, 1, 7, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
@@ -114,6 +115,12 @@ def read_part_of_distributions(folder):
     return distributions.read_part(folder / "2.part")
 
 
+def read_for_people(folder):
+    """As `seqkd inspect` and `seqkd report` do."""
+    said = list(inspect.in_words(inspection.examine(folder)))
+    return said, details.pipeline([(folder, manifest.read(folder), None)])
+
+
 def read_results(folder):
     content = results.read_json(folder / "file")
     return table.make_report(results.of(content, "file"), pairs=results.pairs_of(content, "file"))
@@ -126,7 +133,7 @@ READERS = {
     "hypotheses": ("distilled/hypotheses.safetensors", lambda folder: read_hypotheses(folder / "distilled")),
     "distributions": ("stored/distributions.safetensors", lambda folder: read_distributions(folder / "stored")),
     "manifest": ("distilled/manifest.json", lambda folder: progress.read(folder / "distilled")),
-    "manifest, examined": ("distilled/manifest.json", lambda folder: inspection.examine(folder / "distilled")),
+    "manifest, examined": ("distilled/manifest.json", lambda folder: read_for_people(folder / "distilled")),
     "manifest of a view": ("distilled/seq_kd/manifest.json", lambda folder: views.find(folder / "distilled" / "seq_kd")),
     "sparse": ("student.sparse", with_the_right_checksum(read_sparse, sparse)),
     "results": ("file", read_results),

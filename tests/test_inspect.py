@@ -70,10 +70,10 @@ def flip(path):
         (lambda folder: (folder / hypotheses.NAME).write_bytes(b"x" * 100), "decode the split again"),
     ],
 )
-def test_damage_is_seen(distilled, tmp_path, damage, sentence):
+def test_damage_is_seen_and_said_to_who_asks_for_lists_too(distilled, tmp_path, damage, sentence):
     folder = copied(distilled, tmp_path)
     damage(folder)
-    done = inspect(folder, check=False)
+    done = inspect(folder, "--ids", 1, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stdout
     assert [line for line in done.stdout.splitlines() if line.startswith("wrong: ") and sentence in line], done.stdout
 
@@ -88,11 +88,11 @@ def test_a_view_and_an_unfinished_directory(distilled, tiny, teacher, tmp_path):
     worker.communicate()
     done = inspect(tmp_path / "half")
     assert re.search(r"NOT FINISHED: [1-9]\d* of \d+ parts", done.stdout)
+    assert "holds no finished n-best lists" in helpers.refusal(inspect(tmp_path / "half", "--ids", 1, check=False))
     part = next((tmp_path / "half" / "parts").glob("*.part"))
     part.write_bytes(part.read_bytes()[:-1])
     done = inspect(tmp_path / "half", check=False)
     assert done.returncode == 1 and "is cut short" in done.stdout
-    assert "holds no finished n-best lists" in helpers.refusal(inspect(tmp_path / "half", "--ids", 1, check=False))
 
 
 def test_stored_distributions_are_shown_too(whole):

@@ -236,6 +236,11 @@ def test_text_without_targets_has_a_pipeline_and_no_beams(tiny, teacher, tmp_pat
     assert not made["beams"] and not made["corpus"] and page.render({"title": "x", "rows": [], **made})
 
 
+def test_what_is_left_out_is_said_where_nothing_else_is():
+    found = Elements(page.render({"title": "x", "rows": [], "remarks": ["a.json is of other data, and left out"]}))
+    assert "a.json is of other data, and left out" in [element["text"] for element in found.of("li")]
+
+
 def test_one_system_needs_no_comparison(run_dir):
     results = json.loads((run_dir / "results.json").read_text())["results"][:1]
     found = Elements(page.render({**report.make(results, [])}))

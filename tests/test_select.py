@@ -69,8 +69,14 @@ def test_it_continues_where_it_was_interrupted(tiny, distilled, tmp_path, monkey
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        (["--beam", "7"], "--beam is about the search, which is over"),
-        (["--engine", "ctranslate2"], "--engine is about the search"),
+        (["--beam", "7"], "--beam is about the decode, which is over"),
+        (["--engine", "ctranslate2"], "--engine is about the decode"),
+        (["--part-size", "500"], "--part-size is about the decode"),
+        (["--topk", "4"], "--topk is about the decode"),
+        (["--score-reference"], "--score-reference is about the decode"),
+        (["--distill-dir", "elsewhere"], "--distill-dir is about the decode"),
+        (["--source-lang", "en", "--target-lang", "de"], "-lang is about the decode"),
+        (["--left-pad-source"], "--left-pad-source is about the decode"),
         (["--nbest", "5"], "--nbest is 5, it must be between 1 and 4"),
         (["--nbest", "0"], "--nbest is 0"),
         (["--nbest", "1", "--select", "mbr"], "--nbest must be at least 2"),

@@ -52,7 +52,7 @@ def finish(folder, sentences):
     tracemalloc.start()
     hypotheses.merge(parts, folder / hypotheses.NAME)
     store = hypotheses.Hypotheses(folder)
-    for view, choose in ((views.SEQ_KD, selection.mode), (views.SEQ_INTER, selection.nearest_to_gold)):
+    for view, choose in ((manifest.SEQ_KD, selection.mode), (manifest.SEQ_INTER, selection.nearest_to_gold)):
         views.build(folder, view, choose, store, gold, 2, {"signature": "", "source_lang": "de", "target_lang": "en"})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

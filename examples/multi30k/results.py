@@ -72,7 +72,7 @@ def speeds_of(run):
         path = run / f"speed.{pair}.json"
         if path.is_file():
             made = results.speeds(results.read_json(path), path)
-            rows, _ = speed_table.make_rows(made)
+            rows = speed_table.make_rows(made)
             where = {"pair": pair, "test": TESTS["test"]}
             yield where, rows, f"Table 2: {pair}, {TESTS['test']}", speed_table.markdown(made)
 
@@ -215,7 +215,7 @@ def body(made, claims):
 
 def how_made(made):
     """Split, machine, date, versions and signatures, under a heading of their own below a table's."""
-    return table.provenance(made).replace("## ", "### ", 1)
+    return "\n".join(["### How this was made", "", *table.provenance(made)])
 
 
 def summary(content):

@@ -41,7 +41,7 @@ def run(arguments):
     from fairseq_seqkd.corpus import inspection
 
     facts = inspection.examine(arguments.folder)
-    if wanted or arguments.differ:
+    if (wanted or arguments.differ) and not facts["problems"]:
         facts["nbest"] = nbest_lists(arguments, facts, wanted)
     lists = (line for entry in facts.get("nbest", ()) for line in ("", *nbest_in_words(entry)))
     say(arguments, facts, [*in_words(facts), *lists])
@@ -61,13 +61,11 @@ def nbest_lists(arguments, facts, wanted):
     """[{"id", "source", "gold", "hypotheses"}] of the sentences asked for, as text."""
     from fairseq_seqkd.corpus import hypotheses, inspection
     from fairseq_seqkd.corpus.databin import load_dictionary
-    from fairseq_seqkd.corpus.distilled import check_store
     from fairseq_seqkd.corpus.text import Detokeniser, joined_by
 
     if facts["kind"] != "distilled" or not facts["complete"] or not facts["views"]:
         raise Refusal(f"{arguments.folder} holds no finished n-best lists; name the directory of a finished decode")
     store = hypotheses.opened(arguments.folder)
-    check_store(arguments.folder, facts)
     wanted = wanted + [i for i, _ in inspection.most_different(store, arguments.differ)] if arguments.differ else wanted
     for sentence in wanted:
         if sentence >= len(store):
@@ -122,7 +120,7 @@ def in_words(facts):
     for name, ids in (facts.get("listed") or {}).items():
         if ids:
             shown = ", ".join(map(str, ids[:LISTED])) + (", ..." if len(ids) > LISTED else "")
-            yield f"  {name.replace('_', ' ')}: {facts['counts'][name]:,} ({shown})"
+            yield f"  {name.replace('_', ' ')}: {len(ids):,} ({shown})"
     for view in facts.get("views", {}).values():
         yield from (f"  {line}" for line in in_words(view) if facts["signature"] not in line)
 

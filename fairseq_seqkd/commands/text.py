@@ -67,7 +67,7 @@ def how_similarity_was_measured(folder, content):
     from fairseq_seqkd.corpus import manifest
 
     found = manifest.read(folder.absolute().parent)
-    if not found or found.get("kind") != "distilled" or found.get("signature") != content.get("signature"):
+    if not found or found.get("kind") != manifest.DISTILLED or found.get("signature") != content.get("signature"):
         return {}
     return found["settings"]["similarity"] or {}
 

@@ -28,14 +28,13 @@ from fairseq_seqkd.version import __version__
 logger = logging.getLogger(__name__)
 
 
-DISTILLED, DISTRIBUTIONS = "distilled", "distributions"
-STORES = {DISTILLED: hypotheses, DISTRIBUTIONS: distributions}  # kind of a directory: what it holds
+STORES = {manifest.DISTILLED: hypotheses, manifest.DISTRIBUTIONS: distributions}  # kind of a directory: what it holds
 
 
 class Distilled:
-    """Claims, commits and completes the parts of one directory. Args: kind: DISTILLED or DISTRIBUTIONS."""
+    """Claims, commits and completes the parts of one directory. Args: kind: manifest.DISTILLED or manifest.DISTRIBUTIONS."""
 
-    def __init__(self, folder, settings, parts, kind=DISTILLED):
+    def __init__(self, folder, settings, parts, kind=manifest.DISTILLED):
         self.folder, self.settings, self.parts, self.kind = Path(folder), settings, parts, kind
         self.store = STORES[kind]
         self.parts_folder = self.folder / "parts"

@@ -3,7 +3,7 @@
 Like the n-best store it is written in parts and becomes one file, `distributions.safetensors` (array_files.py).
 
 Arrays of a part (T target tokens, EOS included, of n sentences):
-    keys           (n,) uint64     what a sentence is found by: a hash of its source and target ids, see `key`
+    keys           (n,) uint64     what a sentence is found by: a hash of its source and target ids, see `keys_of`
     lengths        (n,) int32      target tokens of each sentence
     ids            (T, k) uint16 or uint32     the k most probable symbols, most probable first
     probabilities  (T, k) float16 or float32   theirs

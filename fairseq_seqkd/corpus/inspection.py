@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_seqkd.corpus import array_files, manifest, views
-from fairseq_seqkd.corpus.distilled import DISTILLED, STORES, check_store
+from fairseq_seqkd.corpus.distilled import STORES, check_store
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import Plan
 from fairseq_seqkd.errors import Refusal
-
-VIEW = "view"
 
 
 def examine(folder):
@@ -19,12 +17,12 @@ def examine(folder):
     Raises Refusal for a directory that is none of ours.
     """
     found = manifest.read(folder)
-    if found is None or found.get("kind") not in (*STORES, VIEW):
+    if found is None or found.get("kind") not in (*STORES, manifest.VIEW):
         raise Refusal(
             f"{folder} holds no teacher's work (it has no {manifest.NAME} of ours); name a --distill-dir, or a view in it"
         )
     facts = {"folder": str(folder), **{key: found[key] for key in found if key != "format"}}
-    if found["kind"] == VIEW:
+    if found["kind"] == manifest.VIEW:
         facts["problems"] = view_problems(folder, found)
     elif found.get("complete"):
         facts["problems"] = store_problems(folder, found)
@@ -39,7 +37,7 @@ def examine(folder):
 
 def views_in(folder, found):
     """The names of the views that are there, of those that a manifest names."""
-    return [name for name in found.get("views", []) if (manifest.read(Path(folder) / name) or {}).get("kind") == VIEW]
+    return [name for name in found.get("views", []) if (manifest.read(Path(folder) / name) or {}).get("kind") == manifest.VIEW]
 
 
 def parts(folder, found):
@@ -56,7 +54,7 @@ def store_problems(folder, found):
     problems = [f"the view {name} is missing" for name in found.get("views", []) if name not in views_in(folder, found)]
     try:
         store = STORES[found["kind"]].opened(folder)
-        if found["kind"] == DISTILLED:
+        if found["kind"] == manifest.DISTILLED:
             for _ in store.blocks():  # every block is checked as it is read
                 pass
         expected = found["sentences"] - found["settings"].get("scoring", {}).get("too_long", 0)

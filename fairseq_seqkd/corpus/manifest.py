@@ -10,22 +10,35 @@ import numpy as np
 
 from fairseq_seqkd.corpus.files import whole_file
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.shapes import first_fault, is_count, is_names, is_size, is_text, is_tree, list_of, or_none, shorten
+from fairseq_seqkd.shapes import (
+    first_fault,
+    is_count,
+    is_one_of,
+    is_size,
+    is_text,
+    is_tree,
+    is_yes_or_no,
+    list_of,
+    or_none,
+    shorten,
+    tree_of,
+)  # fmt: skip
 
 NAME = "manifest.json"
+DISTILLED, DISTRIBUTIONS, VIEW = "distilled", "distributions", "view"  # kinds: n-best lists with views, stored distributions
+SEQ_KD, SEQ_INTER = "seq_kd", "seq_inter"  # names of views
 FORMAT = "fairseq_seqkd/1"
 AT_A_TIME = 4096  # numbers of an array that are turned into text together
 SHORT_HASH = 12  # digits of a hash in a signature: enough to tell files apart, short enough to read
 
 
-def are_files(value):
-    return is_tree(value) and all(
-        is_tree(facts) and is_count(facts.get("bytes")) and is_text(facts.get("sha256")) for facts in value.values()
-    )
+def is_file(facts):
+    return is_tree(facts) and is_count(facts.get("bytes")) and is_text(facts.get("sha256"))
 
 
 # The least that a manifest of each kind holds (shapes.py).
 OF_WORK = {
+    "complete": is_yes_or_no,
     "signature": is_text,
     "sentences": is_count,
     "settings": is_tree,
@@ -39,29 +52,32 @@ OF_WORK = {
     "settings.plan.part_size": is_size,
     "settings.plan.max_tokens": or_none(is_size),
     "settings.plan.max_sentences": or_none(is_size),
-    "store?": lambda value: are_files({"": value}),
+    "store?": is_file,
+    "counts?": tree_of(is_count),
+    "listed?": tree_of(list_of(is_count)),
 }
 NEEDED = {
-    "distilled": {
+    DISTILLED: {
         **OF_WORK,
         "settings.search": is_tree,
         "settings.search.longest_source": is_count,
         "settings.similarity": or_none(is_tree),
+        "settings.similarity.metric": is_text,
         "settings.similarity.post_process": or_none(is_text),
-        "views?": is_names,
+        "settings.select": is_one_of("mode", "mbr"),
+        "views?": list_of(is_one_of(SEQ_KD, SEQ_INTER)),
     },
-    "distributions": {
+    DISTRIBUTIONS: {
         **OF_WORK,
         "settings.scoring": is_tree,
         **{f"settings.scoring.{key}": is_count for key in ("topk", "vocabulary", "too_long")},
         "settings.scoring.positions": list_of(is_count, length=2),
-        "counts?": is_tree,
         "counts.tokens": is_count,
     },
-    "view": {
+    VIEW: {
         **dict.fromkeys(("view", "signature", "split", "source_lang", "target_lang"), is_text),
         **dict.fromkeys(("rows", "left_out"), is_count),
-        "files?": are_files,
+        "files?": tree_of(is_file),
     },
 }
 

@@ -2,7 +2,7 @@
 
 from fairseq_seqkd.errors import Refusal
 
-SENTENCEPIECE, SUBWORD_NMT = "sentencepiece", "@@ "
+SENTENCEPIECE, CONTINUED = "sentencepiece", "@@ "  # of --post-process: its name, or the mark that a word goes on
 NONE = "none"  # of an option: not at all, whatever would be done without it
 
 # What stands for an unknown word: characters of private use, a token each for every tokenizer of sacrebleu, and never
@@ -73,5 +73,5 @@ def guess_post_process(dictionary):
     if any(symbol.startswith("\u2581") for symbol in symbols):
         return SENTENCEPIECE
     if any(symbol.endswith("@@") for symbol in symbols):
-        return SUBWORD_NMT
+        return CONTINUED
     return None

@@ -13,7 +13,6 @@ from fairseq_seqkd.corpus import databin, manifest
 from fairseq_seqkd.corpus.files import sha256, whole_folder
 from fairseq_seqkd.errors import Refusal
 
-SEQ_KD, SEQ_INTER = "seq_kd", "seq_inter"
 ROWS = "rows.npy"
 COPY_BLOCK = 1024  # sentences copied at a time
 
@@ -54,7 +53,7 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=l
         return None
     with whole_folder(Path(folder) / view) as out:
         target_prefix = out / gold.prefix(gold.target_lang).name
-        dtype = next((b.arrays["tokens"].dtype for _, b in store.blocks()), np.dtype(np.uint16))
+        dtype = next(b.arrays["tokens"].dtype for _, b in store.blocks())
         with databin.Writer(target_prefix, dtype) as writer:
             for first, block in store.blocks():
                 writer.add(*targets(block, ranks[first : first + len(block)], eos))
@@ -73,7 +72,7 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=l
         unchanged()
         content = {
             **facts,
-            "kind": "view",
+            "kind": manifest.VIEW,
             "view": view,
             "split": gold.name,
             "rows": len(kept),
@@ -106,9 +105,9 @@ def check_view(folder, view):
             f"{where} holds no teacher's translations (it has no {manifest.NAME}): criterion {view} trains on the folder "
             f"{view}/ that fairseq-generate --task teacher_decoding leaves in its --distill-dir; on gold use word_kd"
         )
-    if found.get("kind") == "distilled":
+    if found.get("kind") == manifest.DISTILLED:
         raise Refusal(f"{where} is a distilled directory; train on the view in it, {Path(folder) / view}")
-    if found.get("kind") != "view" or found.get("view") != view:
+    if found.get("kind") != manifest.VIEW or found.get("view") != view:
         raise Refusal(f"{where} holds {found.get('view')} targets, the criterion is {view}; use the one that fits the other")
     if not found.get("complete") or "files" not in found:
         raise Refusal(f"{where} is not finished; run the fairseq-generate command that makes it again, it continues")
@@ -135,14 +134,14 @@ def find(folder, view=None):
             f"{folder} holds no teacher's translations (it has no {manifest.NAME}); name the directory that "
             "fairseq-generate --task teacher_decoding made, or a view in it"
         )
-    if found.get("kind") == "distilled":
+    if found.get("kind") == manifest.DISTILLED:
         if not found.get("complete"):
             raise Refusal(f"{folder} is not finished; run the fairseq-generate command that makes it again, it continues")
-        view = view or SEQ_KD
+        view = view or manifest.SEQ_KD
         if view not in found.get("views", []):
             raise Refusal(f"{folder} has no view {view!r}; it has: {', '.join(found.get('views', [])) or 'none'}")
         folder = Path(folder) / view
-    elif found.get("kind") != "view":
+    elif found.get("kind") != manifest.VIEW:
         raise Refusal(f"{folder} holds something else ({found.get('kind')}); name a distilled directory or a view in it")
     elif view not in (None, found.get("view")):
         raise Refusal(f"{folder} is the view {found.get('view')}, not {view}; name the directory that it is in")

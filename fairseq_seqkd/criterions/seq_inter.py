@@ -5,21 +5,15 @@ The sequences are those of `distilled/seq_inter`. As in the paper it is meant fo
     fairseq-train distilled/seq_inter --user-dir fairseq_seqkd --criterion seq_inter --finetune-from-model student.pt ...
 """
 
-from dataclasses import dataclass
-
 from fairseq.criterions import register_criterion
 
+from fairseq_seqkd.corpus.manifest import SEQ_INTER
 from fairseq_seqkd.criterions.seq_kd import SeqKDCriterion
 from fairseq_seqkd.criterions.word_kd import WordKDConfig
 
 
-@dataclass
-class SeqInterConfig(WordKDConfig):
-    pass
-
-
-@register_criterion("seq_inter", dataclass=SeqInterConfig)
+@register_criterion(SEQ_INTER, dataclass=WordKDConfig)
 class SeqInterCriterion(SeqKDCriterion):
     """seq_kd on the other view."""
 
-    view = "seq_inter"
+    view = SEQ_INTER

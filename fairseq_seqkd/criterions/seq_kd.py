@@ -6,27 +6,21 @@ makes sure of that. With `--teacher-path` it adds the word-level term: the paper
     fairseq-train distilled/seq_kd --user-dir fairseq_seqkd --criterion seq_kd ...
 """
 
-from dataclasses import dataclass
-
 from fairseq.criterions import register_criterion
 
 from fairseq_seqkd.corpus.databin import training_splits
+from fairseq_seqkd.corpus.manifest import SEQ_KD
 from fairseq_seqkd.corpus.views import check_contents, check_view
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion, is_first_process
 from fairseq_seqkd.errors import Refusal
 
 
-@dataclass
-class SeqKDConfig(WordKDConfig):
-    pass
-
-
-@register_criterion("seq_kd", dataclass=SeqKDConfig)
+@register_criterion(SEQ_KD, dataclass=WordKDConfig)
 class SeqKDCriterion(WordKDCriterion):
     """word_kd whose teacher is optional, on a data directory whose targets are the teacher's."""
 
     needs_teacher = False
-    view = "seq_kd"
+    view = SEQ_KD
 
     def check_data(self, folder, subset):
         found = check_view(folder, self.view)

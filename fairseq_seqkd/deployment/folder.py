@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Optional
 
 from fairseq_seqkd.errors import Refusal, first_line
+from fairseq_seqkd.shapes import first_fault, is_count, is_number, is_one_of, is_size, is_text, or_none, shorten
 
 FILE = "seqkd.json"
 FORMAT = 1
@@ -36,7 +37,7 @@ class Folder:
     subwords: Optional[str] = None  # SENTENCEPIECE, SUBWORD_NMT, FASTBPE; None: the text is cut already
     subword_file: Optional[str] = None
     tokenizer: Optional[str] = None  # MOSES, or None
-    joined_by: Optional[str] = None  # how pieces become text, where subwords is None
+    joined_by: Optional[str] = None  # how pieces become text, as fairseq's --post-process
     beam: int = 1
     lenpen: float = 1.0
     checkpoint_sha256: Optional[str] = None
@@ -57,38 +58,31 @@ def read(path):
         raise Refusal(f"{Path(path) / FILE} is damaged ({error}); export the checkpoint again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise Refusal(f"{Path(path) / FILE} is of another version of `seqkd export`; export the checkpoint again")
+    fault = first_fault(content, SHAPE)
+    if not fault and bool(content.get("subwords")) != bool(content.get("subword_file")):
+        fault = f"subword_file is {shorten(content.get('subword_file'))}"
+    if fault:
+        raise Refusal(f"{Path(path) / FILE} is damaged ({fault}); export the checkpoint again")
     known = {field.name for field in fields(Folder)}
-    try:
-        found = Folder(**{key: value for key, value in content.items() if key in known})
-    except TypeError:
-        raise Refusal(f"{Path(path) / FILE} lacks settings; export the checkpoint again") from None
-    wrong = [name for name, test in SOUND.items() if not test(getattr(found, name))]
-    if bool(found.subwords) != bool(found.subword_file):
-        wrong.append("subword_file")
-    if wrong:
-        raise Refusal(f"{Path(path) / FILE} is damaged: {wrong[0]} is {getattr(found, wrong[0])!r}; export the checkpoint again")
-    return found
+    return Folder(**{key: value for key, value in content.items() if key in known})
 
 
-def counts(least):
-    return lambda value: type(value) is int and value >= least
+def is_finite(value):
+    return is_number(value) and math.isfinite(value)
 
 
-def measures(value):
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-SOUND = {  # what a setting must be: whoever damages or edits the file hears of it before text is translated wrongly
-    "max_source_tokens": counts(2),
-    "max_target_tokens": counts(1),
-    "max_len_a": lambda value: measures(value) and value >= 0,
-    "max_len_b": counts(0),
-    "beam": counts(1),
-    "lenpen": measures,
-    "subwords": (None, SENTENCEPIECE, SUBWORD_NMT, FASTBPE).__contains__,
-    "subword_file": (None, SUBWORD_FILE).__contains__,
-    "tokenizer": (None, MOSES).__contains__,
-    "joined_by": lambda value: value is None or isinstance(value, str),
+SHAPE = {  # whoever damages or edits the file hears of it before text is translated wrongly
+    **dict.fromkeys(("source_lang", "target_lang", "quantization"), is_text),
+    "max_source_tokens": lambda value: is_size(value) and value > 1,
+    "max_target_tokens": is_size,
+    "max_len_a": lambda value: is_finite(value) and value >= 0,
+    "max_len_b": is_count,
+    "beam?": is_size,
+    "lenpen?": is_finite,
+    "subwords?": or_none(is_one_of(SENTENCEPIECE, SUBWORD_NMT, FASTBPE)),
+    "subword_file?": or_none(is_one_of(SUBWORD_FILE)),
+    "tokenizer?": or_none(is_one_of(MOSES)),
+    "joined_by?": or_none(is_text),
 }
 
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from fairseq_seqkd.corpus.manifest import SEQ_INTER, SEQ_KD
 from fairseq_seqkd.evaluation import run_folder
 
 GOLD = "gold"
 TAKEN = {  # which hypothesis, by the view and --select
-    ("seq_kd", "mode"): "the teacher likes best", ("seq_kd", "mbr"): "is most similar to the others",
-    ("seq_inter", "mode"): "is closest to gold", ("seq_inter", "mbr"): "is closest to gold",
+    (SEQ_KD, "mode"): "the teacher likes best", (SEQ_KD, "mbr"): "is most similar to the others",
+    (SEQ_INTER, "mode"): "is closest to gold", (SEQ_INTER, "mbr"): "is closest to gold",
 }  # fmt: skip
 
 
@@ -19,7 +20,8 @@ def of(run, rows, progress=lambda things: things):
     Args: rows: those of Table 1; progress: a list -> the same, to show how far it is.
     """
     decoded = [(folder, content, run_folder.gold_of(run, content)) for folder, content in run.distilled]
-    with_gold = [found for found in decoded if found[2] and found[1]["settings"]["data"]["target_sha256"]]
+    with_gold = [(folder, content, gold) for folder, content, gold in decoded if gold and content["settings"]["similarity"]]
+    with_gold = [found for found in with_gold if found[1]["settings"]["data"]["target_sha256"]]
     with_gold.sort(key=lambda found: found[1]["settings"]["data"]["split"] != "train")
     chosen = with_gold[:1]  # what corpus statistics and beams are about
     return {
@@ -56,7 +58,7 @@ def pipeline(decoded):
                 "step": "The teacher's search",
                 "what": "every source sentence, with a beam; all hypotheses are kept",
                 "where": str(folder),
-                "facts": {**dict(part.split(":", 1) for part in content["signature"].split("|")), **counted},
+                "facts": {**dict(part.partition(":")[::2] for part in content["signature"].split("|")), **counted},
             }
         )
         for view in reversed(content.get("views", [])):

@@ -19,7 +19,7 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems
 
 
-def measure(system, device=None, progress=lambda batches, what: batches):
+def measure(system, device, progress=lambda batches, what: batches):
     """All measurements of a systems.System, as a dictionary for JSON.
 
     Args: progress: (batches of sentence ids, what is done with them) -> the same batches, to show how far it is.
@@ -32,7 +32,6 @@ def measure(system, device=None, progress=lambda batches, what: batches):
 
     Raises Refusal for data that the model cannot read, and for a model whose probabilities are no numbers.
     """
-    device = device or systems.choose_device()
     with one_thread():
         model, task = systems.load(system)
         dataset = systems.load_split(system, task)

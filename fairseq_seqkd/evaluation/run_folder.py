@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split, holds
-from fairseq_seqkd.corpus.distilled import DISTILLED
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results, training_logs
 from fairseq_seqkd.evaluation.results import COMPARABLE, first_difference, identity, why_no_seed
@@ -172,7 +171,7 @@ def look_at_data(place, names, run):
         except Refusal as refusal:  # somebody else's, or damaged
             run.remarks.append(refusal.sentence.removeprefix("fairseq_seqkd: "))
             return False
-        if found and found.get("kind") == DISTILLED and found.get("complete"):
+        if found and found.get("kind") == manifest.DISTILLED and found.get("complete"):
             run.distilled.append((place, found))
         return bool(found and found.get("kind"))
     if any(name.startswith("dict.") for name in names) and any(name.endswith(".idx") for name in names):

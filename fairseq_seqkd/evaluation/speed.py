@@ -66,24 +66,21 @@ class Bench:
                 else:
                     job, size = self.ctranslate2_job(model, task, dataset, system, engine, home)
                 for beam in beams:
-                    job = {**job, "engine": engine, "beam": beam, "batch_tokens": batch_tokens(engine, beam)}
+                    job = {**job, "beam": beam, "batch_tokens": batch_tokens(engine, beam)}
                     self.contenders.append(Contender(name, engine, beam, job, size))
-            if system is first:
-                self.text = systems.detokeniser(system, 1, UNKNOWN_IN_OUTPUT)
-                sources, self.references = systems.texts(system)
-                self.counted = counted(system)
-                self.source_words = count(sources, self.counted)
         if not self.contenders:
             raise Refusal(f"nothing is left to measure: {self.left_out[0][0]} is no Transformer; add fairseq to --engines")
+        self.text = systems.detokeniser(first, 1, UNKNOWN_IN_OUTPUT)
+        sources, self.references = systems.texts(first)
+        self.counted = counted(first)
+        self.source_words = count(sources, self.counted)
         self.settings, self.sentences = first.settings, len(self.references)
 
     def fairseq_job(self, system, home):
         """fairseq loads the checkpoint; its size is counted without the optimizer's state, which translating needs not."""
         bare = home / "model.pt"  # what the worker loads, so that its memory is that of translating
         checkpoints.write(bare, {**checkpoints.read(system.path), "last_optimizer_state": None})
-        limits = {
-            key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen", "split", "source_lang", "target_lang")
-        }
+        limits = {key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen", "split")}
         return {"kind": FAIRSEQ, "checkpoint": str(bare), "data": str(system.split.folder), **limits}, bare.stat().st_size
 
     def ctranslate2_job(self, model, task, dataset, system, engine, home):

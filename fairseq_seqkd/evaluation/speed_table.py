@@ -15,29 +15,32 @@ def counted(made):
     return made.get("counted", "words")
 
 
-def make_rows(made):
-    """A row for each model and engine: {"name", "engine", "params", "size_bytes", beam: the measurement, ...}.
-
-    `times` is how many times the words a second of the first model, with its largest beam in the first engine.
-    """
+def reference(made):
+    """What the others are compared with: the first model in the first engine, with its widest beam."""
     first = made["speeds"][0]
-    slowest = max(
-        (s for s in made["speeds"] if (s["name"], s["engine"]) == (first["name"], first["engine"])), key=lambda s: s["beam"]
-    )
-    rows = {}
+    own = [speed for speed in made["speeds"] if (speed["name"], speed["engine"]) == (first["name"], first["engine"])]
+    return max(own, key=lambda speed: speed["beam"])
+
+
+def make_rows(made):
+    """A row for each model and engine: {"name", "engine", "params", "size_bytes", "beams": {beam: the measurement}, ...}.
+
+    `times` is how many times the words a second of the reference.
+    """
+    rows, of_reference = {}, reference(made)["words_per_second"]
     for speed in made["speeds"]:
         row = rows.setdefault((speed["name"], speed["engine"]), {**speed, "beams": {}})
         row["beams"][speed["beam"]] = {
             **speed,
-            "times": speed["words_per_second"] / slowest["words_per_second"],
+            "times": speed["words_per_second"] / of_reference,
             "spread": max(speed["words_per_second_rounds"]) / min(speed["words_per_second_rounds"]) - 1,
         }
-    return list(rows.values()), slowest
+    return list(rows.values())
 
 
 def columns_and_rows(made):
     """What text_table.table takes."""
-    rows, _ = make_rows(made)
+    rows = make_rows(made)
     beams = sorted({speed["beam"] for speed in made["speeds"]})
     columns = [
         ("Model", lambda row: row["name"]),
@@ -59,7 +62,7 @@ def markdown(made):
 
 def notes(made):
     """A line for each column, and how it was measured."""
-    _, slowest = make_rows(made)
+    slowest = reference(made)
     rounds = len(made["speeds"][0]["words_per_second_rounds"])
     settings = made["settings"]
     return [

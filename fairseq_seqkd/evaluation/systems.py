@@ -13,7 +13,6 @@ import torch
 from fairseq_seqkd import checkpoints, compat, losses, selection
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split, load_dictionary
-from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
@@ -24,7 +23,7 @@ from fairseq_seqkd.version import __version__
 BEAM = 5  # the paper's K = 5
 LENPEN = 1.0
 FACTS = ("checkpoint_sha256", "data_sha256", "settings", "versions", "machine")  # what decides a measurement
-DATA_CRITERIONS = ("seq_kd", "seq_inter")  # they refuse data of any other kind, so the name says what the data were
+DATA_CRITERIONS = (manifest.SEQ_KD, manifest.SEQ_INTER)  # they refuse data of any other kind, so the name says what the data were
 
 
 @dataclass
@@ -242,7 +241,7 @@ def taught_by_data(state, criterion):
             found = manifest.read(folder)
         except Refusal:  # a damaged manifest is no reason not to measure the checkpoint
             found = None
-        if found and found.get("kind") == "view":
+        if found and found.get("kind") == manifest.VIEW:
             views.append(str(found.get("view")))
             if found.get("signature") not in signatures:
                 signatures.append(str(found.get("signature")))
@@ -273,7 +272,7 @@ def stored_by(folder):
         found = manifest.read(folder)
     except Refusal:  # a damaged manifest is no reason not to measure the checkpoint
         found = None
-    if not found or found.get("kind") != DISTRIBUTIONS:
+    if not found or found.get("kind") != manifest.DISTRIBUTIONS:
         return "unknown"
     teacher = "+".join(digest[: manifest.SHORT_HASH] for digest in found["settings"]["teacher"]["sha256"])
     return f"{teacher}/top{found['settings']['scoring']['topk']}"

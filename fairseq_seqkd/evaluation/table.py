@@ -126,7 +126,8 @@ def make_row(name, found):
 def to_markdown(report):
     """The report for reading: the table, what its columns are, the claims, and how it was made."""
     parts = [f"# {report['title']}", markdown_table(report["rows"]), "\n".join(explain(report)), claims_section(report["claims"])]
-    return "\n\n".join(part for part in [*parts, provenance(report)] if part) + "\n"
+    parts += ["## How this was made", "\n".join(provenance(report))]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def markdown_table(rows):
@@ -184,7 +185,7 @@ def explain_stars(report):
 
 
 def explain(report):
-    """A line for each column."""
+    """Lines that say what the columns are."""
     rows, settings = report["rows"], report["settings"]
     limit = ""
     if "max_len_a" in settings:
@@ -223,7 +224,7 @@ def claims_section(claims):
 
 
 def provenance(report):
-    """How the numbers came about: data, versions, and every signature once."""
+    """How the numbers came about, a line each: data, versions, and every signature once."""
     rows = report["rows"]
     scored_by = dict.fromkeys(row[key] for row in rows for key in SCORED_BY if row.get(key))
     lines = [
@@ -236,4 +237,4 @@ def provenance(report):
         if row.get("distillation_signature"):
             taught.setdefault(row["distillation_signature"], []).append(row["name"])
     lines += [f"- {', '.join(names)}: `{signature}`" for signature, names in taught.items()]
-    return "## How this was made\n\n" + "\n".join(lines)
+    return lines

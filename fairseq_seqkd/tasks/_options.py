@@ -26,8 +26,8 @@ OF_SELECTION = {
     "similarity", "similarity_tokenizer", "similarity_workers", "select", "filter_length_ratio", "filter_copy",
     "filter_repeats", "filter_score", "filter_empty",
 }  # fmt: skip
-# Options of this task that scoring has no use for.
-OF_SEARCH = {"engine", "compute_type", *OF_SELECTION, "teacher_source_lang", "teacher_target_lang"}
+# What the search itself is told; scoring has no use for it, nor for the above.
+OF_SEARCH = {"engine", "compute_type", "teacher_source_lang", "teacher_target_lang"}
 
 
 @dataclass
@@ -178,7 +178,7 @@ def check_selection(cfg):
 def check_scoring(cfg):
     """Refuses what scoring has no use for, and fills in what was not said."""
     search = cfg.generation
-    options = [(cfg, option) for option in fields(TeacherDecodingConfig) if option.name in OF_SEARCH]
+    options = [(cfg, option) for option in fields(TeacherDecodingConfig) if option.name in OF_SEARCH | OF_SELECTION]
     options += [(search, o) for o in fields(GenerationConfig) if o.name in search and o.name not in WITHOUT_EFFECT]
     for group, option in options:
         if getattr(group, option.name) != option.default:

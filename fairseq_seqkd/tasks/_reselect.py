@@ -20,7 +20,7 @@ from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
 from fairseq_seqkd.corpus.plan import Plan
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.tasks._options import OF_SEARCH, OF_SELECTION, TeacherDecodingConfig, check_selection
+from fairseq_seqkd.tasks._options import OF_SELECTION, TeacherDecodingConfig, check_selection
 from fairseq_seqkd.tasks._recorder import Recorder
 from fairseq_seqkd.tasks._settings import filter_settings, similarity_settings
 
@@ -36,7 +36,7 @@ def reselect(folder, data, out, nbest, words, show=iter):
         words: options of `teacher_decoding` that are about similarity, selection, filters and text, as on a command line.
         show: (parts) -> the parts, for a progress bar.
 
-    Raises Refusal for a directory that is not finished, other data, and options that are about the search.
+    Raises Refusal for a directory that is not finished, other data, and options that are about the decode.
     """
     found = finished(folder)
     settings = copy.deepcopy(found["settings"])
@@ -102,7 +102,7 @@ def fill(recorder, plan, show):
 def finished(folder):
     """The manifest of a finished decode."""
     found = manifest.read(folder)
-    if not found or found.get("kind") != "distilled" or not found.get("complete"):
+    if not found or found.get("kind") != manifest.DISTILLED or not found.get("complete"):
         raise Refusal(f"{folder} holds no finished n-best lists; name the --distill-dir of a finished decode")
     manifest.check_signature(folder, found)
     return found
@@ -118,26 +118,38 @@ def shorter(nbest, there, folder):
 
 def configuration(gold, out, search, words):
     """fairseq's configuration of the task, from the options that are about selection. Refuses those of a search."""
-    lists = {key: search[key] for key in ("beam", "nbest")}
-    given = ["--source-lang", gold.source_lang, "--target-lang", gold.target_lang, "--gen-subset", gold.name]
-    given += [word for key, value in lists.items() for word in (f"--{key}", str(value))]
+    given = {"source_lang": gold.source_lang, "target_lang": gold.target_lang, "distill_dir": str(out)}
+    given |= {key: search[key] for key in ("beam", "nbest")}
+    mine = [word for name, value in given.items() for word in (option_of(name), str(value))]
     parser = options.get_generation_parser(default_task="teacher_decoding")
     parser.prog = "seqkd select"
-    args = options.parse_args_and_arch(parser, [str(gold.folder), "--path", "none", "--distill-dir", str(out), *given, *words])
+    args = options.parse_args_and_arch(parser, [str(gold.folder), "--path", "none", "--gen-subset", gold.name, *mine, *words])
     try:
         cfg = convert_namespace_to_omegaconf(args)
     except MissingConfigException as error:
         raise Refusal(
             f"fairseq cannot be set up with these options ({error}); its --bpe and --tokenizer have other names"
         ) from None
-    of_search = [(cfg.task, o) for o in fields(TeacherDecodingConfig) if o.name in OF_SEARCH - OF_SELECTION]
-    of_search += [(cfg.generation, o) for o in fields(GenerationConfig) if o.name in cfg.generation]
-    for group, option in of_search:
-        if option.name not in WITHOUT_EFFECT and group[option.name] != lists.get(option.name, option.default):
-            name = option.name.replace("_", "-")
-            raise Refusal(f"--{name} is about the search, which is over; decode into another directory, or leave it out")
+    of_decode = [(cfg.task, o) for o in fields(TeacherDecodingConfig) if o.name not in OF_SELECTION and is_own(o)]
+    of_decode += [(cfg.generation, o) for o in fields(GenerationConfig) if o.name in cfg.generation]
+    for group, option in of_decode:
+        if option.name in WITHOUT_EFFECT - {"score_reference"}:
+            continue
+        if group[option.name] != given.get(option.name, option.default):
+            raise Refusal(
+                f"{option_of(option.name)} is about the decode, which is over; decode into another directory, or leave it out"
+            )
     check_selection(cfg.task)
     return cfg
+
+
+def option_of(name):
+    return f"--{name.replace('_', '-')}"
+
+
+def is_own(option):
+    """Whether a field of the task's configuration is an option of its own, neither the data nor another group's value."""
+    return option.name != "data" and not str(option.default).startswith("${")
 
 
 def check_text(before, now):

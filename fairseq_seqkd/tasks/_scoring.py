@@ -5,9 +5,9 @@ import logging
 import numpy as np
 import torch
 
-from fairseq_seqkd.corpus import distributions
+from fairseq_seqkd.corpus import distributions, manifest
 from fairseq_seqkd.corpus.databin import check_unchanged
-from fairseq_seqkd.corpus.distilled import DISTRIBUTIONS, Distilled
+from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.teachers import Teacher, fits
 
@@ -19,7 +19,7 @@ class DistributionRecorder:
 
     def __init__(self, cfg, gold, dataset, settings, plan):
         self.gold, self.dataset, self.settings = gold, dataset, settings
-        self.distilled = Distilled(cfg.distill_dir, settings, plan.parts, DISTRIBUTIONS)
+        self.distilled = Distilled(cfg.distill_dir, settings, plan.parts, manifest.DISTRIBUTIONS)
         self.teacher = None
         self.k, self.dtype = settings["scoring"]["topk"], np.dtype(settings["scoring"]["dtype"])
         self.limits = settings["scoring"]["positions"]

@@ -31,13 +31,13 @@ def build_views(store, distilled, gold, dataset):
         "source_lang": gold.source_lang,
         "target_lang": gold.target_lang,
     }
-    choosers = {views.SEQ_KD: FAVOURITE[settings["select"]]}
+    choosers = {manifest.SEQ_KD: FAVOURITE[settings["select"]]}
     if store.has_similarity:
-        choosers[views.SEQ_INTER] = selection.nearest_to_gold
+        choosers[manifest.SEQ_INTER] = selection.nearest_to_gold
     built, filtered = [], {}
     for name, choose in choosers.items():
         sieve = Sieve(settings["filters"], gold, dataset) if settings["filters"] else None
-        more = {"select": settings["select"]} if name == views.SEQ_KD else {}
+        more = {"select": settings["select"]} if name == manifest.SEQ_KD else {}
         eos, said = dataset.tgt_dict.eos(), {**facts, **more}
         view = views.build(distilled.folder, name, choose, store, gold, eos, said, sieve, unchanged)
         if sieve:
@@ -59,7 +59,7 @@ def build_views(store, distilled, gold, dataset):
 def refuse_empty_views(folder):
     """Says of a finished directory which view is not there because no sentence was left for it."""
     content = manifest.read(folder)
-    wanted = [views.SEQ_KD] + ([views.SEQ_INTER] if content["settings"]["data"]["target_sha256"] else [])
+    wanted = [manifest.SEQ_KD] + ([manifest.SEQ_INTER] if content["settings"]["data"]["target_sha256"] else [])
     empty = [name for name in wanted if name not in content["views"]]
     if not empty:
         return
@@ -119,7 +119,7 @@ def audit(store, choosers):
             has = chosen >= 0
             picked = (np.cumsum(block.counts, dtype=np.int64) - block.counts + chosen)[has]
             ids = (np.flatnonzero(has) + first).astype(np.uint32)
-            prefix = "" if view == views.SEQ_KD else f"{view}_"
+            prefix = "" if view == manifest.SEQ_KD else f"{view}_"
             listed.setdefault(f"{prefix}empty", []).append(ids[block.arrays["lengths"][picked] == 0])
             listed.setdefault(f"{prefix}hit_limit", []).append(ids[block.arrays["hit_limit"][picked] > 0])
         listed["source_too_long"].append((np.flatnonzero(block.counts == 0) + first).astype(np.uint32))
