@@ -268,6 +268,12 @@ def valid(tiny, teacher, tmp_path_factory):
     return out
 
 
+@pytest.fixture(autouse=True)
+def no_mecab(monkeypatch):
+    """As where sacrebleu's extras are not installed."""
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+
+
 @pytest.fixture
 def at(tiny, teacher, distilled, whole, begun, tmp_path):
     """The row's Place. What it is made from stays as it is."""

@@ -35,7 +35,7 @@ def by_fairseq(data, checkpoint, subset="test", **more):
     """What fairseq-generate prints for a split, in order, detokenised; of all sentences, with batches of one."""
     options = {"path": checkpoint, "gen-subset": subset, "cpu": True, "user-dir": helpers.PLUGIN}
     one = {"max_sentences": 1, "required_batch_size_multiple": 1}
-    printed = helpers.command("fairseq-generate", data, *helpers.flags(options, **one, **LIMIT, **{"beam": 1, **more})).stdout
+    printed = helpers.command("fairseq-generate", data, *helpers.flags(options, **{**one, **LIMIT, "beam": 1, **more})).stdout
     found = {int(i): text for i, text in re.findall(r"^H-(\d+)\t[^\t]*\t(.*)$", printed, re.MULTILINE)}
     return [found[i] for i in range(len(found))]
 
@@ -204,6 +204,33 @@ def test_a_beam_is_fairseqs_too(exported, tiny, teacher):
     assert Translator(exported[0], beam=4).lines(lines) == by_fairseq(tiny, teacher, beam=4, post_process="@@ ")
 
 
+def test_what_an_export_is_told_of_the_search_is_in_the_folder(tiny, teacher, tmp_path):
+    run_export(teacher, "--data", tiny, "--no-subwords", "--beam", 4, "--max-len-a", 0, "--max-len-b", 3, "-o", tmp_path / "x")
+    lines = (tiny.parent / "text" / "test.de").read_text().splitlines()
+    greedy = Translator(tmp_path / "x", beam=1).lines(lines)
+    assert greedy == by_fairseq(tiny, teacher, max_len_a=0, max_len_b=3, post_process="@@ ")
+    assert max(len(line.split()) for line in greedy) <= 3
+    assert Translator(tmp_path / "x").beam == 4
+
+
+def test_what_translate_is_told_goes_to_the_translator(exported, monkeypatch):
+    told = {}
+
+    class Stop(Exception):
+        pass
+
+    def translator(folder, beam=None, lenpen=None, **more):
+        told.update(folder=folder, beam=beam, lenpen=lenpen, **more)
+        raise Stop
+
+    monkeypatch.setattr("fairseq_seqkd.deployment.translate.Translator", translator)
+    words = ["--beam", "3", "--lenpen", "0.5", "--compute-type", "float32", "--threads", "2"]
+    with pytest.raises(Stop):
+        cli.main(["translate", str(exported[0]), *words])
+    how = {"compute_type": "float32", "threads": 2, "device": "cpu"}
+    assert told == {"folder": str(exported[0]), "beam": 3, "lenpen": 0.5, **how}
+
+
 def test_codes_of_subword_nmt(tiny, teacher, tmp_path):
     pytest.importorskip("subword_nmt")
     (tmp_path / "codes").write_text("#version: 0.2\nd a\nda s</w>\n")
@@ -290,7 +317,6 @@ def test_force_replaces_an_exported_folder_and_nothing_else(teacher, tiny, tmp_p
     "first,expected", [("#version: 0.2", "subword_nmt"), ("e n", "subword_nmt"), ("e n</w> 1234", "fastbpe")]
 )
 def test_codes_are_told_apart(tmp_path, first, expected):
-    from fairseq_seqkd import cli
     from fairseq_seqkd.commands.export import text_options
 
     (tmp_path / "codes").write_text(f"{first}\na b\n")

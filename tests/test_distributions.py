@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import tracemalloc
 from types import SimpleNamespace
 
 import helpers
@@ -117,6 +118,26 @@ def test_the_same_bytes_whoever_scores(tiny, teacher, scored, tmp_path):
     assert helpers.tree(tmp_path / "two") == expected
     assert "nothing is left" in helpers.score(tiny, teacher, tmp_path / "two", topk=8).stdout
     assert helpers.tree(tmp_path / "two") == expected
+
+
+def test_memory_of_joining_parts_does_not_grow_but_for_a_few_bytes_a_sentence(tmp_path):
+    def peak(parts, sentences=1000, tokens=8, k=2):
+        rng, paths = np.random.default_rng(1), []
+        for part in range(parts):
+            paths.append(tmp_path / f"{parts}.{part}.part")
+            lengths = np.full(sentences, tokens, np.int32)
+            arrays = {"keys": rng.integers(0, 1 << 60, sentences).astype(np.uint64), "lengths": lengths}
+            arrays["ids"] = rng.integers(4, 99, (sentences * tokens, k)).astype(np.uint16)
+            arrays["probabilities"] = np.full((sentences * tokens, k), 0.3, np.float16)
+            arrays |= {name: np.full(sentences * tokens, -0.5, np.float16) for name in ("rest", "target_log_probs")}
+            distributions.write_part(paths[-1], distributions.Block(arrays))
+        tracemalloc.start()
+        distributions.merge(paths, tmp_path / f"{parts}.safetensors")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert (peak(40) - peak(5)) / 35_000 < 50  # a sentence's tokens take 96 bytes here
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 """What may happen to a decode of hours: workers die at any moment, disks fill and cut files, two workers take one rank."""
 
+import errno
+import fcntl
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -60,6 +63,29 @@ def test_eight_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, tea
     workers = [fork(*command) for _ in range(2)]
     assert [helpers.wait(worker) for worker in workers] == [0, 0]
     assert helpers.tree(out) == helpers.tree(distilled)
+
+
+def test_without_locks_the_same_work_is_done_twice_with_the_same_bytes(distilled, tiny, teacher, tmp_path):
+    """Two workers of one directory on a file system without locks, one of which finishes while the other is in the middle."""
+    out = tmp_path / "out"
+    command = helpers.decode_command(tiny, teacher, out, part_size=64)
+
+    def without_locks():
+        def no_lock(*arguments):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        fcntl.flock = no_lock
+        socket.gethostname = lambda: "another-machine"  # of which no byte may tell
+
+    slow = fork(*command, prepare=lambda: (without_locks(), stopping.at_parts(out / "parts", 3)))
+    helpers.wait_until(lambda: helpers.is_stopped(slow) or not helpers.is_running(slow), seconds=240)
+    assert helpers.is_stopped(slow)
+    assert helpers.wait(fork(*command, prepare=without_locks)) == 0
+    assert helpers.tree(out) == helpers.tree(distilled)
+    os.kill(slow, signal.SIGCONT)
+    assert helpers.wait(slow) == 0
+    assert helpers.tree(out) == helpers.tree(distilled)
+    assert "another-machine" in (out / "decoding.log").read_text()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import types
 import helpers
 import pytest
 
+from fairseq_seqkd import cli
 from fairseq_seqkd.commands.evaluate import compare
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import comet, results, significance, systems, table
@@ -138,14 +139,10 @@ def test_damaged_comparisons_are_refused(tmp_path):
     assert results.pairs_of({"results": []}, "results.json") == []
 
 
-def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, tmp_path, monkeypatch):
-    """A module in place of unbabel-comet, which is called as its own documentation calls it."""
-    import torch
-
-    import fairseq_seqkd
-    from fairseq_seqkd.evaluation import measure
-
-    asked = []
+@pytest.fixture
+def scorer(monkeypatch):
+    """A module in place of unbabel-comet, which is called as its own documentation calls it. What was `asked` and `loaded`."""
+    asked, loaded = [], []
 
     class Model:
         def predict(self, samples, batch_size, gpus, progress_bar):
@@ -154,17 +151,36 @@ def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, tmp_p
             return types.SimpleNamespace(system_score=share, scores=[])
 
     module = types.ModuleType("comet")
-    module.download_model, module.load_from_checkpoint = lambda name: f"/models/{name}", lambda path: Model()
+    module.download_model = lambda name: f"/models/{name}"
+    module.load_from_checkpoint = lambda path: loaded.append(path) or Model()
     module.__spec__ = types.SimpleNamespace(name="comet")
     monkeypatch.setitem(sys.modules, "comet", module)
     monkeypatch.setattr(comet.metadata, "version", lambda name: "2.2.6")
+    return types.SimpleNamespace(asked=asked, loaded=loaded)
+
+
+def test_the_command_measures_comet_and_text_as_it_is_told(tiny, teacher, scorer, tmp_path):
+    words = ["--data", tiny, "--comet", "Unbabel/x", "--post-process", "none", "--cache", tmp_path, "-o", tmp_path / "r.json"]
+    assert cli.main(["evaluate", str(teacher), *map(str, words)]) == 0
+    (found,) = results.read(tmp_path / "r.json")
+    assert found["comet_signature"] == "comet:2.2.6|model:Unbabel/x" and len(scorer.asked) == 2
+    for search, samples in zip(("greedy", "beam5"), scorer.asked):
+        assert found[f"comet_{search}"] == sum(s["mt"] == s["ref"] for s in samples) / len(samples) > 0
+    assert found["settings"]["post_process"] is None and any("@@" in sample["ref"] for sample in scorer.asked[0])
+
+
+def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, scorer, tmp_path):
+    import torch
+
+    import fairseq_seqkd
+    from fairseq_seqkd.evaluation import measure
+
     fairseq_seqkd.register()
-    system, device = systems.prepare(str(teacher), str(tiny)), torch.device("cpu")
+    system, device, asked = systems.prepare(str(teacher), str(tiny)), torch.device("cpu"), scorer.asked
     outputs = measure.measure(system, device)["outputs"]
-    cache, name, loaded = Cache(tmp_path), "Unbabel/wmt22-comet-da", []
-    monkeypatch.setattr(module, "load_from_checkpoint", lambda path: loaded.append(path) or Model())
+    cache, name = Cache(tmp_path), "Unbabel/wmt22-comet-da"
     found = [comet.Scorer(name, device, cache, [system]).scores(system, outputs) for _ in range(2)]
-    assert loaded == [f"/models/{name}"]  # before anything is scored, and not where everything is known
+    assert scorer.loaded == [f"/models/{name}"]  # before anything is scored, and not where everything is known
     sources, references = systems.texts(system)
     assert found[0] == found[1] and len(asked) == 2  # once a search, and nothing the second time
     assert asked[0] == [{"src": s, "mt": m, "ref": r} for s, m, r in zip(sources, outputs["greedy"], references)]
@@ -277,6 +293,7 @@ def test_a_cache_that_cannot_be_written_is_refused_before_the_work(tiny, teacher
     assert "--cache" in helpers.refusal(done) and "BLEU" not in done.stdout
 
 
-def test_without_comet_the_option_is_refused(tiny, teacher):
-    done = helpers.command("seqkd", "evaluate", teacher, "--data", tiny, "--comet", "Unbabel/x", check=False)
-    assert "pip install unbabel-comet" in helpers.refusal(done)
+def test_without_comet_the_option_is_refused(tiny, teacher, monkeypatch):
+    monkeypatch.setattr(comet, "find_spec", lambda name: None)
+    with pytest.raises(Refusal, match="pip install unbabel-comet"):
+        cli.main(["evaluate", str(teacher), "--data", str(tiny), "--comet", "Unbabel/x"])

@@ -92,6 +92,12 @@ def test_the_commands_bring_a_student_back(tiny, tmp_path):
     assert values == sum(int(torch.count_nonzero(t)) for t in matrices)  # zeros are 0.0, none is -0.0
     helpers.command("seqkd", "restore", small, "-o", back)
     assert same(compat.read_checkpoint(pruned), compat.read_checkpoint(back))
+    half, again = tmp_path / "half.sparse", tmp_path / "half.pt"
+    helpers.command("seqkd", "compress", pruned, "--fp16", "-o", half)
+    helpers.command("seqkd", "restore", half, "-o", again)
+    assert half.stat().st_size < 0.8 * small.stat().st_size
+    halved = {name: weights.half().float() for name, weights in compat.read_checkpoint(pruned)["model"].items()}
+    assert same(halved, {name: weights.float() for name, weights in compat.read_checkpoint(again)["model"].items()})
     options = helpers.flags({"gen-subset": "test", "cpu": True, "user-dir": helpers.PLUGIN, "beam": 1})
     printed = [helpers.command("fairseq-generate", tiny, "--path", path, *options).stdout for path in (pruned, back)]
     texts = [[line for line in text.splitlines() if line.startswith("H-")] for text in printed]

@@ -379,6 +379,22 @@ def test_reading_never_loads_more_than_weights(monkeypatch, teacher):
         assert "weights_only=False" not in file.read_text().replace("`weights_only=False`", "")
 
 
+def test_a_teacher_of_an_architecture_of_ones_own_needs_one_line_in_its_user_dir(tiny, tmp_path):
+    """As the README has it: fairseq takes one --user-dir, and that imports this package."""
+    own, lines = tmp_path / "own_models", [f"import sys; sys.path.insert(0, {str(helpers.ROOT)!r})", "import fairseq_seqkd"]
+    lines += ["from fairseq.models import register_model_architecture"]
+    lines += ["register_model_architecture('transformer', 'seqkd_own')(lambda args: setattr(args, 'dropout', 0.1))"]
+    own.mkdir()
+    (own / "__init__.py").write_text("\n".join(lines))
+    mine = {"user_dir": own, "arch": "seqkd_own"}
+    helpers.train(tiny, tmp_path / "teacher", criterion="cross_entropy", max_epoch=1, disable_validation=True, **mine)
+    teacher = tmp_path / "teacher" / "checkpoint_last.pt"
+    helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", user_dir=own)
+    data = tmp_path / "out" / "seq_kd"
+    done = helpers.train(data, tmp_path / "student", criterion="seq_kd", max_update=1, train_subset="valid", **mine)
+    assert "num_updates 1" in done.stdout or "num_updates=1" in done.stdout
+
+
 def test_the_files_of_the_tests_are_what_they_seem(teacher):
     """Guards the fixtures: a checkpoint is a zip file with a Namespace in it, as fairseq writes it."""
     assert zipfile.is_zipfile(teacher)
