@@ -23,14 +23,6 @@ class Ragged:
         return cls(np.concatenate([np.zeros(0, np.int64), *sequences]), [len(sequence) for sequence in sequences])
 
 
-def chosen_targets(block, picked):
-    """The tokens of hypotheses of a block, without EOS, as Ragged. Args: picked: (n,) numbers of hypotheses in the block."""
-    lengths = block.arrays["lengths"][picked].astype(np.int64)
-    starts = (np.cumsum(block.arrays["lengths"], dtype=np.int64) - block.arrays["lengths"])[picked]
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return Ragged(block.arrays["tokens"][np.repeat(starts, lengths) + within], lengths)
-
-
 def failures(settings, block, chosen, source, same):
     """{name of a rule: (n,) bool, True for a sentence that fails it}; a sentence without a hypothesis fails none.
 
@@ -41,9 +33,8 @@ def failures(settings, block, chosen, source, same):
         same: (source dictionary,) id of the same symbol in the target dictionary, -1 where it has none; see same_symbols.
     """
     rows = np.flatnonzero(chosen >= 0)
-    first = np.cumsum(block.counts, dtype=np.int64) - block.counts
-    picked = first[rows] + chosen[rows]
-    target = chosen_targets(block, picked)
+    picked = block.picked(chosen)
+    target = Ragged(*block.tokens_of(picked))
     rules = {
         "length_ratio": lambda limit: length_ratio(target.lengths, source.lengths) > limit,
         "copy": lambda limit: shared(target, source, same) >= limit,

@@ -140,6 +140,5 @@ def consensus(block):
 
 
 def _largest(block, key):
-    first = np.concatenate([[0], np.cumsum(block.counts, dtype=np.int64)])
-    values = block.arrays[key]
+    values, first = block.arrays[key], block.first
     return np.array([closest(values[first[i] : first[i + 1]]) for i in range(len(block))], np.int64)

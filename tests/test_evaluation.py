@@ -17,7 +17,7 @@ from fairseq_seqkd.commands.decoders import Decoders
 from fairseq_seqkd.corpus import databin, manifest, text
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import cache, results, systems
+from fairseq_seqkd.evaluation import cache, results, systems, teaching
 from fairseq_seqkd.evaluation import measure as measuring
 
 WORDS = [f"w{i}" for i in range(12)]
@@ -364,9 +364,9 @@ def view(tmp_path):
 
 
 def test_training_on_gold_has_no_distillation_signature(tmp_path):
-    assert systems.distillation_signature(state_of(tmp_path, _name="label_smoothed_cross_entropy", label_smoothing=0.1)) is None
-    assert systems.distillation_signature(state_of(_name="cross_entropy")) is None
-    assert systems.distillation_signature({"cfg": None, "args": None}) is None
+    assert teaching.distillation_signature(state_of(tmp_path, _name="label_smoothed_cross_entropy", label_smoothing=0.1)) is None
+    assert teaching.distillation_signature(state_of(_name="cross_entropy")) is None
+    assert teaching.distillation_signature({"cfg": None, "args": None}) is None
 
 
 def test_the_signature_names_view_and_teacher(view, tmp_path):
@@ -374,19 +374,19 @@ def test_the_signature_names_view_and_teacher(view, tmp_path):
     teacher.write_bytes(b"teacher")
     short = sha256(teacher)[:12]
     plain = state_of(view, _name="seq_kd", label_smoothing=0.0, teacher_path=None, alpha=None, temperature=1.0)
-    assert systems.distillation_signature(plain) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
+    assert teaching.distillation_signature(plain) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
     smoothed = state_of(view, _name="label_smoothed_cross_entropy", label_smoothing=0.1)
-    assert systems.distillation_signature(smoothed) == (
+    assert teaching.distillation_signature(smoothed) == (
         "criterion:label_smoothed_cross_entropy|label_smoothing:0.1|view:seq_kd|teacher:abc|beam:5"
     )
     both = state_of(view, _name="seq_kd", teacher_path=f"{teacher}:/gone.pt", alpha=0.3, temperature=2.0)
-    assert systems.distillation_signature(both) == (
+    assert teaching.distillation_signature(both) == (
         f"criterion:seq_kd|word_teacher:{short}+unknown|alpha:0.3|temperature:2.0|view:seq_kd|teacher:abc|beam:5"
     )
     old = {"args": argparse.Namespace(task="translation", criterion="seq_kd", data=str(view)), "cfg": None}
-    assert systems.distillation_signature(old) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
+    assert teaching.distillation_signature(old) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
     word = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=None, temperature=1.0)
-    assert systems.distillation_signature(word) == f"criterion:word_kd|word_teacher:{short}|alpha:0.5|temperature:1.0"
+    assert teaching.distillation_signature(word) == f"criterion:word_kd|word_teacher:{short}|alpha:0.5|temperature:1.0"
     stored = {"teacher": {"sha256": ["3f2a5c0b9d11" + "0" * 52]}, "scoring": {"topk": 8, "vocabulary": 9, "too_long": 0}}
     stored["scoring"]["positions"], stored["plan"] = [9, 9], {"part_size": 1, "max_tokens": 9, "max_sentences": None}
     stored["data"] = {
@@ -402,21 +402,21 @@ def test_the_signature_names_view_and_teacher(view, tmp_path):
         "temperature": 1.0,
         "tail": "spread",
     }
-    assert systems.distillation_signature(state_of(tmp_path, **by_stored)) == (
+    assert teaching.distillation_signature(state_of(tmp_path, **by_stored)) == (
         "criterion:word_kd|word_teacher:3f2a5c0b9d11/top8+unknown|alpha:0.5|temperature:1.0"
     )
-    otherwise = systems.distillation_signature(state_of(tmp_path, **{**by_stored, "tail": "ignore", "divergence": "js"}))
+    otherwise = teaching.distillation_signature(state_of(tmp_path, **{**by_stored, "tail": "ignore", "divergence": "js"}))
     assert "divergence:js" in otherwise and "tail:ignore" in otherwise
     unused = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=0.0, temperature=1.0)
-    assert systems.distillation_signature(unused) is None
+    assert teaching.distillation_signature(unused) is None
     tuned = state_of(view, str(teacher), _name="seq_inter")
-    assert systems.distillation_signature(tuned) == f"criterion:seq_inter|init:{short}|view:seq_kd|teacher:abc|beam:5"
+    assert teaching.distillation_signature(tuned) == f"criterion:seq_inter|init:{short}|view:seq_kd|teacher:abc|beam:5"
 
 
 def test_data_that_are_gone_are_unknown(tmp_path):
-    assert systems.distillation_signature(state_of(_name="seq_inter")) == "criterion:seq_inter|view:seq_inter|teacher:unknown"
+    assert teaching.distillation_signature(state_of(_name="seq_inter")) == "criterion:seq_inter|view:seq_inter|teacher:unknown"
     (tmp_path / "manifest.json").write_text("{")
-    assert systems.distillation_signature(state_of(tmp_path, _name="seq_kd")) == "criterion:seq_kd|view:seq_kd|teacher:unknown"
+    assert teaching.distillation_signature(state_of(tmp_path, _name="seq_kd")) == "criterion:seq_kd|view:seq_kd|teacher:unknown"
 
 
 # The results file.

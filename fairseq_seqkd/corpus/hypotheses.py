@@ -44,12 +44,15 @@ class Hypothesis:
 
 
 class Block:
-    """The n-best lists of consecutive sentences, as the arrays described above."""
+    """The n-best lists of consecutive sentences, as the arrays described above.
+
+    `first` holds (sentences + 1,) numbers of hypotheses: of each sentence's first one, and how many there are.
+    """
 
     def __init__(self, arrays):
         self.arrays = arrays
         self.counts = arrays["counts"]
-        self._first = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+        self.first = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
         self._token = np.concatenate([[0], np.cumsum(arrays["lengths"], dtype=np.int64)])
 
     @classmethod
@@ -77,7 +80,7 @@ class Block:
         """The list of Hypothesis of the i-th sentence of this block."""
         optional = [key for key in OPTIONAL if key in self.arrays]
         found = []
-        for h in range(self._first[i], self._first[i + 1]):
+        for h in range(self.first[i], self.first[i + 1]):
             found.append(
                 Hypothesis(
                     self.arrays["tokens"][self._token[h] : self._token[h + 1]],
@@ -88,6 +91,17 @@ class Block:
                 )
             )
         return found
+
+    def picked(self, ranks):
+        """The numbers, in this block, of the hypotheses of these (sentences,) ranks; -1 for none of a sentence."""
+        rows = np.flatnonzero(ranks >= 0)
+        return self.first[rows] + ranks[rows]
+
+    def tokens_of(self, numbers):
+        """(tokens, lengths) of the hypotheses of these numbers, one after the other, without EOS."""
+        lengths = self.arrays["lengths"][numbers].astype(np.int64)
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return self.arrays["tokens"][np.repeat(self._token[numbers], lengths) + within], lengths
 
     def check(self, path):
         """Refuses arrays that do not fit together: a damaged file, or one that is not ours."""

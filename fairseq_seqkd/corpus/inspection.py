@@ -87,10 +87,9 @@ def most_different(store, count):
         raise Refusal(f"{store.path} has no similarity to gold, because the split had no targets; choose sentences with --ids")
     ids, values = np.zeros(0, np.int64), np.zeros(0, np.float32)
     for first, block in store.blocks():
-        counts = block.counts.astype(np.int64)
-        heads = (np.cumsum(counts) - counts)[counts > 0]
-        ids = np.concatenate([ids, first + np.flatnonzero(counts)])
-        values = np.concatenate([values, block.arrays["similarity"][heads]])
+        listed = np.flatnonzero(block.counts)
+        ids = np.concatenate([ids, first + listed])
+        values = np.concatenate([values, block.arrays["similarity"][block.first[listed]]])
         order = np.argsort(values, kind="stable")[:count]
         ids, values = ids[order], values[order]
     return list(zip(ids.tolist(), values.tolist()))

@@ -22,15 +22,8 @@ def targets(block, chosen, eos):
 
     Args: chosen: (sentences,) rank of the hypothesis to take, -1 for none.
     """
-    rows = np.flatnonzero(chosen >= 0)
-    first = np.concatenate([[0], np.cumsum(block.counts, dtype=np.int64)])
-    ends = np.cumsum(block.arrays["lengths"], dtype=np.int64)
-    picked = first[rows] + chosen[rows]
-    pieces, tokens = [], block.arrays["tokens"]
-    for h in picked:
-        pieces += [tokens[ends[h] - block.arrays["lengths"][h] : ends[h]], np.array([eos], tokens.dtype)]
-    flat = np.concatenate(pieces) if pieces else np.zeros(0, tokens.dtype)
-    return flat, block.arrays["lengths"][picked] + 1
+    tokens, lengths = block.tokens_of(block.picked(chosen))
+    return np.insert(tokens, np.cumsum(lengths), eos), lengths + 1
 
 
 def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=lambda: None):

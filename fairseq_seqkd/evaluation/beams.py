@@ -17,10 +17,8 @@ def pick(store, source_sizes):
     """Sentence ids, in order: those in which the hypothesis closest to gold beats the favourite most, and an even spread."""
     gains = np.zeros(len(store), np.float32)
     for first, block in store.blocks():
-        starts = np.cumsum(block.counts, dtype=np.int64) - block.counts
-        chosen, values = selection.nearest_to_gold(block), block.arrays["similarity"]
-        listed = np.flatnonzero(chosen >= 0)
-        gains[first + listed] = values[starts[listed] + chosen[listed]] - values[starts[listed]]
+        values, listed = block.arrays["similarity"], np.flatnonzero(block.counts)
+        gains[first + listed] = values[block.picked(selection.nearest_to_gold(block))] - values[block.first[listed]]
     usable = np.flatnonzero(source_sizes - 1 >= SHORTEST)
     telling = usable[np.argsort(-gains[usable], kind="stable")[:TELLING]]
     spread = usable[np.linspace(0, len(usable) - 1, min(SPREAD, len(usable))).astype(int)] if len(usable) else usable

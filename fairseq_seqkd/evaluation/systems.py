@@ -10,20 +10,18 @@ from pathlib import Path
 
 import torch
 
-from fairseq_seqkd import checkpoints, compat, losses, selection
-from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd import checkpoints, compat, selection
 from fairseq_seqkd.corpus.databin import Split, load_dictionary
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
-from fairseq_seqkd.divergences import FORWARD_KL, SPREAD
 from fairseq_seqkd.errors import Refusal, first_line
+from fairseq_seqkd.evaluation.teaching import distillation_signature
 from fairseq_seqkd.version import __version__
 
 BEAM = 5  # the paper's K = 5
 LENPEN = 1.0
 FACTS = ("checkpoint_sha256", "data_sha256", "settings", "versions", "machine")  # what decides a measurement
-DATA_CRITERIONS = (manifest.SEQ_KD, manifest.SEQ_INTER)  # they refuse data of any other kind, so the name says what the data were
 
 
 @dataclass
@@ -210,79 +208,6 @@ def detokeniser(system, i, unknown):
 
 def task_name(task):
     return getattr(getattr(task, "cfg", None), "_name", None) or type(task).__name__
-
-
-def distillation_signature(state):
-    """One line that says which teaching a checkpoint has had, from its settings; None where it was trained on gold alone.
-
-    Example: criterion:seq_kd|view:seq_kd|teacher:3f2a5c0b9d11|beam:5|nbest:5|...|version:0.1.0. What follows the view is
-    the signature of the pseudo-targets. The teacher of a word-level term is word_teacher, a fine-tuned checkpoint's
-    origin is init; each is a hash, or "unknown" where the file is not there any more.
-
-    Args: state: a checkpoint as compat.read_checkpoint returns it.
-    """
-    criterion = checkpoints.settings(state, "criterion")
-    name = criterion.get("_name")
-    views, signatures = taught_by_data(state, name)
-    teaching = word_level_term(criterion)
-    if not views and not teaching:
-        return None
-    fields = {"criterion": name, "label_smoothing": criterion.get("label_smoothing") or None, **teaching}
-    fields["init"] = short_hash(checkpoints.settings(state, "checkpoint").get("finetune_from_model"))
-    fields["view"] = "+".join(views) or None
-    return "|".join([f"{key}:{value}" for key, value in fields.items() if value is not None] + signatures)
-
-
-def taught_by_data(state, criterion):
-    """(views that were trained on, signatures of their pseudo-targets); empty lists for gold."""
-    views, signatures = [], []
-    for folder in checkpoints.data_folders(state):
-        try:
-            found = manifest.read(folder)
-        except Refusal:  # a damaged manifest is no reason not to measure the checkpoint
-            found = None
-        if found and found.get("kind") == manifest.VIEW:
-            views.append(str(found.get("view")))
-            if found.get("signature") not in signatures:
-                signatures.append(str(found.get("signature")))
-    if not views and criterion in DATA_CRITERIONS:
-        return [criterion], ["teacher:unknown"]
-    return views, signatures
-
-
-def word_level_term(criterion):
-    """The teacher's distributions that a criterion of ours used: whose, alpha, temperature; empty where it used none."""
-    path, stored = criterion.get("teacher_path"), criterion.get("teacher_distributions")
-    alpha = losses.weight_of_teacher(criterion.get("alpha"), has_teacher=True)
-    if not alpha or not (path or stored):
-        return {}
-    divergence = str(criterion.get("divergence") or FORWARD_KL)
-    return {
-        "word_teacher": "+".join(short_hash(p) for p in path.split(":")) if path else "+".join(map(stored_by, stored.split(":"))),
-        "alpha": alpha,
-        "temperature": criterion.get("temperature"),
-        "divergence": None if divergence == FORWARD_KL else divergence,
-        "tail": None if not stored or str(criterion.get("tail")) == SPREAD else str(criterion.get("tail")),
-    }
-
-
-def stored_by(folder):
-    """Whose distributions a directory holds, and how many: "3f2a5c0b9d11/top8"; "unknown" where it is not there any more."""
-    try:
-        found = manifest.read(folder)
-    except Refusal:  # a damaged manifest is no reason not to measure the checkpoint
-        found = None
-    if not found or found.get("kind") != manifest.DISTRIBUTIONS:
-        return "unknown"
-    teacher = "+".join(digest[: manifest.SHORT_HASH] for digest in found["settings"]["teacher"]["sha256"])
-    return f"{teacher}/top{found['settings']['scoring']['topk']}"
-
-
-def short_hash(path):
-    """The first digits of a file's hash; "unknown" where it is not there any more, None for no path."""
-    if not path:
-        return None
-    return sha256(path)[: manifest.SHORT_HASH] if Path(path).is_file() else "unknown"
 
 
 def choose_device(cpu=False):

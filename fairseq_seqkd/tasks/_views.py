@@ -116,9 +116,7 @@ def audit(store, choosers):
     for first, block in store.blocks():
         for view, choose in choosers.items():
             chosen = choose(block)
-            has = chosen >= 0
-            picked = (np.cumsum(block.counts, dtype=np.int64) - block.counts + chosen)[has]
-            ids = (np.flatnonzero(has) + first).astype(np.uint32)
+            picked, ids = block.picked(chosen), (np.flatnonzero(chosen >= 0) + first).astype(np.uint32)
             prefix = "" if view == manifest.SEQ_KD else f"{view}_"
             listed.setdefault(f"{prefix}empty", []).append(ids[block.arrays["lengths"][picked] == 0])
             listed.setdefault(f"{prefix}hit_limit", []).append(ids[block.arrays["hit_limit"][picked] > 0])
