@@ -204,8 +204,8 @@ class MultilingualEngine:
     def begin_part(self, seed):
         self.engine.begin_part(seed)
 
-    def search(self, sample, prefix_tokens=None, constraints=None):
-        nbests = self.engine.search(sample, constraints=constraints, **self.languages.forced(sample))
+    def search(self, sample):
+        nbests = self.engine.search(sample, **self.languages.forced(sample))
         self.languages.remove_forced(nbests)
         return nbests
 

@@ -7,7 +7,7 @@ import numpy as np
 from fairseq_seqkd.corpus import array_files, manifest, views
 from fairseq_seqkd.corpus.distilled import STORES, check_store
 from fairseq_seqkd.corpus.files import sha256
-from fairseq_seqkd.corpus.plan import Plan
+from fairseq_seqkd.corpus.plan import plan_of
 from fairseq_seqkd.errors import Refusal
 
 
@@ -42,11 +42,13 @@ def views_in(folder, found):
 
 def parts(folder, found):
     """How far unfinished work is: {"done", "of", "damaged": paths}."""
-    settings = found["settings"]
     committed = sorted((Path(folder) / "parts").glob("*.part"))
     whole = [path for path in committed if array_files.is_whole(path)]
-    plan = Plan(settings["data"]["sentences"], settings["plan"]["part_size"], max_tokens=None, max_sentences=None)
-    return {"done": len(whole), "of": plan.parts, "damaged": [path for path in committed if path not in whole]}
+    return {
+        "done": len(whole),
+        "of": plan_of(found["settings"]).parts,
+        "damaged": [path for path in committed if path not in whole],
+    }
 
 
 def store_problems(folder, found):

@@ -50,6 +50,12 @@ class Plan:
         return batches
 
 
+def plan_of(settings):
+    """The Plan of work that was begun, from its manifest's settings."""
+    limits = {name: settings["plan"][name] for name in ("part_size", "max_tokens", "max_sentences")}
+    return Plan(settings["data"]["sentences"], **limits)
+
+
 def part_size(sentences, wanted=0):
     """Sentences in a part: what the user wants; else about 1/64 of the split, but 1,024 to 4,096.
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.distilled import STORES, Distilled
-from fairseq_seqkd.corpus.plan import Plan
+from fairseq_seqkd.corpus.plan import plan_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ def read(folder):
     found = manifest.read(folder)
     if not found or found.get("kind") not in STORES:
         return None
-    plan = Plan(found["sentences"], found["settings"]["plan"]["part_size"], max_tokens=None, max_sentences=None)
+    plan = plan_of(found["settings"])
     directory = Distilled(folder, found["settings"], plan.parts, found["kind"])
     directory.complete = bool(found.get("complete"))
     bounds = [plan.bounds(part) for part in directory.done() if part < plan.parts]

@@ -2,7 +2,8 @@
 
 An engine has two methods:
     begin_part(seed)    called before the first batch of a part; seed: 32 bits where the search draws random numbers, else None
-    search(sample, **constraints)   row by row of a batch of fairseq's LanguagePairDataset, the n-best list of Hypothesis
+    search(sample, **begin)   row by row of a batch of fairseq's LanguagePairDataset, the n-best list of Hypothesis; begin:
+                              prefix_tokens, (rows, n) ids with which every hypothesis begins, or nothing
 """
 
 FAIRSEQ, CTRANSLATE2 = "fairseq", "ctranslate2"

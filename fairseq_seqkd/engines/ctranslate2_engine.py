@@ -131,7 +131,7 @@ class CTranslate2Engine:
         differences = np.abs(np.array([h.log_prob for h in found]) - theirs)
         return float(differences.max()), float(differences.sum() / sum(len(h.tokens) + 1 for h in found))
 
-    def search(self, sample, prefix_tokens=None, constraints=None):
+    def search(self, sample, prefix_tokens=None):
         """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first.
 
         Args: prefix_tokens: (rows, n) ids with which every hypothesis begins, such as a language token.

@@ -35,11 +35,11 @@ class FairseqEngine:
         if seed is not None:
             torch.manual_seed(seed)
 
-    def search(self, sample, **constraints):
+    def search(self, sample, **begin):
         """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first."""
         try:
             with torch.no_grad(), self._sharing(self.generator.beam_size):
-                found = self.generator.generate(self.models, sample, **constraints)
+                found = self.generator.generate(self.models, sample, **begin)
         except AssertionError as error:  # no hypothesis has ended at the length limit
             ids = sorted(sample["id"].tolist())
             raise Refusal(

@@ -62,15 +62,15 @@ class Recorder:
             return None
         return zlib.crc32(f"{self.settings['search']['seed']}:{first}".encode())
 
-    def record(self, sample, **constraints):
+    def record(self, sample, **begin):
         """Searches one batch, and keeps its n-best lists until the part is complete.
 
         Of a target that is shorter than --prefix-size its EOS is no prefix: with padding in its place fairseq goes on freely.
         """
-        if "prefix_tokens" in constraints:
-            prefix, dictionary = constraints["prefix_tokens"], self.dataset.tgt_dict
-            constraints["prefix_tokens"] = prefix.masked_fill(prefix.eq(dictionary.eos()), dictionary.pad())
-        nbests = self.engine.search(sample, **constraints)
+        if "prefix_tokens" in begin:
+            prefix, dictionary = begin["prefix_tokens"], self.dataset.tgt_dict
+            begin["prefix_tokens"] = prefix.masked_fill(prefix.eq(dictionary.eos()), dictionary.pad())
+        nbests = self.engine.search(sample, **begin)
         for sentence, nbest in zip(sample["id"].tolist(), nbests):
             self.found[sentence] = nbest
         self._submit(sample["id"].tolist(), nbests)

@@ -17,7 +17,7 @@ from hydra.errors import MissingConfigException
 from fairseq_seqkd.corpus import hypotheses, manifest
 from fairseq_seqkd.corpus.databin import Split, holds
 from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
-from fairseq_seqkd.corpus.plan import Plan
+from fairseq_seqkd.corpus.plan import plan_of
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.tasks._options import OF_SELECTION, TeacherDecodingConfig, check_selection
@@ -49,12 +49,10 @@ def reselect(folder, data, out, nbest, words, show=iter):
     task = TranslationTask.setup_task(cfg.task)
     task.load_dataset(gold.name)
     dataset = task.dataset(gold.name)
-    settings["similarity"] = None
-    if dataset.tgt is not None or str(cfg.task.select) == "mbr":
-        settings["similarity"] = similarity_settings(cfg.task, dataset)
+    settings["similarity"] = similarity_settings(cfg.task, dataset)
     settings.update(select=str(cfg.task.select), filters=filter_settings(cfg.task))
     check_text(found["settings"]["similarity"] or {}, settings["similarity"] or {})
-    plan = Plan(about["sentences"], **settings["plan"])
+    plan = plan_of(settings)
     recorder = Recorder(cfg.task, gold, dataset, settings, plan)
     recorder.engine = StoredLists(hypotheses.opened(folder), settings["search"]["nbest"])
     check_store(folder, found)

@@ -41,7 +41,7 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
             **padding_settings(cfg),
         },
         "plan": plan_settings(plan),
-        "similarity": similarity_settings(cfg, dataset) if dataset.tgt is not None or str(cfg.select) == "mbr" else None,
+        "similarity": similarity_settings(cfg, dataset),
         "select": str(cfg.select),
         "filters": filter_settings(cfg),
     }, plan
@@ -137,7 +137,9 @@ def precision(cfg):
 
 
 def similarity_settings(cfg, dataset):
-    """Metric, tokenizer and how text is made: everything that decides which hypothesis is the closest."""
+    """Metric, tokenizer and how text is made: everything that decides which hypothesis is the closest; None: nothing asks."""
+    if dataset.tgt is None and str(cfg.select) != "mbr":
+        return None
     bpe = name_of(cfg.bpe_config)
     decoders = {**options_of(cfg.bpe_config), **options_of(cfg.tokenizer_config)}
     return {

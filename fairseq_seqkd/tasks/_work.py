@@ -23,7 +23,7 @@ class Work(EpochBatchIterating):
         lengths(first, last)            (sentences,) tokens that each counts for in a batch
         fits(first, last)               (sentences,) bool, whether the teacher can read it
         begin_part(first)
-        record(sample, **constraints)   works on a batch of fairseq, and returns how many tokens it made of each row
+        record(sample, **begin)         works on a batch of fairseq, and returns how many tokens it made of each row
         block(first, last)              what to commit for these sentences
         finish(store)                   what the manifest should say of the finished store, and writes what is made of it
         finished(), close()             last words, whether it ended well or not

@@ -166,9 +166,8 @@ class TeacherDecodingTask(TranslationTask):
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """Works on a batch and records it, then empties it, so that fairseq-generate makes no text of it."""
-        given = {"prefix_tokens": prefix_tokens, "constraints": constraints}
         try:
-            made = self.recorder.record(sample, **{key: value for key, value in given.items() if value is not None})
+            made = self.recorder.record(sample, **({} if prefix_tokens is None else {"prefix_tokens": prefix_tokens}))
         except BaseException as error:
             self.work.close()
             if isinstance(error, RuntimeError) and "out of memory" in str(error):  # torch's and CTranslate2's words
