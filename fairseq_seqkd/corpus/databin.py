@@ -13,9 +13,10 @@ import numpy as np
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal, first_line
 
-MAGIC = b"MMIDIDX\x00\x00"
+MAGIC, VERSION = b"MMIDIDX\x00\x00", 1
 # The types of tokens, as fairseq/data/indexed_dataset.py numbers them.
 CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4, np.dtype(np.uint32): 9, np.dtype(np.int64): 5, np.dtype(np.uint64): 10}
+TYPES = {code: dtype for dtype, code in CODES.items()}
 HEADER = struct.Struct(f"<{len(MAGIC)}sQBQ")  # of an index: magic, version, code of the type, sentences
 
 POINTERS_AT_A_TIME = 1 << 12  # they are eight bytes a sentence, and need not all be in memory
@@ -79,8 +80,7 @@ class Split:
 
     def sentences(self, lang):
         """How many a side has, as its index says."""
-        with self.files(lang)[1].open("rb") as file:
-            return HEADER.unpack(file.read(HEADER.size))[-1]
+        return read_header(self.files(lang)[1])[-1]
 
     def sizes(self, lang):
         """(sentences,) int32: the tokens of each sentence of a side, EOS counted, memory-mapped."""
@@ -110,24 +110,28 @@ class Split:
     def dtype(self, lang):
         """The type of a side's tokens, as its index says."""
         index = self.files(lang)[1]
-        with index.open("rb") as file:
-            code = file.read(len(MAGIC) + 9)[-1]
-        for dtype, known in CODES.items():
-            if known == code:
-                return dtype
-        raise Refusal(f"{index} holds tokens of an unknown type ({code}); run fairseq-preprocess again")
+        _, code, _ = read_header(index)
+        if code not in TYPES:
+            raise Refusal(f"{index} holds tokens of an unknown type ({code}); run fairseq-preprocess again")
+        return TYPES[code]
+
+
+def read_header(index):
+    """(version, code of the tokens' type, sentences) of an index; None where it is too short to have a header."""
+    with index.open("rb") as file:
+        header = file.read(HEADER.size)
+    return HEADER.unpack(header)[1:] if len(header) == HEADER.size else None
 
 
 def fit_together(index, data):
     """Whether an index is whole, and says of every sentence that it stands in the data right behind the one before it."""
-    with index.open("rb") as file:
-        header = file.read(HEADER.size)
-    if len(header) < HEADER.size:
+    header = read_header(index)
+    if not header:
         return False
-    _, version, code, count = HEADER.unpack(header)
-    itemsize = next((dtype.itemsize for dtype, known in CODES.items() if known == code), None)
-    if version != 1 or itemsize is None or index.stat().st_size != HEADER.size + 12 * count:
+    version, code, count = header
+    if version != VERSION or code not in TYPES or index.stat().st_size != HEADER.size + 12 * count:
         return False
+    itemsize = TYPES[code].itemsize
     sizes = np.memmap(index, np.int32, "r", HEADER.size, count) if count else np.zeros(0, np.int32)
     pointers = np.memmap(index, np.int64, "r", HEADER.size + 4 * count, count) if count else np.zeros(0, np.int64)
     end = 0
@@ -228,7 +232,7 @@ class Writer:
         sizes = np.concatenate(self.sizes) if self.sizes else np.zeros(0, np.int32)
         self.sizes = []
         with self.prefix.with_name(self.prefix.name + ".idx").open("wb") as index:
-            index.write(MAGIC + struct.pack("<QBQ", 1, CODES[self.dtype], len(sizes)))
+            index.write(HEADER.pack(MAGIC, VERSION, CODES[self.dtype], len(sizes)))
             index.write(memoryview(sizes))
             address = 0
             for start in range(0, len(sizes), POINTERS_AT_A_TIME):
