@@ -176,6 +176,12 @@ def test_students_of_two_teachers_are_not_averaged(tmp_path, other):
     assert refused != (tmp_path / "results.json").exists()
 
 
+def test_a_work_folder_that_is_not_there_is_refused(tmp_path):
+    words = [sys.executable, helpers.ROOT / "examples" / "multi30k" / "results.py", tmp_path / "absent"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and f"there is no folder {tmp_path / 'absent'}; name the work folder of paper.sh" in done.stderr
+
+
 def test_nothing_measured_yet_makes_no_tables(tmp_path):
     subprocess.run([sys.executable, helpers.ROOT / "examples" / "multi30k" / "results.py", tmp_path], check=True)
     assert not any(json.loads((tmp_path / "results.json").read_text()).values())

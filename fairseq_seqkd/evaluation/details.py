@@ -20,8 +20,7 @@ def of(run, rows, progress=lambda things: things):
     Args: rows: those of Table 1; progress: a list -> the same, to show how far it is.
     """
     decoded = [(folder, content, run_folder.gold_of(run, content)) for folder, content in run.distilled]
-    with_gold = [(folder, content, gold) for folder, content, gold in decoded if gold and content["settings"]["similarity"]]
-    with_gold = [found for found in with_gold if found[1]["settings"]["data"]["target_sha256"]]
+    with_gold = [found for found in decoded if found[2] and was_compared_with_gold(found[1]["settings"])]
     with_gold.sort(key=lambda found: found[1]["settings"]["data"]["split"] != "train")
     chosen = with_gold[:1]  # what corpus statistics and beams are about
     return {
@@ -33,6 +32,10 @@ def of(run, rows, progress=lambda things: things):
         "beams": [entry for folder, content, gold in chosen for entry in of_directory(folder, content, gold)],
         "remarks": run.remarks,
     }
+
+
+def was_compared_with_gold(settings):
+    return bool(settings["similarity"] and settings["data"]["target_sha256"])
 
 
 def about(folder, content):

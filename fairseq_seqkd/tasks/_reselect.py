@@ -115,7 +115,7 @@ def shorter(nbest, there, folder):
 
 
 def configuration(gold, out, search, words):
-    """fairseq's configuration of the task, from the options that are about selection. Refuses those of a search."""
+    """fairseq's configuration of the task, from the options that are about selection. Refuses those of a decode."""
     given = {"source_lang": gold.source_lang, "target_lang": gold.target_lang, "distill_dir": str(out)}
     given |= {key: search[key] for key in ("beam", "nbest")}
     mine = [word for name, value in given.items() for word in (option_of(name), str(value))]
