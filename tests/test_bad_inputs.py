@@ -523,8 +523,6 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
      "is damaged", 1),
     ("a bit of the n-best lists", lambda at: at.select(at.broken("distilled", hypotheses.NAME, flipped(0.5))),
      "its hash is not the manifest's", 1),
-    ("a bit of the n-best lists to look at", lambda at: at.seqkd("inspect", at.broken("distilled", hypotheses.NAME, flipped(0.5)),
-     "--ids", 0), "its hash is not the manifest's", 1),
     ("no n-best lists", lambda at: at.decode(at.made["tiny"], out=at.broken("distilled", hypotheses.NAME, absent),
      gen_subset="train", part_size=64), "says that it is complete, but hypotheses.safetensors is missing", 1),
     ("half of the distributions", lambda at: at.stored(half), "is damaged", 1),

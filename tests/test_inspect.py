@@ -67,6 +67,7 @@ def flip(path):
         (lambda folder: (folder / "seq_inter" / "dict.de.txt").unlink(), "is missing"),
         (lambda folder: shutil.rmtree(folder / "seq_inter"), "the view seq_inter is missing"),
         (lambda folder: (folder / hypotheses.NAME).unlink(), "there is no"),
+        (lambda folder: flip(folder / hypotheses.NAME), "its hash is not the manifest's"),
         (lambda folder: (folder / hypotheses.NAME).write_bytes(b"x" * 100), "decode the split again"),
     ],
 )
