@@ -254,6 +254,15 @@ def wait_until(condition, seconds=20):
         time.sleep(0.05)
 
 
+def similarity(output, reference, tokenize="13a"):
+    """sacrebleu's own sentence BLEU; against an empty reference, of which it has none, 0, or 100 for an empty output."""
+    import sacrebleu
+
+    if not reference.strip():
+        return 0.0 if output.strip() else 100.0
+    return sacrebleu.sentence_bleu(output, [reference], tokenize=tokenize, use_effective_order=True).score
+
+
 def refusal(done):
     """The one sentence with which a command ended, which must have failed."""
     assert done.returncode != 0, done.stdout[-2000:]

@@ -23,7 +23,6 @@ import fairseq_cli.train
 import helpers
 import numpy as np
 import pytest
-import sacrebleu
 from fairseq import options as fairseq_options
 from fairseq.data.data_utils import load_indexed_dataset
 from fairseq.dataclass import utils as fairseq_utils
@@ -942,16 +941,10 @@ def test_odd_text_is_decoded_and_comes_back(odd, kind):
     output, reference = (Detokeniser(dictionary, unknown=of) for of in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE))
     gold = load_indexed_dataset(str(odd / "bin" / "valid.xx-ja.ja"), None, "mmap")
     for i in kept:  # Japanese is compared by characters
-        expected = [similarity(output(h.tokens), reference(gold[i])) for h in store[i]]
+        expected = [helpers.similarity(output(h.tokens), reference(gold[i]), "char") for h in store[i]]
         assert [h.similarity for h in store[i]] == pytest.approx(expected, abs=1e-3)
     for lang, lines in (("xx", sources), ("ja", targets)):
         assert lines_of(odd / f"gold.{lang}")[ids.start : ids.stop] == [*map(plain, lines)]
-
-
-def similarity(output, reference):
-    if not reference.strip():
-        return 0.0 if output.strip() else 100.0
-    return sacrebleu.sentence_bleu(output, [reference], tokenize="char", use_effective_order=True).score
 
 
 def test_odd_targets_are_scored(odd):

@@ -273,7 +273,7 @@ def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
     rows = targets(tmp_path / "out" / "seq_kd", "test")
     for i in range(45):
         texts = [text(h.tokens) for h in store[i]]
-        pairs = [[similarity(a, b) for k, b in enumerate(texts) if k != j] for j, a in enumerate(texts)]
+        pairs = [[helpers.similarity(a, b) for k, b in enumerate(texts) if k != j] for j, a in enumerate(texts)]
         means = [np.mean(row) for row in pairs]
         assert [h.consensus for h in store[i]] == pytest.approx(means, abs=1e-3) and store[i][0].similarity is None
         best = int(np.argmax([h.consensus for h in store[i]]))
@@ -285,12 +285,6 @@ def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
     assert content["views"] == ["seq_kd"] and manifest.read(tmp_path / "out" / "seq_kd")["select"] == "mbr"
     done = helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", check=False, **{**more, "select": "mode"})
     assert 'select was "mbr", now "mode"' in helpers.refusal(done)
-
-
-def similarity(hypothesis, reference):
-    if not reference.strip():
-        return 0.0 if hypothesis.strip() else 100.0
-    return sacrebleu.sentence_bleu(hypothesis, [reference], use_effective_order=True).score
 
 
 def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
@@ -396,10 +390,9 @@ def test_similarity_is_of_the_tokenizer_that_is_asked_for(tiny, teacher, tmp_pat
     text, gold, others = Detokeniser(dictionary, "@@ "), targets(tiny, "valid"), 0
     for i in range(53):
         outputs, reference = [text(h.tokens) for h in store[i]], text(gold[i])
-        options = {"use_effective_order": True}
-        expected = [sacrebleu.sentence_bleu(output, [reference], tokenize="char", **options).score for output in outputs]
+        expected = [helpers.similarity(output, reference, "char") for output in outputs]
         assert [h.similarity for h in store[i]] == pytest.approx(expected, abs=1e-3)
-        usual = [sacrebleu.sentence_bleu(output, [reference], **options).score for output in outputs]
+        usual = [helpers.similarity(output, reference) for output in outputs]
         others += expected != pytest.approx(usual, abs=1e-3)
     assert others > 10
 

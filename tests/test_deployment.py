@@ -390,9 +390,9 @@ def test_another_subword_model_is_seen(pieces, tiny, tmp_path):
         (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": 7}), "subword_file is 7"),
         (lambda content: json.dumps({**content, "subwords": "wordpiece", "subword_file": "subwords.model"}), "subwords is"),
         (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": "subwords.model"}), "is missing"),
-        (lambda content: json.dumps({**content, "tokenizer": "spacy"}), "tokenizer is .spacy."),
+        (lambda content: json.dumps({**content, "tokenizer": "spacy"}), 'tokenizer is "spacy"'),
         (lambda content: json.dumps({**content, "quantization": 5}), "quantization is 5"),
-        (lambda content: json.dumps({**content, "beam": "1"}), "beam is .1."),
+        (lambda content: json.dumps({**content, "beam": "1"}), 'beam is "1"'),
         (lambda content: json.dumps({**content, "max_len_a": float("nan")}), "max_len_a is NaN"),
     ],
 )

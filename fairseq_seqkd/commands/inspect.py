@@ -59,11 +59,11 @@ def parse_ids(text):
 
 def nbest_lists(arguments, facts, wanted):
     """[{"id", "source", "gold", "hypotheses"}] of the sentences asked for, as text."""
-    from fairseq_seqkd.corpus import hypotheses, inspection
+    from fairseq_seqkd.corpus import hypotheses, inspection, manifest
     from fairseq_seqkd.corpus.databin import load_dictionary
     from fairseq_seqkd.corpus.text import Detokeniser, joined_by
 
-    if facts["kind"] != "distilled" or not facts["complete"] or not facts["views"]:
+    if facts["kind"] != manifest.DISTILLED or not facts["complete"] or not facts["views"]:
         raise Refusal(f"{arguments.folder} holds no finished n-best lists; name the directory of a finished decode")
     store = hypotheses.opened(arguments.folder)
     wanted = wanted + [i for i, _ in inspection.most_different(store, arguments.differ)] if arguments.differ else wanted
@@ -102,12 +102,15 @@ def gold_of(arguments, facts):
 
 def in_words(facts):
     """The lines that say what is there."""
-    if facts["kind"] == "view":
+    from fairseq_seqkd.corpus import manifest
+
+    if facts["kind"] == manifest.VIEW:
         yield f"{facts['folder']}: the view {facts['view']}, {facts['rows']:,} sentences, {facts['left_out']:,} left out"
         yield f"  {facts['signature']}"
         yield f"  files: {'as they were written' if not facts['problems'] else 'DAMAGED'}"
         return
-    data, kind = facts["settings"]["data"], {"distilled": "n-best lists", "distributions": "distributions"}[facts["kind"]]
+    what = {manifest.DISTILLED: "n-best lists", manifest.DISTRIBUTIONS: "distributions"}
+    data, kind = facts["settings"]["data"], what[facts["kind"]]
     state = (
         "complete"
         if facts["complete"]

@@ -22,7 +22,7 @@ from fairseq_seqkd.shapes import (
     or_none,
     shorten,
     tree_of,
-)  # fmt: skip
+)
 
 NAME = "manifest.json"
 DISTILLED, DISTRIBUTIONS, VIEW = "distilled", "distributions", "view"  # kinds: n-best lists with views, stored distributions
