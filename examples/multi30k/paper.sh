@@ -103,34 +103,37 @@ train() {
     local data=$1 run=$2 updates=$(($3 / SHORTEN + 1)) lr=$4 tokens=$5
     shift 5
     mend_checkpoints "$WORK/$run"
-    fairseq-train "$data" --user-dir "$USER_DIR" --save-dir "$WORK/$run" --share-all-embeddings \
+    fairseq-train "$data" --user-dir "$USER_DIR" --save-dir "$WORK/$run" \
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
         --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 --distributed-world-size 1 \
         --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 "$@"
 }
 
-# What a model is. Arguments: pair, size.
+# What a model is. Arguments: pair, size. With two layers the LSTM's students do not learn to attend in so few updates, and with one
+# matrix for the embeddings of both languages some seeds do not.
 architecture() {
     case "$1.$2" in
         transformer.teacher) transformer 3 192 768 4 ;;
         transformer.medium) transformer 1 128 256 4 --encoder-normalize-before --decoder-normalize-before ;;
         transformer.small) transformer 2 48 96 2 --encoder-normalize-before --decoder-normalize-before ;;
-        lstm.teacher) lstm 2 192 --encoder-bidirectional ;;
-        lstm.medium) lstm 1 48 --encoder-bidirectional ;; # with two layers it does not learn to attend in so few updates
-        lstm.small) lstm 1 40 --encoder-bidirectional ;;
+        lstm.teacher) lstm 2 192 --share-all-embeddings ;;
+        lstm.medium) lstm 1 64 --share-decoder-input-output-embed ;;
+        lstm.small) lstm 1 40 --share-decoder-input-output-embed ;;
     esac
 }
 
 transformer() { # layers on each side, dimensions, feed-forward, heads, then what differs
     echo --arch transformer --encoder-layers "$1" --decoder-layers "$1" --encoder-embed-dim "$2" --decoder-embed-dim "$2" \
         --encoder-ffn-embed-dim "$3" --decoder-ffn-embed-dim "$3" --encoder-attention-heads "$4" --decoder-attention-heads "$4" \
-        "${@:5}"
+        --share-all-embeddings "${@:5}"
 }
 
-lstm() { # with attention and input feeding, as in the paper: layers on each side, dimensions, then what differs
+# With attention and input feeding, as in the paper, and encoders that read in both directions: layers on each side, dimensions, then
+# what differs.
+lstm() {
     echo --arch lstm --encoder-layers "$1" --decoder-layers "$1" --encoder-embed-dim "$2" --decoder-embed-dim "$2" \
-        --encoder-hidden-size "$2" --decoder-hidden-size "$2" --decoder-out-embed-dim "$2" "${@:3}"
+        --encoder-hidden-size "$2" --decoder-hidden-size "$2" --decoder-out-embed-dim "$2" --encoder-bidirectional "${@:3}"
 }
 
 # shellcheck disable=SC2046
@@ -174,14 +177,13 @@ do_train() {
 
 model_of() { echo "$WORK/students/$1/checkpoint_last.pt"; }
 
-# What a student is trained with from scratch: updates, peak learning rate, tokens a batch. The smaller it is, the longer it learns
-# before it overfits.
+# What a student is trained with from scratch: updates, peak learning rate, tokens a batch; and updates of its fine-tuning. LSTMs learn
+# to attend with many small steps.
 schedule() {
     case "$1" in
-        transformer.small) echo 6000 1e-2 1280 ;;
-        transformer.medium) echo 5000 3e-3 1000 ;;
-        lstm.small) echo 7000 1e-2 1000 ;;
-        lstm.medium) echo 5000 1e-2 1000 ;;
+        transformer.small) echo 6000 1e-2 1280 900 ;;
+        transformer.medium) echo 5000 3e-3 1000 900 ;;
+        lstm.*) echo 5000 1e-2 500 1200 ;;
     esac
 }
 
@@ -194,16 +196,19 @@ from_scratch() { # student, data, then criterion and teacher
 
 # Student, the one to start from, then what differs. Seq-Inter is fine-tuning with a smaller learning rate.
 fine_tune() {
-    after "distilled@${1%%.*}"
+    local pair size run seed updates
+    IFS=. read -r pair size run seed <<<"$1"
+    read -r _ _ _ updates < <(schedule "$pair.$size")
+    after "distilled@$pair"
     after "train@$2"
-    student "$1" "${SEQ_INTER:-$WORK/${1%%.*}/distilled/seq_inter}" 900 1e-3 50 --criterion seq_inter \
+    student "$1" "${SEQ_INTER:-$WORK/$pair/distilled/seq_inter}" "$updates" 1e-3 50 --criterion seq_inter \
         --finetune-from-model "$(model_of "$2")" "${@:3}"
 }
 
 student() { # student, data, updates, learning rate, warm-up, then what differs
     local pair size run seed tokens
     IFS=. read -r pair size run seed <<<"$1"
-    read -r _ _ tokens < <(schedule "$pair.$size")
+    read -r _ _ tokens _ < <(schedule "$pair.$size")
     # shellcheck disable=SC2046
     train "$2" "students/$1" "$3" "$4" "$tokens" --warmup-updates "$5" --dropout 0 --seed "$seed" $(architecture "$pair" "$size") \
         "${@:6}"
