@@ -177,8 +177,8 @@ do_train() {
 
 model_of() { echo "$WORK/students/$1/checkpoint_last.pt"; }
 
-# What a student is trained with from scratch: updates, peak learning rate, tokens a batch; and updates of its fine-tuning. LSTMs learn
-# to attend with many small steps.
+# What a student is trained with from scratch: updates, peak learning rate, tokens a batch; and updates of its fine-tuning. The
+# smaller a Transformer is, the longer it learns before it overfits; LSTMs learn to attend with many small steps.
 schedule() {
     case "$1" in
         transformer.small) echo 6000 1e-2 1280 900 ;;
