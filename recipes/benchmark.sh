@@ -42,7 +42,8 @@ run_benchmark() {
         TEACHER="$TEACHER $TINY --lr 5e-3 --warmup-updates 20 --dropout 0" PIECES="${PIECES% *} 100" UPDATES=150 BATCH=$MAX_TOKENS
     fi
     echo "text"
-    for name in fetch text pieces binarise; do stage "$name" "do_$name"; done
+    # A fetch that compared nothing does not stand for one that does.
+    for name in "fetch${UNCHECKED:+.unchecked}" text pieces binarise; do stage "$name" "do_${name%.*}"; done
     echo "teacher"
     stage teacher do_teacher
     exec bash "$ROOT/recipes/own_data.sh" --data-bin "$WORK/bin" --teacher "$WORK/teacher/checkpoint_best.pt" --work "$WORK/students" \
@@ -70,7 +71,11 @@ do_fetch() {
                 die "cannot download $url: without a network, fetch it elsewhere and name its folder with --data"
             mv "$file.partial" "$file"
         fi
-        [ -n "$UNCHECKED" ] || check "$file" "$sum"
+        if [ -n "$UNCHECKED" ]; then
+            echo "$file is not compared with its checksum"
+        else
+            check "$file" "$sum"
+        fi
     done <<<"$FILES"
 }
 

@@ -22,7 +22,9 @@ import unicodedata
 from pathlib import Path
 
 LINES_AT_A_TIME = 1000
-AHEAD = 2 * (os.cpu_count() or 1)  # pieces of text that are being cut
+# Two languages are cut at a time, each with half of the cores that this process may use; a job on a cluster has some of a node's.
+PROCESSES = max(1, len(os.sched_getaffinity(0)) // 2)
+AHEAD = 2 * PROCESSES  # pieces of text that are being cut, of one language
 
 
 # Reading.
@@ -87,7 +89,7 @@ def parallel(*sides):
 
 def tokenised(lines, lang, **options):
     """Lines as Moses' tokenizer cuts them. Options: normalise, aggressive, lower."""
-    with multiprocessing.Pool(initializer=begin_worker, initargs=(lang, options)) as pool:
+    with multiprocessing.Pool(PROCESSES, initializer=begin_worker, initargs=(lang, options)) as pool:
         waiting = collections.deque()
         while True:
             chunk = list(itertools.islice(lines, LINES_AT_A_TIME))

@@ -11,18 +11,22 @@
 #   -- ...           options of recipes/own_data.sh: other students, seeds, methods
 #   --help
 #
-# GPUs: all of the machine's, in half precision. SLURM, as a job of one node that continues when it is put back into the queue:
-#   sbatch --gres=gpu:1 --cpus-per-task=4 --requeue --open-mode=append --wrap "bash recipes/iwslt14_de_en.sh --work /shared/iwslt14_de_en"
+# GPUs: all of the machine's, in half precision. SLURM, as a job of one node; preempted, it goes back into the queue and continues there,
+# and when its time is over it continues where it is submitted again:
+#   sbatch --gres=gpu:1 --cpus-per-task=4 --time=24:00:00 --requeue --open-mode=append \
+#       --wrap "bash recipes/iwslt14_de_en.sh --work /shared/iwslt14_de_en"
 #
 # Text: TED talks, 160,239 pairs to train on, 7,283 to look at, 6,750 to test on; sacremoses, lower-cased, 10,000 joint BPE merges.
-# Teacher: fairseq's transformer_iwslt_de_en, 50,000 updates of 4,096 tokens; students: half as wide, 6 + 2 layers.
+# Teacher: transformer_iwslt_de_en with the settings of fairseq's examples/translation, 50,000 updates of 4,096 tokens, but with one
+# dictionary and one matrix of embeddings for both languages; students: half as wide, 6 + 2 layers.
 # To aim at: 35.64 tokenised BLEU of a Transformer of 6 + 6 layers (Liu et al. 2020; github.com/LiyuanLucasLiu/Transformer-Clinic,
 # issue 12), 35.2 of DynamicConv (Wu et al. 2019). BLEU here is sacrebleu's on lower-cased text whose tokens are joined again,
 # which is not the same number; fairseq-generate and fairseq-score with --post-process subword_nmt give theirs.
-# Disk: 2 GB. Time: 50,000 * 4,096 = 205 million tokens; a V100 trains a model five times as large at 32,942 tokens a second
-# (NVIDIA's Transformer-big, mixed precision), so on one the teacher takes at most 1.7 hours, and each of the two students that are
-# trained from scratch less than that. The search: fairseq 0.10.2 translated 144.5 sentences a second on a V100 with
-# Transformer-big and beam 4, so 160,239 sentences take at most 18 minutes.
+# Disk: 2 GB, and several for the virtual environment, where none is active: torch for GPUs is most of it.
+# Time: 50,000 * 4,096 = 205 million tokens; a V100 trains a model five times as large at 32,942 tokens a second (NVIDIA's
+# Transformer-big, mixed precision, batches of 5,120 tokens): at that speed the teacher takes 1.7 hours, and so does each of the two
+# students that are trained from scratch. An A100 has 82,059: 0.7 hours. The search: fairseq 0.10.2 translated 144.5 sentences a second
+# on a V100 with Transformer-big and beam 4: at that speed 160,239 sentences take 18.5 minutes. Not in it: text, fine-tuning, evaluation.
 # These are estimates by arithmetic: this recipe was run with --try only.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)

@@ -11,8 +11,10 @@
 #   -- ...           options of recipes/own_data.sh: other students, seeds, methods
 #   --help
 #
-# GPUs: all of the machine's, in half precision. SLURM, as a job of one node that continues when it is put back into the queue:
-#   sbatch --gres=gpu:1 --cpus-per-task=4 --requeue --open-mode=append --wrap "bash recipes/iwslt15_th_en.sh --work /shared/iwslt15_th_en"
+# GPUs: all of the machine's, in half precision. SLURM, as a job of one node; preempted, it goes back into the queue and continues there,
+# and when its time is over it continues where it is submitted again:
+#   sbatch --gres=gpu:1 --cpus-per-task=4 --time=24:00:00 --requeue --open-mode=append \
+#       --wrap "bash recipes/iwslt15_th_en.sh --work /shared/iwslt15_th_en"
 #
 # Text: TED talks; tst2010 and tst2011 to look at, tst2012 and tst2013 to test on; nothing is tokenised (Thai has no spaces between
 # words), 8,000 SentencePiece pieces for both languages.
@@ -20,7 +22,8 @@
 # To aim at: Kim & Rush's student has 14.2 BLEU (as paperswithcode.com lists it), from other tokens than these.
 # The archive is at wit3.fbk.eu, in the collection 2015-01; where that needs a browser, fetch it and name its folder with --data. No
 # published checksum of it is known: that of the download is printed and kept beside it.
-# Disk: 1 GB. Time: no published figure for this size was found. The teacher has 14 million parameters, 6 operations each for every one
+# Disk: 1 GB, and several for the virtual environment, where none is active: torch for GPUs is most of it.
+# Time: no published figure for this size was found. The teacher has 14 million parameters, 6 operations each for every one
 # of 20,000 * 4,096 = 82 million tokens: 6.9e15; a V100 that does a twentieth of its 15.7e12 a second, since the steps of an LSTM wait
 # for each other, takes 2.4 hours. This is an estimate by arithmetic: this recipe was run with --try only.
 set -euo pipefail

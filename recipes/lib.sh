@@ -21,7 +21,8 @@ usage() {
 
 # Refuses seeds that are no list of numbers, or name one twice.
 check_seeds() {
-    [[ $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas"
+    local number='(0|[1-9][0-9]*)'
+    [[ $SEEDS =~ ^$number(,$number)*$ ]] || die "--seeds is '$SEEDS', it must be numbers separated by commas, without leading zeros"
     [ -z "$(tr , '\n' <<<"$SEEDS" | sort | uniq -d)" ] || die "--seeds is '$SEEDS', it names a seed twice"
 }
 
@@ -38,7 +39,7 @@ begin_work() {
     if [ ! -e "$WORK/settings" ]; then
         echo "$1" >"$WORK/settings.new" && mv "$WORK/settings.new" "$WORK/settings" || die "cannot write to $WORK"
     elif [ "$(cat "$WORK/settings")" != "$1" ]; then
-        die "$WORK was begun with other options; use them again, or name another folder with --work"
+        die "$WORK was begun with other options, or by another version of this script; use those again, or name another folder with --work"
     fi
     trap 'stop_all interrupted' INT TERM HUP
     keep_memory

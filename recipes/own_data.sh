@@ -27,8 +27,9 @@
 #   --help
 #
 # GPUs are used where there are any: all of them for one training, in half precision, and one worker each for the teacher's search.
-# On a cluster the recipe is a job of one node, which continues when it is put back into the queue:
-#   sbatch --gres=gpu:4 --cpus-per-task=8 --requeue --open-mode=append --wrap "bash recipes/own_data.sh ..."
+# On a cluster the recipe is a job of one node; preempted, it goes back into the queue and continues there, and when its time is over it
+# continues where it is submitted again:
+#   sbatch --gres=gpu:4 --cpus-per-task=8 --time=24:00:00 --requeue --open-mode=append --wrap "bash recipes/own_data.sh ..."
 # and the search alone can be an array of jobs before it: recipes/slurm/decode.sh, into DIR/distilled, with --beam, --nbest and --lenpen
 # as here, --max-len-a 1.2 --max-len-b 10, the --engine and --text that are named here, and on GPUs --fp16, with ctranslate2
 # --compute-type float16.

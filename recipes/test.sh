@@ -2,7 +2,7 @@
 # Runs the tests: recipes/test.sh [arguments of pytest]
 #
 # Makes its own virtual environment in .venv where none is active, and needs nothing else than Python 3.11 or 3.12.
-# Two processes side by side; under ten minutes on two cores.
+# Two processes side by side; about a quarter of an hour on two cores.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=recipes/lib.sh

@@ -11,8 +11,10 @@
 #   -- ...           options of recipes/own_data.sh: other students, seeds, methods
 #   --help
 #
-# GPUs: all of the machine's, in half precision. SLURM, as a job of one node that continues when it is put back into the queue:
-#   sbatch --gres=gpu:8 --cpus-per-task=16 --requeue --open-mode=append --wrap "bash recipes/wmt14_en_de.sh --work /shared/wmt14_en_de"
+# GPUs: all of the machine's, in half precision. SLURM, as a job of one node; preempted, it goes back into the queue and continues there,
+# and when its time is over it continues where it is submitted again:
+#   sbatch --gres=gpu:8 --cpus-per-task=16 --time=48:00:00 --requeue --open-mode=append \
+#       --wrap "bash recipes/wmt14_en_de.sh --work /shared/wmt14_en_de"
 #
 # Text: Europarl v7, Common Crawl, News Commentary v9: 4.5 million pairs, every 100th to look at, newstest2014 to test on; punctuation
 # normalised, sacremoses with split hyphens, cased, 40,000 joint BPE merges; then no pair above 250 pieces or of unequal lengths.
@@ -20,14 +22,17 @@
 # students: transformer_wmt_en_de, batches of 32,000 tokens, 100,000 updates.
 # To aim at: 29.3 tokenised BLEU of the large model (Ott et al. 2018, abstract; 28.6 by sacrebleu in fairseq's examples/scaling_nmt),
 # 27.3 of the base model (Vaswani et al. 2017; it averages checkpoints and splits compounds, a plain run had 26.65 in fairseq issue
-# 1352). Kim & Rush's student gained 4.2 BLEU with greedy search, 1.7 with beam (abstract).
+# 1352). All but 27.3 are of another preparation of the text (WMT 2016's, 32,000 merges), and of label smoothing, which these students
+# do without. Kim & Rush's student gained 4.2 BLEU with greedy search, 1.7 with beam (abstract).
 # Disk: 1.7 GB of archives, and by arithmetic 26 GB besides: text four times (raw, tokens, BPE, clean) at 1.5 GB each, 0.6 GB for the
 # data-bin and each of two views, 3 GB for 4-best lists while they are put together, 15 GB of checkpoints (12 bytes for each of 218
-# million weights and the optimizer's state, up to three files of the teacher; 0.8 GB for each file of a student).
-# Time: the teacher reads 24,000 * 458,752 = 11 billion tokens; a V100 trains this model at 32,942 tokens a second (NVIDIA, mixed
-# precision), so eight take 12 hours; eight A100 take 7, as NVIDIA's times for a shorter training of it are 4.5 hours and 2.6. The
-# search over 4.5 million sentences at 144.5 a second (fairseq 0.10.2, this model, V100, beam 4): 8.6 hours of one V100, 1.1 of eight. A
-# student: 3.2 billion tokens at 160,000 a second (fairseq, base, four V100, issue 940): 5.6 hours of those four.
+# million weights and the optimizer's state, up to three files of the teacher; 0.8 GB for each file of a student), and several GB for
+# the virtual environment, where none is active: torch for GPUs is most of it.
+# Time: the teacher reads 24,000 * 458,752 = 11 billion tokens; eight V100 train this model at 214,656 tokens a second, eight A100 at
+# 551,599 (NVIDIA's DeepLearningExamples, mixed precision), so 14.2 hours and 5.5. The search over 4.5 million sentences at 144.5 a
+# second (fairseq 0.10.2, this model, V100, beam 4): 8.6 hours of one V100, 1.1 of eight. A student: 3.2 billion tokens at 160,000 a
+# second (fairseq, base, four V100, issue 940): 5.6 hours of those four; fine-tuning is a tenth of that. Not in it: cutting the text,
+# hours of a CPU, and the evaluation.
 # These are estimates by arithmetic: this recipe was run with --try only.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)

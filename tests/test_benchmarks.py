@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -96,6 +97,35 @@ def test_iwslt14_is_cut_as_fairseqs_script_does(tmp_path):
     )
 
 
+def test_wmt14_is_normalised_and_cut_at_hyphens(tmp_path):
+    wmt14(tmp_path)
+    pairs = {"en": "A well-known “house”\tBarks !", "de": "Ein wohl-bekanntes „Haus“ bellt!"}
+    pack(tmp_path / "training-parallel-nc-v9.tgz", {f"news-commentary-v9.de-en.{lang}": f"{pairs[lang]}\n" for lang in pairs})
+    done = cut("wmt14", tmp_path, tmp_path / "text")
+    assert done.returncode == 0, done.stdout
+    for lang, last in (
+        ("en", "A well @-@ known &quot; house &quot; Barks !"),
+        ("de", "Ein wohl @-@ bekanntes &quot; Haus &quot; bellt !"),
+    ):
+        train, valid = (lines(tmp_path / "text" / f"{split}.{lang}") for split in ("train", "valid"))
+        every = [line.replace(",", " ,").replace("!", " !") for seed in (0, 1) for line in sentences(lang, 200, seed)]
+        assert valid == every[99::100] and train == [line for n, line in enumerate(every, 1) if n % 100] + [last]
+        assert lines(tmp_path / "text" / f"test.{lang}") == [
+            line.replace(",", " ,").replace("!", " !") for line in sentences(lang, 9)
+        ]
+
+
+def test_iwslt15_stays_raw(tmp_path):
+    iwslt15(tmp_path)
+    done = cut("iwslt15", tmp_path, tmp_path / "text")
+    assert done.returncode == 0, done.stdout
+    for lang in ("th", "en"):
+        train, valid, test = (lines(tmp_path / "text" / f"{split}.{lang}") for split in ("train", "valid", "test"))
+        assert train == sentences(lang, 1) * 2 + sentences(lang, 400)
+        assert valid == sentences(lang, 5, 2010) + sentences(lang, 5, 2011)
+        assert test == sentences(lang, 5, 2012) + sentences(lang, 5, 2013)
+
+
 def test_clean_keeps_what_moses_keeps(tmp_path):
     pairs = [("a b c", "x y"), ("a b c d", "x y"), ("", "x"), ("a " * 251, "x " * 251), ("a " * 250, "x " * 250)]
     for split in ("train", "valid", "test"):
@@ -121,7 +151,14 @@ def test_archives_are_compared_with_their_checksums(tmp_path):
     iwslt14(tmp_path)
     done = recipe(RECIPES / "iwslt14_de_en.sh", tmp_path, "--data", tmp_path, "--work", tmp_path / "work")
     found = hashlib.md5((tmp_path / "de-en.tgz").read_bytes()).hexdigest()
-    assert done.returncode != 0 and f"has the md5 {found}, it should have 10936dfdf616504ddbd844e91b94ef4a" in done.stdout
+    refusal = f"has the md5 {found}, it should have 10936dfdf616504ddbd844e91b94ef4a"
+    assert done.returncode != 0 and refusal in done.stdout
+    # What was taken unchecked once is compared when that is no longer said.
+    (tmp_path / "work" / "done").mkdir(exist_ok=True)
+    for name in ("fetch.unchecked", "text", "pieces", "binarise"):
+        (tmp_path / "work" / "done" / name).touch()
+    done = recipe(RECIPES / "iwslt14_de_en.sh", tmp_path, "--data", tmp_path, "--work", tmp_path / "work")
+    assert done.returncode != 0 and refusal in done.stdout
     done = recipe(RECIPES / "wmt14_en_de.sh", tmp_path, "--data", tmp_path, "--work", tmp_path / "wmt")
     assert done.returncode != 0 and "has no training-parallel-europarl-v7.tgz; it is at http" in done.stdout
 
@@ -191,6 +228,22 @@ def test_the_papers_tables_from_end_to_end(tmp_path):
     shares = [row["pruned"] for row in found["table3"] if row["test"] == "test_2016_flickr"]
     assert shares == pytest.approx([0, 0, 0, 0.5, 0.5, 0.8, 0.8, 0.85, 0.85, 0.9, 0.9], abs=0.02)
     assert len([row for row in found["sweeps"] if row["test"] == "val"]) == 13
+    # From a teacher that is there, as --model takes it: its dictionary and its pieces, and what it is trained further from.
+    model = tmp_path / "model"
+    (model / "data-bin").mkdir(parents=True)
+    for name, source in (
+        ("teacher.pt", "transformer/teacher/checkpoint_last.pt"),
+        ("spm.model", "text/spm.model"),
+        ("data-bin/dict.de.txt", "bin/dict.de.txt"),
+    ):
+        shutil.copy(tmp_path / "work" / source, model / name)
+    further = ["--text", tmp_path, "--model", model, "--work", tmp_path / "further", "--shorten", 400]
+    done = recipe(paper, tmp_path, *further, "--pairs", "transformer", "--students", "small", "table1")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert [row["name"] for row in json.loads((tmp_path / "further" / "results.json").read_text())["table1"]][:10] == names
+    assert (tmp_path / "further" / "text" / "train.spm.de").read_text() == (
+        tmp_path / "work" / "text" / "train.spm.de"
+    ).read_text()
     again = recipe(paper, tmp_path, *words, "results")
     assert again.returncode == 0 and (tmp_path / "work" / "RESULTS.md").read_text().startswith("# Kim & Rush (2016)")
     assert "hours of stages; 2 ran side by side" in again.stdout

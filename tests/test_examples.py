@@ -160,6 +160,33 @@ def test_a_student_that_has_not_finished_its_training_is_not_measured(part, tmp_
     assert {mark.name for mark in (work / "done").iterdir()} == {"text", "subwords", "binarise"}
 
 
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (["--train-teacher", "--model", "."], "--model and --train-teacher exclude each other"),
+        ([], "name a trained teacher with --model, or train one"),
+        (["--train-teacher", "--pairs", ","], "take at least one name"),
+        (["--train-teacher", "--students", ""], "take at least one name"),
+        (["--train-teacher", "--seeds", "1,01"], "without leading zeros"),
+        (["--train-teacher", "--work", "a,b"], "with a comma in its name"),
+        (["--train-teacher", "--students", "large"], "--students has 'large'"),
+    ],
+)
+def test_paper_refuses_wrong_options(options, sentence, tmp_path):
+    (tmp_path / "text").mkdir()
+    for name in ("train", "val", "test_2016_flickr", "test_2017_flickr"):
+        for lang in ("de", "en"):
+            (tmp_path / "text" / f"{name}.{lang}.gz").touch()
+    for name in ("teacher.pt", "spm.model", "data-bin/dict.de.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    script = helpers.ROOT / "examples" / "multi30k" / "paper.sh"
+    words = ["bash", script, "--text", "text", *options]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and sentence in done.stdout, done.stdout
+    assert not (tmp_path / "multi30k-paper").exists() and not (tmp_path / "a,b").exists()
+
+
 @pytest.mark.parametrize("other", ["0123456789ab", "unknown"])
 def test_students_of_two_teachers_are_not_averaged(tmp_path, other):
     kept = helpers.ROOT / "examples" / "multi30k"

@@ -48,6 +48,7 @@ while [ $# -gt 0 ]; do
 done
 check_seeds
 PAIRS=${PAIRS//[[:space:]]/} STUDENTS=${STUDENTS//[[:space:]]/}
+[[ ${PAIRS//,/} && ${STUDENTS//,/} ]] || die "--pairs and --students take at least one name; see --help"
 [[ $SHORTEN =~ ^[1-9][0-9]*$ && $JOBS =~ ^[1-9][0-9]*$ ]] || die "--shorten and --jobs take positive numbers"
 for name in ${PAIRS//,/ }; do [[ $name == transformer || $name == lstm ]] || die "--pairs has '$name'; see --help"; done
 for name in ${STUDENTS//,/ }; do [[ $name == small || $name == medium ]] || die "--students has '$name'; see --help"; done
@@ -63,6 +64,8 @@ for name in {train,val,test_2016_flickr,test_2017_flickr}.{de,en}.gz; do
     [ -f "$TEXT/$name" ] || die "--text is '$TEXT', which has no $name; it is task 1, raw, of github.com/multi30k/dataset"
 done
 [ -n "$MODEL$TRAIN_TEACHER" ] || die "name a trained teacher with --model, or train one with --train-teacher"
+[ -z "$MODEL" ] || [ -z "$TRAIN_TEACHER" ] || die "--model and --train-teacher exclude each other: use one of them"
+[[ $(realpath -m "$WORK") != *,* ]] || die "--work is '$WORK': fairseq-preprocess cannot read files in a folder with a comma in its name"
 for name in teacher.pt spm.model data-bin/dict.de.txt; do
     [ -n "$TRAIN_TEACHER" ] || [ -f "$MODEL/$name" ] || die "--model is '$MODEL', which has no $name; or use --train-teacher"
 done
@@ -354,13 +357,19 @@ need_trained() { # student
 # --- Table 3 ---------------------------------------------------------------------------------------------------------------
 
 # The medium Transformer, pruned step by step; after each step it learns Seq-KD's data and then Seq-Inter's, as in the paper.
-# Arguments: percentage, the checkpoint that is pruned.
-do_prune() {
-    local share=$1 from=$2 out=$WORK/pruned/$1
+# A stage each, since fairseq adds an update to a finished training that is run again, and what follows is made from its checkpoint.
+do_prune() { # percentage, the checkpoint that is pruned
+    local out=$WORK/pruned/$1
     mkdir -p "$out"
-    seqkd prune "$from" --sparsity "0.$share" -o "$out/pruned.pt"
-    on_both_cores "$out.seq_kd" retrain "$share.seq_kd" 2400 2e-3 "$out/pruned.pt"
-    on_both_cores "$out.seq_inter" retrain "$share.seq_inter" 600 1e-3 "$out.seq_kd/checkpoint_last.pt"
+    seqkd prune "$2" --sparsity "0.$1" -o "$out/pruned.pt"
+}
+
+do_retrain() { # percentage
+    on_both_cores "$WORK/pruned/$1.seq_kd" retrain "$1.seq_kd" 2400 2e-3 "$WORK/pruned/$1/pruned.pt"
+}
+
+do_retune() { # percentage
+    on_both_cores "$WORK/pruned/$1.seq_inter" retrain "$1.seq_inter" 600 1e-3 "$WORK/pruned/$1.seq_kd/checkpoint_last.pt"
 }
 
 retrain() { # run, updates, learning rate, the checkpoint to start from, then what differs; half a batch for each of two processes
@@ -381,11 +390,12 @@ do_evaluate_pruned() { # split
 }
 
 run_table3() {
-    local share from
+    local share from name
     for share in seq_inter_word seq_kd; do need_trained "transformer.medium.$share.1"; done
     from=$(model_of transformer.medium.seq_inter_word.1)
     for share in 50 80 85 90; do
         stage "prune@$share" do_prune "$share" "$from"
+        for name in retrain retune; do stage "$name@$share" "do_$name" "$share"; done
         from=$WORK/pruned/$share.seq_inter/checkpoint_last.pt
     done
     side_by_side evaluate_pruned@test evaluate_pruned@test1

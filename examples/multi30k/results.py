@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fairseq_seqkd.evaluation import pruning_table, results, speed_table, table
 from fairseq_seqkd.evaluation.claims import BASELINE, ROUNDING, SEQ_KD, Thresholds, make_claims, verdict
+from fairseq_seqkd.evaluation.text_table import flat
 
 TESTS = {"test": "test_2016_flickr", "test1": "test_2017_flickr", "valid": "val"}
 BEST = "Seq-KD + Seq-Inter + Word-KD"
@@ -26,11 +27,12 @@ ASKED = Thresholds(bleu=0.0, mode_ratio=4.0)
 GAIN, OF_BEST = 2, 0.2  # BLEU
 HEAD = """# Kim & Rush (2016) on Multi30k, German to English
 
-Made by examples/multi30k/paper.sh, from the files in measured/, which `seqkd evaluate` and `seqkd bench` wrote; results.json
-beside it has the same numbers. A row is the mean and deviation over the seeds where there are several. BLEU punishes translations
-that are shorter than the references: claims about BLEU stand beside the figures without that penalty. Table
-1's sentences a second were taken beside other work, some of them on several machines: Table 2's speeds, taken alone on one, are
-what to compare.
+Made by examples/multi30k/paper.sh, from the files in measured/, which `seqkd evaluate` and `seqkd bench` wrote and every table
+names; results.json beside it has the same numbers. The data-bin calls test_2016_flickr test and test_2017_flickr test1. A row is
+the mean and deviation over the seeds where there are several. BLEU punishes translations that are shorter than the references:
+claims about BLEU stand beside the figures without that penalty. Table 1's sentences a second were taken beside other work, some
+of them on several machines: Table 2's speeds, taken alone on one, are what to compare.
+
 Tables that were measured at different times may be of different trainings under the same settings: measured/ has the hash of
 every checkpoint. Seeds that were run at different times have a teacher of their own each, trained under the same settings, and
 its search; the teacher's rows are means too then. Where two machines round alike the second teacher is the first one again: a
@@ -45,6 +47,7 @@ def main(work):
     runs = [measured, *sorted(path for path in measured.glob("*") if path.is_dir())]
     content = {"table1": [], "table2": [], "table3": [], "sweeps": [], "claims": []}
     text = []
+    columns = ""
     for pair in ("transformer", "lstm"):
         for student in ("small", "medium"):
             for split in TESTS:
@@ -55,6 +58,7 @@ def main(work):
                     content["table1"] += [{**where, **as_seeds(row, made["seeds"])} for row in made["rows"]]
                     content["claims"] += [{**where, **claim} for claim in claims]
                     text.append(f"## Table 1: {pair}, {student} student, {TESTS[split]}\n\n{body(made, claims)}")
+                    columns = columns or columns_of(made)
     for run in runs:
         of_run = {"run": run.name} if run != measured else {}
         for key, sections in (("table2", speeds_of), ("table3", pruned_of), ("sweeps", sweeps_of)):
@@ -62,7 +66,7 @@ def main(work):
                 content[key] += [{**where, **of_run, **row} for row in rows]
                 text.append(f"## {title}{f', run {run.name}' if of_run else ''}\n\n{rest}")
     (Path(work) / "results.json").write_text(results.to_json(content), encoding="utf-8")
-    (Path(work) / "RESULTS.md").write_text(HEAD + "\n".join(text), encoding="utf-8")
+    (Path(work) / "RESULTS.md").write_text(HEAD + columns + "\n".join(text), encoding="utf-8")
     print(summary(content))
 
 
@@ -74,7 +78,8 @@ def speeds_of(run):
             made = results.speeds(results.read_json(path), path)
             rows = speed_table.make_rows(made)
             where = {"pair": pair, "test": TESTS["test"]}
-            yield where, rows, f"Table 2: {pair}, {TESTS['test']}", speed_table.markdown(made)
+            rest = f"{speed_table.markdown(made).rstrip()}\n- File: `{named(path)}`\n"
+            yield where, rows, f"Table 2: {pair}, {TESTS['test']}", rest
 
 
 def pruned_of(run):
@@ -99,13 +104,18 @@ def sweeps_of(run):
 
 
 def report_of(runs, name):
-    """The report of the files of a name, and {"seeds": {name: [seed or None]}}; None where no run has such a file."""
+    """The report of the files of a name, None where no run has such a file.
+
+    It has two keys more: "seeds", {name: [seed or None]}, and "files", a line for each, with its machines and dates.
+    """
     paths = [run / name for run in runs if (run / name).is_file()]
-    found, pairs = [], []
+    found, pairs, files = [], [], []
     for path in paths:
         content = results.read_json(path)
         of_run, pairs_of_run = results.of(content, path), results.pairs_of(content, path)
         check_teacher(of_run, path)
+        facts = table.common_facts(of_run)
+        files.append(f"- File: `{named(path)}`, {flat(facts['machine'])}, {flat(facts['date'])}")
         if len(paths) > 1:
             of_run, pairs_of_run = of_first_seed(of_run, pairs_of_run)
         found += of_run
@@ -115,7 +125,13 @@ def report_of(runs, name):
     seeds = {}
     for result in found:
         seeds.setdefault(result["name"], []).append(result.get("seed"))
-    return {**table.make_report(found, pairs=pairs), "seeds": seeds}
+    return {**table.make_report(found, pairs=pairs), "seeds": seeds, "files": files}
+
+
+def named(path):
+    """A file of measured/ as it is named from beside RESULTS.md, whatever folder that is."""
+    parts = path.parts
+    return "/".join(parts[len(parts) - parts[::-1].index("measured") - 1 :])
 
 
 def check_teacher(found, path):
@@ -213,9 +229,15 @@ def body(made, claims):
     return "\n\n".join([*lines, "\n".join(table.explain_stars(made)), how_made(made)]) + "\n"
 
 
+def columns_of(made):
+    """What the columns are, which is the same for every table of systems; a star is explained below each."""
+    lines = table.explain({**made, "machine": None})
+    return "\n".join(["## The columns", "", *(line for line in lines if line not in table.explain_stars(made)), "", ""])
+
+
 def how_made(made):
-    """Split, machine, date, versions and signatures, under a heading of their own below a table's."""
-    return "\n".join(["### How this was made", "", *table.provenance(made)])
+    """Files, split, machine, date, versions and signatures, under a heading of their own below a table's."""
+    return "\n".join(["### How this was made", "", *made["files"], *table.provenance(made)])
 
 
 def summary(content):
