@@ -41,6 +41,7 @@ begin_work() {
     elif [ "$(cat "$WORK/settings")" != "$1" ]; then
         die "$WORK was begun with other options, or by another version of this script; use those again, or name another folder with --work"
     fi
+    rm -rf "$WORK/failed" # what failed in a run before
     trap 'stop_all interrupted' INT TERM HUP
     keep_memory
     # A recipe is a job of one node. fairseq would take a training on several GPUs for a part of the whole job of SLURM, and count on
@@ -173,6 +174,7 @@ stage() {
     if [ "$code" -ne 0 ]; then
         echo "  $name: FAILED, the end of $WORK/logs/$name.log is:" >&2
         tail -n 15 "$WORK/logs/$name.log" >&2
+        mkdir -p "$WORK/failed" && touch "$WORK/failed/$name" # for those that wait for it
         return 1
     fi
     echo "$((SECONDS - begun))" >"$WORK/done/$name"
@@ -219,9 +221,15 @@ stop_all() {
     die "$1; run the same command again, it continues"
 }
 
-# Waits for a stage that runs at the same time or before.
+# Waits for a stage that runs at the same time or before. One that failed is not waited for: bash may have lost its code.
 after() {
-    while [ ! -e "$WORK/done/$1" ]; do sleep 1; done
+    while [ ! -e "$WORK/done/$1" ]; do
+        [ ! -e "$WORK/failed/$1" ] || {
+            echo "$1, which this stage waits for, has failed"
+            return 1
+        }
+        sleep 1
+    done
 }
 
 # Options of fairseq-train with which an update has so many tokens, however many GPUs there are: no more of them than have 1,024

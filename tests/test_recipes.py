@@ -629,6 +629,24 @@ side_by_side quick@{{1..40}} meet@1 meet@2
     assert run.returncode == 0 and said.count("  meet@") == 2, said
 
 
+def test_nothing_waits_for_ever_for_a_stage_that_failed(tmp_path):
+    """Where bash has lost the code of a job, as it may of those that end at once, a stage that waits for it has to see it."""
+    script = f"""
+WORK={tmp_path} JOBS=2
+begin_work settings
+wait_for_one() {{ wait -n || true; }}
+do_bad() {{ false; }}
+do_waiting() {{ after bad@1; echo "went on"; }}
+side_by_side bad@1 waiting@1
+"""
+    run = shell(script)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 1 and "bad@1, which this stage waits for, has failed" in said and "went on" not in said, said
+    run = shell(script.replace("{ false; }", "{ :; }"))  # its mark is of that run alone
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 0 and "waiting@1: " in said, said
+
+
 def test_a_stage_is_waited_for_behind_one_that_ends_before_it(tmp_path):
     """As Table 2 behind a Table 1 that is there: `wait -n` returns for any of them."""
     script = f"""
