@@ -134,6 +134,47 @@ def test_the_papers_tables_are_made_of_what_was_measured(tmp_path):
             assert row[key]["mean"] == pytest.approx(sum(one[key] for one in found) / len(found))
 
 
+def rows_of_readme(begin, end):
+    """Rows of examples/multi30k/README.md: (what stands before a colon in the first cell, the rest of it, the other cells)."""
+    text = (helpers.ROOT / "examples" / "multi30k" / "README.md").read_text()
+    group = None
+    for line in text.partition(begin)[2].partition(end)[0].splitlines():
+        first, *others = (cell.strip() for cell in line.strip("|").split("|"))
+        if others and any(" / " in cell for cell in others):
+            group = first.partition(": ")[0] if ": " in first else group
+            yield group, first.rpartition(": ")[2], others
+
+
+@pytest.mark.parametrize(
+    "pair, begin", [("transformer", "\nThe Transformer pair, BLEU"), ("lstm", "\nThe LSTM pair, three seeds:")]
+)
+def test_the_readmes_means_are_those_of_the_results(pair, begin):
+    rows = json.loads((helpers.ROOT / "examples" / "multi30k" / "results.json").read_text())["table1"]
+    found = {(row["student"], row["test"], row["name"]): row for row in rows if row["pair"] == pair}
+    students = set()
+    for student, name, cells in rows_of_readme(begin, "\n* "):
+        students.add(student)
+        for test, cell in zip(("test_2016_flickr", "test_2017_flickr", "val"), cells, strict=True):
+            row = found[student or "medium", test, name]
+            values = [row[f"bleu_{search}"] for search in ("greedy", "beam5")]
+            if name == "Teacher":  # of several one's figures are there
+                assert cell == " / ".join(f"{value['seeds'][0]:.2f}" for value in values)
+            else:
+                assert cell == " / ".join(f"{value['mean']:.2f} ± {value['std']:.2f}" for value in values)
+    assert students == {None, "medium", "small"}
+
+
+def test_what_was_tried_has_the_figures_that_were_measured():
+    splits = {"test_2016_flickr": "test", "test_2017_flickr": "test1"}
+    compared = 0
+    for test, name, cells in rows_of_readme("**Longer training makes the better student of", "(Seed 3 of the rows"):
+        file = helpers.ROOT / "examples" / "multi30k" / "tried" / f"lstm.medium.8000_updates.{splits[test]}.json"
+        found = [one for one in json.loads(file.read_text())["results"] if one["name"] == name]
+        assert [f"{one['bleu_greedy']:.2f} / {one['bleu_beam5']:.2f}" for one in found] == [cell for cell in cells if cell]
+        compared += len(found)
+    assert compared == 42
+
+
 @pytest.mark.parametrize("part", [["table2", "--students", "small"], ["table3"], ["sweeps"]])
 def test_a_student_that_has_not_finished_its_training_is_not_measured(part, tmp_path):
     (tmp_path / "text").mkdir()
