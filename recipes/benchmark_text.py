@@ -14,16 +14,17 @@ import collections
 import contextlib
 import itertools
 import multiprocessing
-import os
 import re
 import shutil
 import tarfile
 import unicodedata
 from pathlib import Path
 
+from fairseq_seqkd.commands.decode import default_workers
+
 LINES_AT_A_TIME = 1000
 # Two languages are cut at a time, each with half of the cores that this process may use; a job on a cluster has some of a node's.
-PROCESSES = max(1, len(os.sched_getaffinity(0)) // 2)
+PROCESSES = max(1, default_workers(cpu=True) // 2)
 AHEAD = 2 * PROCESSES  # pieces of text that are being cut, of one language
 
 

@@ -22,8 +22,8 @@
 # students: transformer_wmt_en_de, batches of 32,000 tokens, 100,000 updates.
 # To aim at: 29.3 tokenised BLEU of the large model (Ott et al. 2018, abstract; 28.6 by sacrebleu in fairseq's examples/scaling_nmt),
 # 27.3 of the base model (Vaswani et al. 2017; it averages checkpoints and splits compounds, a plain run had 26.65 in fairseq issue
-# 1352). All but 27.3 are of another preparation of the text (WMT 2016's, 32,000 merges), and of label smoothing, which these students
-# do without. Kim & Rush's student gained 4.2 BLEU with greedy search, 1.7 with beam (abstract).
+# 1352). The other three are of another preparation of the text (WMT 2016's, 32,000 merges), and all are of models with label smoothing,
+# which these students do without. Kim & Rush's student gained 4.2 BLEU with greedy search, 1.7 with beam (abstract).
 # Disk: 1.7 GB of archives, and by arithmetic 26 GB besides: text four times (raw, tokens, BPE, clean) at 1.5 GB each, 0.6 GB for the
 # data-bin and each of two views, 3 GB for 4-best lists while they are put together, 15 GB of checkpoints (12 bytes for each of 218
 # million weights and the optimizer's state, up to three files of the teacher; 0.8 GB for each file of a student), and several GB for
