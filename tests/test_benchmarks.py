@@ -81,6 +81,11 @@ def cut(what, folder, out):
     return subprocess.run([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def tokens(line):
+    """A line of the toy language as Moses' tokenizer cuts it."""
+    return line.replace(",", " ,").replace("!", " !")
+
+
 def lines(path):
     return path.read_text().splitlines()
 
@@ -89,7 +94,7 @@ def test_iwslt14_is_cut_as_fairseqs_script_does(tmp_path):
     iwslt14(tmp_path)
     done = cut("iwslt14", tmp_path, tmp_path / "text")
     assert done.returncode == 0, done.stdout
-    every = [line.lower().replace(",", " ,").replace("!", " !") for line in sentences("de", 1) * 2 + sentences("de", 400)]
+    every = [tokens(line.lower()) for line in sentences("de", 1) * 2 + sentences("de", 400)]
     assert lines(tmp_path / "text" / "valid.de") == every[22::23]
     assert lines(tmp_path / "text" / "train.de") == [line for n, line in enumerate(every, 1) if n % 23]
     assert len(lines(tmp_path / "text" / "test.en")) == 30 and not any(
@@ -108,11 +113,9 @@ def test_wmt14_is_normalised_and_cut_at_hyphens(tmp_path):
         ("de", "Ein wohl @-@ bekanntes &quot; Haus &quot; bellt !"),
     ):
         train, valid = (lines(tmp_path / "text" / f"{split}.{lang}") for split in ("train", "valid"))
-        every = [line.replace(",", " ,").replace("!", " !") for seed in (0, 1) for line in sentences(lang, 200, seed)]
+        every = [tokens(line) for seed in (0, 1) for line in sentences(lang, 200, seed)]
         assert valid == every[99::100] and train == [line for n, line in enumerate(every, 1) if n % 100] + [last]
-        assert lines(tmp_path / "text" / f"test.{lang}") == [
-            line.replace(",", " ,").replace("!", " !") for line in sentences(lang, 9)
-        ]
+        assert lines(tmp_path / "text" / f"test.{lang}") == [tokens(line) for line in sentences(lang, 9)]
 
 
 def test_iwslt15_stays_raw(tmp_path):
@@ -153,12 +156,13 @@ def test_archives_are_compared_with_their_checksums(tmp_path):
     found = hashlib.md5((tmp_path / "de-en.tgz").read_bytes()).hexdigest()
     refusal = f"has the md5 {found}, it should have 10936dfdf616504ddbd844e91b94ef4a"
     assert done.returncode != 0 and refusal in done.stdout
-    # What was taken unchecked once is compared when that is no longer said.
+    # What was taken unchecked once is compared when that is no longer said. A data-bin that is none ends the run behind it.
     (tmp_path / "work" / "done").mkdir(exist_ok=True)
-    for name in ("fetch.unchecked", "text", "pieces", "binarise"):
+    for name in ("text", "pieces", "binarise"):
         (tmp_path / "work" / "done" / name).touch()
-    done = recipe(RECIPES / "iwslt14_de_en.sh", tmp_path, "--data", tmp_path, "--work", tmp_path / "work")
-    assert done.returncode != 0 and refusal in done.stdout
+    for unchecked in (["--unchecked"], []):
+        done = recipe(RECIPES / "iwslt14_de_en.sh", tmp_path, "--data", tmp_path, "--work", tmp_path / "work", *unchecked)
+        assert done.returncode != 0 and ("teacher: FAILED" in done.stdout) == bool(unchecked) != (refusal in done.stdout)
     done = recipe(RECIPES / "wmt14_en_de.sh", tmp_path, "--data", tmp_path, "--work", tmp_path / "wmt")
     assert done.returncode != 0 and "has no training-parallel-europarl-v7.tgz; it is at http" in done.stdout
 

@@ -190,31 +190,25 @@ schedule() {
     esac
 }
 
-from_scratch() { # student, data, then criterion and teacher
-    local pair size run seed updates rate
-    IFS=. read -r pair size run seed <<<"$1"
-    read -r updates rate _ < <(schedule "$pair.$size")
-    student "$1" "$2" "$updates" "$rate" 400 "${@:3}"
-}
+from_scratch() { student scratch "$@"; } # student, data, then criterion and teacher
 
-# Student, the one to start from, then what differs. Seq-Inter is fine-tuning with a smaller learning rate.
-fine_tune() {
-    local pair size run seed updates
-    IFS=. read -r pair size run seed <<<"$1"
-    read -r _ _ _ updates < <(schedule "$pair.$size")
+fine_tune() { # student, the one to start from, then what differs
+    local pair=${1%%.*}
     after "distilled@$pair"
     after "train@$2"
-    student "$1" "${SEQ_INTER:-$WORK/$pair/distilled/seq_inter}" "$updates" 1e-3 50 --criterion seq_inter \
+    student tuning "$1" "${SEQ_INTER:-$WORK/$pair/distilled/seq_inter}" --criterion seq_inter \
         --finetune-from-model "$(model_of "$2")" "${@:3}"
 }
 
-student() { # student, data, updates, learning rate, warm-up, then what differs
-    local pair size run seed tokens
-    IFS=. read -r pair size run seed <<<"$1"
-    read -r _ _ tokens _ < <(schedule "$pair.$size")
+# Arguments: scratch or tuning, which has a smaller learning rate; student, data, then what differs.
+student() {
+    local pair size run seed updates rate tokens tuning warm_up=400
+    IFS=. read -r pair size run seed <<<"$2"
+    read -r updates rate tokens tuning < <(schedule "$pair.$size")
+    [ "$1" = scratch ] || updates=$tuning rate=1e-3 warm_up=50
     # shellcheck disable=SC2046
-    train "$2" "students/$1" "$3" "$4" "$tokens" --warmup-updates "$5" --dropout 0 --seed "$seed" $(architecture "$pair" "$size") \
-        "${@:6}"
+    train "$3" "students/$2" "$updates" "$rate" "$tokens" --warmup-updates "$warm_up" --dropout 0 --seed "$seed" \
+        $(architecture "$pair" "$size") "${@:4}"
 }
 
 # --- What the teacher says ------------------------------------------------------------------------------------------------
