@@ -175,6 +175,22 @@ def test_what_was_tried_has_the_figures_that_were_measured():
     assert compared == 42
 
 
+def test_the_longer_transformer_has_the_figures_that_were_measured():
+    kept = helpers.ROOT / "examples" / "multi30k"
+    found, means, seen = {}, {}, []
+    for split, test in (("test", "test_2016_flickr"), ("valid", "val")):
+        for one in json.loads((kept / "tried" / f"transformer.medium.9000_updates.{split}.json").read_text())["results"]:
+            found[one["name"], test] = f"{one['bleu_greedy']:.2f} / {one['bleu_beam5']:.2f}"
+    for row in json.loads((kept / "results.json").read_text())["table1"]:
+        if (row["pair"], row["student"]) == ("transformer", "medium"):
+            means[row["name"], row["test"]] = f"{row['bleu_greedy']['mean']:.2f} / {row['bleu_beam5']['mean']:.2f}"
+    for _, name, cells in rows_of_readme("### What was tried for the medium Transformer", "### What was tried for the LSTM"):
+        source, name = (found, name) if name != "after 5,000" else (means, seen[-1])
+        assert cells == [source[name, test] for test in ("test_2016_flickr", "val")]
+        seen.append(name)
+    assert seen == ["Teacher", "Student", "Student", "Seq-KD", "Seq-KD"]
+
+
 @pytest.mark.parametrize("part", [["table2", "--students", "small"], ["table3"], ["sweeps"]])
 def test_a_student_that_has_not_finished_its_training_is_not_measured(part, tmp_path):
     (tmp_path / "text").mkdir()
