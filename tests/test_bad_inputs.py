@@ -36,8 +36,8 @@ from fairseq_seqkd.corpus.databin import HEADER, load_dictionary
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.hypotheses import Hypotheses
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
-from fairseq_seqkd.tasks._recorder import Recorder
-from fairseq_seqkd.tasks._scoring import DistributionRecorder
+from fairseq_seqkd.decoding.distribution_recorder import DistributionRecorder
+from fairseq_seqkd.decoding.nbest_recorder import Recorder
 
 fairseq_seqkd.register()
 

@@ -358,7 +358,7 @@ def is_gone(group):
 
 def test_empty_hypotheses_are_counted_and_listed():
     from fairseq_seqkd.corpus.hypotheses import Block, Hypothesis
-    from fairseq_seqkd.tasks._views import audit
+    from fairseq_seqkd.decoding.build_views import audit
 
     def hypothesis(*tokens, hit_limit=False):
         return Hypothesis(np.array(tokens, np.uint16), -1.0, -1.0, hit_limit)
@@ -436,8 +436,8 @@ def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, options, sente
 def test_limits_of_filters_that_make_no_sense_are_refused(option, values):
     from argparse import Namespace
 
+    from fairseq_seqkd.decoding.config import check_filters
     from fairseq_seqkd.errors import Refusal
-    from fairseq_seqkd.tasks._options import check_filters
 
     off = dict.fromkeys(("filter_length_ratio", "filter_copy", "filter_repeats", "filter_score"))
     check_filters(Namespace(**off))

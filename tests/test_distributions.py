@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from fairseq_seqkd.corpus import distributions, manifest
 from fairseq_seqkd.corpus.databin import Split, Writer
 from fairseq_seqkd.corpus.distributions import Distributions, keys_of
+from fairseq_seqkd.decoding import settings as _settings
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.tasks import _settings
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def test_every_option_of_the_criterions_is_explained():
 def test_every_option_of_the_task_is_explained():
     from fairseq.tasks.translation import TranslationConfig
 
-    from fairseq_seqkd.tasks._options import TeacherDecodingConfig
+    from fairseq_seqkd.decoding.config import TeacherDecodingConfig
 
     ours = {field.name: field for field in fields(TeacherDecodingConfig) if "help" in field.metadata}
     names = {f"--{name.replace('_', '-')}" for name in ours if name not in {field.name for field in fields(TranslationConfig)}}

@@ -27,8 +27,8 @@ from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.files import lock
 from fairseq_seqkd.corpus.hypotheses import Hypotheses
 from fairseq_seqkd.criterions.word_kd import WordKDConfig
+from fairseq_seqkd.decoding.config import TeacherDecodingConfig
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.tasks._options import TeacherDecodingConfig
 from fairseq_seqkd.teachers import Teacher
 
 TRAPS = {  # number or name: (the trap, tests that show that we are out of it)

@@ -38,7 +38,7 @@ def run(arguments):
     fairseq_seqkd.register()
     from tqdm import tqdm
 
-    from fairseq_seqkd.tasks._reselect import reselect
+    from fairseq_seqkd.decoding.reselect import reselect
 
     made = reselect(
         arguments.distilled,

@@ -19,19 +19,20 @@ from fairseq import utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 
-from fairseq_seqkd import compat, engines, interrupts, languages, scoring, teachers
+from fairseq_seqkd import compat, engines, interrupts, scoring, teachers
 from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.distilled import check_disk_space
+from fairseq_seqkd.decoding import multilingual as languages
+from fairseq_seqkd.decoding.config import TeacherDecodingConfig, check_options
+from fairseq_seqkd.decoding.distribution_recorder import DistributionRecorder
+from fairseq_seqkd.decoding.nbest_recorder import Recorder
+from fairseq_seqkd.decoding.parts import Work
+from fairseq_seqkd.decoding.settings import decoding_settings, precision, scoring_settings, uses_gpu
 from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.engines.ctranslate2_model import INSTEAD
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal, first_line
-from fairseq_seqkd.tasks._options import TeacherDecodingConfig, check_options
-from fairseq_seqkd.tasks._recorder import Recorder
-from fairseq_seqkd.tasks._scoring import DistributionRecorder
-from fairseq_seqkd.tasks._settings import decoding_settings, precision, scoring_settings, uses_gpu
-from fairseq_seqkd.tasks._work import Work
 
 logger = logging.getLogger(__name__)
 

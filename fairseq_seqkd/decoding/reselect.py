@@ -18,11 +18,11 @@ from fairseq_seqkd.corpus import hypotheses, manifest
 from fairseq_seqkd.corpus.databin import Split, holds
 from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
 from fairseq_seqkd.corpus.plan import plan_of
+from fairseq_seqkd.decoding.config import OF_SELECTION, TeacherDecodingConfig, check_selection
+from fairseq_seqkd.decoding.nbest_recorder import Recorder
+from fairseq_seqkd.decoding.settings import filter_settings, similarity_settings
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.tasks._options import OF_SELECTION, TeacherDecodingConfig, check_selection
-from fairseq_seqkd.tasks._recorder import Recorder
-from fairseq_seqkd.tasks._settings import filter_settings, similarity_settings
 
 AT_A_TIME = 64  # sentences that are handed to the scorer together
 
