@@ -202,7 +202,7 @@ def selection_share(bench, sentences, tokens):
     """Seconds of choosing from 35 hypotheses by sentence BLEU over seconds of finding them (CTranslate2, float32)."""
     from fairseq_seqkd.corpus.hypotheses import Hypotheses
     from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
-    from fairseq_seqkd.selection import Similarity
+    from fairseq_seqkd.selection.choose import Similarity
 
     _, seconds, out = bench.run("plugin_ctranslate2_float32", sentences, tokens, beam=35, nbest=35)
     store, texts = Hypotheses(out), Texts(bench)

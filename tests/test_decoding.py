@@ -16,10 +16,11 @@ import sacrebleu
 import torch
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_seqkd import compat, selection
+from fairseq_seqkd import compat
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.hypotheses import Hypotheses
 from fairseq_seqkd.corpus.text import Detokeniser
+from fairseq_seqkd.selection import choose as selection
 
 TRAIN = 509  # sentences of the tiny training split: no multiple of 8
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd import filters
 from fairseq_seqkd.corpus.hypotheses import Block, Hypothesis
-from fairseq_seqkd.filters import Ragged
+from fairseq_seqkd.selection import filters
+from fairseq_seqkd.selection.filters import Ragged
 
 IDS = st.lists(st.integers(3, 7), max_size=12)
 SAME = np.array([0, 1, 2, -1, 5, 4, 6, -1, 9])  # source id -> target id: 3 and 7 have no counterpart, 4 and 5 change places

@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_report import result
 
-from fairseq_seqkd import checkpoints, selection, sparse
+from fairseq_seqkd import checkpoints, sparse
 from fairseq_seqkd.commands import inspect
 from fairseq_seqkd.corpus import array_files, distributions, hypotheses, inspection, manifest, progress, views
 from fairseq_seqkd.deployment import folder as deployed
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import details, results, table
+from fairseq_seqkd.selection import choose as selection
 
 INPUTS, MANY = 80, 5000  # for each reader
 NUMBERS = (0, 1, 7, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)

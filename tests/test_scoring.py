@@ -8,8 +8,8 @@ import helpers
 import numpy as np
 import pytest
 
-from fairseq_seqkd import scoring
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.selection import pool as scoring
 
 METRIC = ("bleu", "en", None)
 LISTS = [(["the cat sat", "a cat sat", "the cat sat"], "the cat sits"), (["x", "y z"], "y"), ([], "y"), (["x y"], None)]
@@ -62,7 +62,7 @@ def test_workers_end_with_their_parent_however_it_ends():
 
 
 def test_workers_load_neither_fairseq_nor_torch():
-    program = "import fairseq_seqkd.scoring, sys\nassert not {'torch', 'fairseq'} & set(sys.modules), sorted(sys.modules)"
+    program = "import fairseq_seqkd.selection.pool, sys\nassert not {'torch', 'fairseq'} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=helpers.ROOT)
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd import bleu, selection
 from fairseq_seqkd.corpus.hypotheses import Block, Hypothesis
+from fairseq_seqkd.selection import choose as selection
+from fairseq_seqkd.selection import fast_bleu as bleu
 
 WORDS = st.lists(st.sampled_from(["the", "a", "cat", "dog", "sat", "ran", "on", "mat", ".", ","]), max_size=9).map(" ".join)
 

@@ -7,10 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fairseq_seqkd import selection
 from fairseq_seqkd.corpus import databin, hypotheses, manifest, views
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.selection import choose as selection
 
 PART = 1000
 

@@ -5,10 +5,11 @@ from functools import partial
 
 import numpy as np
 
-from fairseq_seqkd import filters, selection
 from fairseq_seqkd.corpus import manifest, views
 from fairseq_seqkd.corpus.databin import check_unchanged
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.selection import choose as selection
+from fairseq_seqkd.selection import filters
 from fairseq_seqkd.version import __version__
 
 logger = logging.getLogger(__name__)

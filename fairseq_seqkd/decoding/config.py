@@ -13,11 +13,12 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
-from fairseq_seqkd import engines, selection
+from fairseq_seqkd import engines
 from fairseq_seqkd.decoding.settings import precision, uses_gpu
 from fairseq_seqkd.engines.ctranslate2_engine import check_installed
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT, check_for_ctranslate2
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.selection import choose as selection
 
 DEFAULT_TOPK = 8
 STORE_DTYPES = ("float16", "float32")

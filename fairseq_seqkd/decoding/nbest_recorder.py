@@ -11,7 +11,7 @@ from fairseq_seqkd.corpus.hypotheses import Block
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.decoding.build_views import build_views, refuse_empty_views
 from fairseq_seqkd.decoding.settings import uses_random_numbers
-from fairseq_seqkd.scoring import Scorer
+from fairseq_seqkd.selection.pool import Scorer
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairseq_seqkd import checkpoints, engines, selection
+from fairseq_seqkd import checkpoints, engines
 from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT
 from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model, eight_bits
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure, systems
+from fairseq_seqkd.selection import choose as selection
 
 CONTENDERS = {FAIRSEQ: "float32", f"{CTRANSLATE2}-float32": "float32", f"{CTRANSLATE2}-int8": "int8"}  # and in what they compute
 

@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from fairseq_seqkd.bleu import SentenceBLEU
 from fairseq_seqkd.errors import Refusal, first_line
+from fairseq_seqkd.selection.fast_bleu import SentenceBLEU
 
 SELECTIONS = ("mode", "mbr")  # the teacher's favourite, or the consensus of its list
 METRICS = ("bleu", "chrf", "ter")
