@@ -22,7 +22,9 @@ def measure(arguments, ks):
     import fairseq_seqkd
 
     fairseq_seqkd.register()
-    from fairseq_seqkd import divergences, losses, teachers
+    from fairseq_seqkd.training import loss as losses
+    from fairseq_seqkd.training import soft_targets as divergences
+    from fairseq_seqkd.training import teacher as teachers
 
     torch.set_num_threads(1)
     overrides = {"data": arguments.data, "eval_bleu": False}

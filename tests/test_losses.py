@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd import divergences, losses
-from fairseq_seqkd.divergences import Dense, TopK, top_k
-from fairseq_seqkd.losses import Objective
+from fairseq_seqkd.training import loss as losses
+from fairseq_seqkd.training import soft_targets as divergences
+from fairseq_seqkd.training.loss import Objective
+from fairseq_seqkd.training.soft_targets import Dense, TopK, top_k
 
 
 def softened(weights, temperature):

@@ -12,10 +12,11 @@ import pytest
 import torch
 from fairseq.data import LanguagePairDataset
 
-from fairseq_seqkd import checkpoints, compat, teachers
+from fairseq_seqkd import checkpoints, compat
 from fairseq_seqkd.corpus.databin import Split, Writer
 from fairseq_seqkd.criterions import word_kd
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.training import teacher as teachers
 
 
 def build(data, path, **more):

@@ -29,7 +29,7 @@ from fairseq_seqkd.corpus.hypotheses import Hypotheses
 from fairseq_seqkd.criterions.word_kd import WordKDConfig
 from fairseq_seqkd.decoding.config import TeacherDecodingConfig
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.teachers import Teacher
+from fairseq_seqkd.training.teacher import Teacher
 
 TRAPS = {  # number or name: (the trap, tests that show that we are out of it)
     1: (

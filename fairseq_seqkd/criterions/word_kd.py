@@ -25,11 +25,14 @@ from fairseq.logging import metrics
 from fairseq.tasks.translation import TranslationTask
 from omegaconf import II
 
-from fairseq_seqkd import compat, divergences, interrupts, losses, teachers
+from fairseq_seqkd import compat, interrupts
 from fairseq_seqkd.corpus.databin import check_files, further_splits, load_dictionary
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.pruning import FrozenZeros
-from fairseq_seqkd.stored import StoredTeacher
+from fairseq_seqkd.training import loss as losses
+from fairseq_seqkd.training import soft_targets as divergences
+from fairseq_seqkd.training import teacher as teachers
+from fairseq_seqkd.training.stored_teacher import StoredTeacher
 
 logger = logging.getLogger(__name__)
 atexit.register(compat.stop_prefetching)  # some refusals come with the first batch, when that has begun

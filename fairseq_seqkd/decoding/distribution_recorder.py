@@ -9,7 +9,7 @@ from fairseq_seqkd.corpus import distributions, manifest
 from fairseq_seqkd.corpus.databin import check_unchanged
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.teachers import Teacher, fits
+from fairseq_seqkd.training.teacher import Teacher, fits
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from fairseq_seqkd.corpus.text import beside_bpe, joined_by
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.selection import choose as selection
 from fairseq_seqkd.selection import filters
-from fairseq_seqkd.teachers import fits
+from fairseq_seqkd.training.teacher import fits
 
 SCORED_AT_A_TIME = 1 << 24  # tokens of a batch times the vocabulary: 64 MiB of float32
 SCORED_ON_A_GPU = 1 << 27  # 512 MiB: small batches would leave it idle

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from fairseq_seqkd import checkpoints, losses
+from fairseq_seqkd import checkpoints
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.files import sha256
-from fairseq_seqkd.divergences import FORWARD_KL, SPREAD
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.training import loss as losses
+from fairseq_seqkd.training.soft_targets import FORWARD_KL, SPREAD
 
 DATA_CRITERIONS = (manifest.SEQ_KD, manifest.SEQ_INTER)  # they refuse data of any other kind, so the name says what the data were
 

@@ -19,7 +19,7 @@ from fairseq import utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 
-from fairseq_seqkd import compat, engines, interrupts, teachers
+from fairseq_seqkd import compat, engines, interrupts
 from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.distilled import check_disk_space
@@ -34,6 +34,7 @@ from fairseq_seqkd.engines.ctranslate2_model import INSTEAD
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.selection import pool as scoring
+from fairseq_seqkd.training import teacher as teachers
 
 logger = logging.getLogger(__name__)
 

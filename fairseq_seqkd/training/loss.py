@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from fairseq_seqkd import divergences
+from fairseq_seqkd.training import soft_targets as divergences
 
 DEFAULT_ALPHA = 0.5  # target and teacher count alike
 

@@ -13,9 +13,9 @@ from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqEncoderDecod
 from fairseq.models.transformer import TransformerModelBase
 
 from fairseq_seqkd import checkpoints
-from fairseq_seqkd.divergences import Dense, average_probabilities, soften
 from fairseq_seqkd.errors import Refusal, first_line
-from fairseq_seqkd.losses import chunks
+from fairseq_seqkd.training.loss import chunks
+from fairseq_seqkd.training.soft_targets import Dense, average_probabilities, soften
 
 logger = logging.getLogger(__name__)
 
