@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_report import result
 
-from fairseq_seqkd import checkpoints, sparse
+from fairseq_seqkd import checkpoints
 from fairseq_seqkd.commands import inspect
+from fairseq_seqkd.compression import compressed as sparse
 from fairseq_seqkd.corpus import array_files, distributions, hypotheses, inspection, manifest, progress, views
 from fairseq_seqkd.deployment import folder as deployed
 from fairseq_seqkd.errors import Refusal

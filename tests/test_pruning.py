@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd import compat, pruning
+from fairseq_seqkd import compat
 from fairseq_seqkd.commands import prune
+from fairseq_seqkd.compression import pruning
 from fairseq_seqkd.errors import Refusal
 
 

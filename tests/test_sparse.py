@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from fairseq_seqkd import compat, sparse
+from fairseq_seqkd import compat
+from fairseq_seqkd.compression import compressed as sparse
 from fairseq_seqkd.errors import Refusal
 
 

@@ -35,7 +35,9 @@ def add(commands):
 def compress(arguments):
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd import checkpoints, pruning, sparse
+    from fairseq_seqkd import checkpoints
+    from fairseq_seqkd.compression import compressed as sparse
+    from fairseq_seqkd.compression import pruning
 
     state = checkpoints.read(arguments.checkpoint)
     sparse.compress(state, arguments.output, arguments.fp16)
@@ -52,7 +54,8 @@ def compress(arguments):
 def restore(arguments):
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd import checkpoints, sparse
+    from fairseq_seqkd import checkpoints
+    from fairseq_seqkd.compression import compressed as sparse
 
     checkpoints.write(arguments.output, sparse.restore(arguments.sparse))
     content = {"output": arguments.output, "bytes": Path(arguments.output).stat().st_size}

@@ -43,7 +43,8 @@ def run(arguments):
         raise Refusal("-o FILE is missing: it says where the pruned checkpoint goes; or look with --dry-run")
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd import checkpoints, pruning
+    from fairseq_seqkd import checkpoints
+    from fairseq_seqkd.compression import pruning
 
     state = checkpoints.read(arguments.checkpoint)
     pruned, spared = pruning.classes(state["model"], arguments.exclude)

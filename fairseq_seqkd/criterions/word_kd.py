@@ -26,9 +26,9 @@ from fairseq.tasks.translation import TranslationTask
 from omegaconf import II
 
 from fairseq_seqkd import compat, interrupts
+from fairseq_seqkd.compression.pruning import FrozenZeros
 from fairseq_seqkd.corpus.databin import check_files, further_splits, load_dictionary
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.pruning import FrozenZeros
 from fairseq_seqkd.training import loss as losses
 from fairseq_seqkd.training import soft_targets as divergences
 from fairseq_seqkd.training import teacher as teachers

@@ -1,0 +1,1 @@
+"""Smaller checkpoints: magnitude pruning, and a compressed file."""
