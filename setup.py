@@ -24,7 +24,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["fairseq_seqkd", "fairseq_seqkd.*"]),
-    package_data={"fairseq_seqkd.evaluation": ["*.j2"]},
+    package_data={"fairseq_seqkd.report": ["*.j2"]},
     python_requires=">=3.9",
     install_requires=[
         # No official fairseq release imports on Python 3.11 and later (fairseq issue 5012): a build of upstream's main does.

@@ -22,7 +22,9 @@ from fairseq_seqkd.compression import compressed as sparse
 from fairseq_seqkd.corpus import array_files, distributions, hypotheses, inspection, manifest, progress, views
 from fairseq_seqkd.deployment import folder as deployed
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import details, results, table
+from fairseq_seqkd.evaluation import results
+from fairseq_seqkd.report import sections as details
+from fairseq_seqkd.report import table1 as table
 from fairseq_seqkd.selection import choose as selection
 
 INPUTS, MANY = 80, 5000  # for each reader

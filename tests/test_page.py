@@ -16,7 +16,8 @@ import helpers
 import pytest
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import page, report, table
+from fairseq_seqkd.report import page, report
+from fairseq_seqkd.report import table1 as table
 
 FIGURES = ("curves", "search", "mode", "speed", "pruning", "beam0")
 VOID = ("meta", "link", "br")
@@ -197,7 +198,8 @@ def test_letters_of_formulas_are_letters_and_logs_need_no_decode(run_dir, tmp_pa
 @pytest.mark.parametrize("how", [{"select": "mbr"}, {"similarity": "ter"}])
 def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how):
     from fairseq_seqkd.corpus import hypotheses
-    from fairseq_seqkd.evaluation import details, run_folder
+    from fairseq_seqkd.report import run_folder
+    from fairseq_seqkd.report import sections as details
 
     helpers.decode(tiny, teacher, tmp_path / "distilled", **how)
     shutil.copytree(tiny, tmp_path / "bin")
@@ -222,7 +224,8 @@ def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how)
 
 
 def test_text_without_targets_has_a_pipeline_and_no_beams(tiny, teacher, tmp_path):
-    from fairseq_seqkd.evaluation import details, run_folder
+    from fairseq_seqkd.report import run_folder
+    from fairseq_seqkd.report import sections as details
 
     shutil.copytree(tiny, tmp_path / "bin")
     for ending in ("bin", "idx"):

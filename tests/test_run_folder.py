@@ -12,7 +12,7 @@ import pytest
 
 from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import corpus_statistics, run_folder, training_logs
+from fairseq_seqkd.report import corpus_statistics, run_folder, training_logs
 
 FACTS = {"bleu_greedy": 20.0, "bleu_beam5": 21.0, "ppl": 3.0, "mode_probability": 0.1, "checkpoint": "/gone/x/checkpoint_last.pt"}
 

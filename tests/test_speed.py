@@ -8,8 +8,10 @@ import pytest
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import figures, pruning_table, report, systems
 from fairseq_seqkd.evaluation import results as results_file
+from fairseq_seqkd.evaluation import systems
+from fairseq_seqkd.report import figures, report
+from fairseq_seqkd.report import table3 as pruning_table
 
 
 @pytest.fixture(scope="module")

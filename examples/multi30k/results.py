@@ -15,9 +15,12 @@ import re
 import statistics
 from pathlib import Path
 
-from fairseq_seqkd.evaluation import pruning_table, results, speed_table, table
-from fairseq_seqkd.evaluation.claims import BASELINE, ROUNDING, SEQ_KD, Thresholds, make_claims, verdict
-from fairseq_seqkd.evaluation.text_table import flat
+from fairseq_seqkd.evaluation import results
+from fairseq_seqkd.report import table1 as table
+from fairseq_seqkd.report import table2 as speed_table
+from fairseq_seqkd.report import table3 as pruning_table
+from fairseq_seqkd.report.claims import BASELINE, ROUNDING, SEQ_KD, Thresholds, make_claims, verdict
+from fairseq_seqkd.report.formatting import flat
 
 TESTS = {"test": "test_2016_flickr", "test1": "test_2017_flickr", "valid": "val"}
 BEST = "Seq-KD + Seq-Inter + Word-KD"

@@ -62,8 +62,9 @@ def run(arguments):
     from fairseq_seqkd.corpus.files import whole_file
     from fairseq_seqkd.engines import eight_bits
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
-    from fairseq_seqkd.evaluation import speed, speed_table, systems
+    from fairseq_seqkd.evaluation import speed, systems
     from fairseq_seqkd.evaluation.results import to_json
+    from fairseq_seqkd.report import table2 as speed_table
 
     fairseq_seqkd.register()
     wanted = arguments.engines.split(",")

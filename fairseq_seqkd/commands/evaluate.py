@@ -66,8 +66,9 @@ def run(arguments):
     post_process = decoders.post_process(arguments.post_process)
     quieten()
     import fairseq_seqkd
-    from fairseq_seqkd.evaluation import comet, results, systems, table
+    from fairseq_seqkd.evaluation import comet, results, systems
     from fairseq_seqkd.evaluation.cache import Cache
+    from fairseq_seqkd.report import table1 as table
 
     fairseq_seqkd.register()
     device = systems.choose_device(arguments.cpu)

@@ -51,7 +51,9 @@ def run(arguments):
         if Path(path).resolve() in read:
             raise Refusal(f"{path} is what the report is made from; name another file for the report")
     quieten()
-    from fairseq_seqkd.evaluation import details, figures, pruning_table, report, run_folder
+    from fairseq_seqkd.report import figures, report, run_folder
+    from fairseq_seqkd.report import sections as details
+    from fairseq_seqkd.report import table3 as pruning_table
 
     if arguments.plot or any(path.endswith(PAGE) for path in outputs):
         figures.load()  # what is missing shows before the work
@@ -74,8 +76,8 @@ def run(arguments):
 
 
 def render(made, as_json, as_page):
-    from fairseq_seqkd.evaluation import page, report
     from fairseq_seqkd.evaluation.results import to_json
+    from fairseq_seqkd.report import page, report
 
     return to_json(made) if as_json else page.render(made) if as_page else report.to_markdown(made)
 

@@ -4,8 +4,11 @@ import html
 import re
 from pathlib import Path
 
-from fairseq_seqkd.evaluation import corpus_table, figures, pruning_table, speed_table, table
-from fairseq_seqkd.evaluation.claims import verdict
+from fairseq_seqkd.report import corpus_table, figures
+from fairseq_seqkd.report import table1 as table
+from fairseq_seqkd.report import table2 as speed_table
+from fairseq_seqkd.report import table3 as pruning_table
+from fairseq_seqkd.report.claims import verdict
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 

@@ -2,7 +2,7 @@
 
 from fairseq_seqkd.engines import FAIRSEQ
 from fairseq_seqkd.engines.eight_bits import WITHOUT_VNNI
-from fairseq_seqkd.evaluation.text_table import flat, millions, number, table, text_of
+from fairseq_seqkd.report.formatting import flat, millions, number, table, text_of
 
 COLUMNS = (
     ("{counted}/s", "words_per_second", "{:,.0f}"), ("spread", "spread", "{:.0%}"), ("times", "times", "{:.1f}"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fairseq_seqkd.corpus.manifest import SEQ_INTER, SEQ_KD
-from fairseq_seqkd.evaluation import run_folder
+from fairseq_seqkd.report import run_folder
 
 GOLD = "gold"
 TAKEN = {  # which hypothesis, by the view and --select
@@ -94,7 +94,7 @@ def curves(run):
 
 def corpus(chosen, progress):
     """{"gold" and names of views: statistics of their targets} of the chosen directory."""
-    from fairseq_seqkd.evaluation import corpus_statistics
+    from fairseq_seqkd.report import corpus_statistics
 
     found = {}
     for folder, content, gold in progress(chosen):
@@ -104,6 +104,6 @@ def corpus(chosen, progress):
 
 
 def of_directory(folder, content, gold):
-    from fairseq_seqkd.evaluation import beams
+    from fairseq_seqkd.report import figure2 as beams
 
     return beams.of_directory(folder, content["settings"]["select"], gold)

@@ -7,8 +7,9 @@ from pathlib import Path
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split, holds
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import results, training_logs
+from fairseq_seqkd.evaluation import results
 from fairseq_seqkd.evaluation.results import COMPARABLE, first_difference, identity, why_no_seed
+from fairseq_seqkd.report import training_logs
 
 DEPTH = 5  # folders below the one that is named
 LOGS = (".log", ".txt", ".out")

@@ -4,8 +4,11 @@ JSON has the numbers as they were measured: those of Table 1 at its top, `table2
 """
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import corpus_table, pruning_table, speed_table, table
 from fairseq_seqkd.evaluation.results import first_difference
+from fairseq_seqkd.report import corpus_table
+from fairseq_seqkd.report import table1 as table
+from fairseq_seqkd.report import table2 as speed_table
+from fairseq_seqkd.report import table3 as pruning_table
 
 
 def make(results, speeds, title=None, pairs=()):

@@ -6,10 +6,10 @@ JSON has the numbers as they were measured; Markdown has them rounded for readin
 import statistics
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation.claims import BASELINE, make_claims, verdict
 from fairseq_seqkd.evaluation.results import COMPARABLE, NUMBERS, SCORED_BY, SIGNATURES, identity, why_no_seed
 from fairseq_seqkd.evaluation.significance import between
-from fairseq_seqkd.evaluation.text_table import flat, millions, number, percent, table, text_of, with_deviation
+from fairseq_seqkd.report.claims import BASELINE, make_claims, verdict
+from fairseq_seqkd.report.formatting import flat, millions, number, percent, table, text_of, with_deviation
 
 WITH_DEVIATION = (
     "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5", "ppl", "mode_probability",

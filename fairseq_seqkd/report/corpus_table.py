@@ -1,6 +1,6 @@
 """The statistics of gold and of what the teacher made of it, as a table."""
 
-from fairseq_seqkd.evaluation.text_table import table
+from fairseq_seqkd.report.formatting import table
 
 COLUMNS = (
     ("sentences", "sentences", "{:,}"), ("tokens", "tokens", "{:.1f}"), ("to source", "ratio", "{:.2f}"),

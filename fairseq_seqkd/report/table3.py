@@ -2,7 +2,7 @@
 
 import re
 
-from fairseq_seqkd.evaluation.text_table import millions, number, percent, table, with_deviation
+from fairseq_seqkd.report.formatting import millions, number, percent, table, with_deviation
 
 TEACHER = "Teacher"  # the row that ratios are of; without it, the largest model
 PRUNED = 0.01  # a smaller share of zeros is chance and rows of padding

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fairseq_seqkd.evaluation.text_table import percent
+from fairseq_seqkd.report.formatting import percent
 
 BASELINE, SEQ_KD = "Student", "Seq-KD"  # the names of the rows that gains and claims are about
 

@@ -1,0 +1,1 @@
+"""The report: tables, figures, claims and the HTML page, made from measured results."""
