@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import BIN, ROOT, check_paths, environment, failed, flags, machine, say, watched
 
-from fairseq_seqkd.engines import eight_bits
+from fairseq_seqkd.engines import int8_support as eight_bits
 
 SEARCH = {"beam": 5, "nbest": 5, "max-len-a": 1.2, "max-len-b": 10}
 SIZES = (512, 1024, 2048, 3000, 6000, 12000)  # --max-tokens

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import fairseq_seqkd
-from fairseq_seqkd import checkpoints, cli
+from fairseq_seqkd import checkpoint as checkpoints
+from fairseq_seqkd import cli
 
 fairseq_seqkd.register()
 pytestmark = pytest.mark.slow

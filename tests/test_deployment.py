@@ -13,9 +13,11 @@ import pytest
 ctranslate2 = pytest.importorskip("ctranslate2")
 
 from fairseq_seqkd import cli  # noqa: E402
-from fairseq_seqkd.deployment import export, folder  # noqa: E402
+from fairseq_seqkd.deployment import config as folder  # noqa: E402
+from fairseq_seqkd.deployment import export  # noqa: E402
 from fairseq_seqkd.deployment.translate import Translator  # noqa: E402
-from fairseq_seqkd.engines import by_length, cublas, eight_bits  # noqa: E402
+from fairseq_seqkd.engines import by_length, cublas  # noqa: E402
+from fairseq_seqkd.engines import int8_support as eight_bits  # noqa: E402
 from fairseq_seqkd.errors import Refusal  # noqa: E402
 
 LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it

@@ -13,12 +13,13 @@ import sacrebleu
 import torch
 
 from fairseq_seqkd.commands import evaluate
-from fairseq_seqkd.commands.decoders import Decoders
+from fairseq_seqkd.commands.text_options import Decoders
 from fairseq_seqkd.corpus import databin, manifest, text
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import cache, results, systems, teaching
+from fairseq_seqkd.evaluation import cache, results, systems
 from fairseq_seqkd.evaluation import measure as measuring
+from fairseq_seqkd.evaluation import provenance as teaching
 
 WORDS = [f"w{i}" for i in range(12)]
 SENTENCES = 13  # no multiple of 8: fairseq's own batching would measure 8 of them

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_report import result
 
-from fairseq_seqkd import checkpoints
+from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd.commands import inspect
 from fairseq_seqkd.compression import compressed as sparse
 from fairseq_seqkd.corpus import array_files, distributions, hypotheses, inspection, manifest, progress, views
-from fairseq_seqkd.deployment import folder as deployed
+from fairseq_seqkd.deployment import config as deployed
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results
 from fairseq_seqkd.report import sections as details

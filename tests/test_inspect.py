@@ -11,7 +11,7 @@ import helpers
 import numpy as np
 import pytest
 
-from fairseq_seqkd import diagnosis
+from fairseq_seqkd.commands import diagnosis
 from fairseq_seqkd.corpus import hypotheses, inspection
 from fairseq_seqkd.errors import Refusal
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from fairseq.data import LanguagePairDataset
 
-from fairseq_seqkd import checkpoints, compat
+from fairseq_seqkd import checkpoint as checkpoints
+from fairseq_seqkd import compat
 from fairseq_seqkd.corpus.databin import Split, Writer
 from fairseq_seqkd.criterions import word_kd
 from fairseq_seqkd.errors import Refusal

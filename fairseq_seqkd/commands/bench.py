@@ -7,8 +7,8 @@ import datetime
 import sys
 from pathlib import Path
 
-from fairseq_seqkd.commands.decoders import OF_DECODERS, Decoders, add_decoders
-from fairseq_seqkd.commands.shared import add_json, add_limits, check_output, parse_models, quieten, say
+from fairseq_seqkd.commands.console import add_json, add_limits, check_output, parse_models, quieten, say
+from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decoders
 from fairseq_seqkd.errors import Refusal
 
 
@@ -60,7 +60,7 @@ def run(arguments):
 
     import fairseq_seqkd
     from fairseq_seqkd.corpus.files import whole_file
-    from fairseq_seqkd.engines import eight_bits
+    from fairseq_seqkd.engines import int8_support as eight_bits
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
     from fairseq_seqkd.evaluation import speed, systems
     from fairseq_seqkd.evaluation.results import to_json

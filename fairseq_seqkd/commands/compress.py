@@ -6,7 +6,7 @@ seqkd restore pruned.sparse -o pruned.pt
 
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
+from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
 
 
 def add(commands):
@@ -35,7 +35,7 @@ def add(commands):
 def compress(arguments):
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd import checkpoints
+    from fairseq_seqkd import checkpoint as checkpoints
     from fairseq_seqkd.compression import compressed as sparse
     from fairseq_seqkd.compression import pruning
 
@@ -54,7 +54,7 @@ def compress(arguments):
 def restore(arguments):
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd import checkpoints
+    from fairseq_seqkd import checkpoint as checkpoints
     from fairseq_seqkd.compression import compressed as sparse
 
     checkpoints.write(arguments.output, sparse.restore(arguments.sparse))

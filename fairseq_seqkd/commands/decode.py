@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import add_json, say
+from fairseq_seqkd.commands.console import add_json, say
 from fairseq_seqkd.errors import Refusal
 
 GENERATE = [sys.executable, "-m", "fairseq_cli.generate"]  # fairseq-generate, of this Python

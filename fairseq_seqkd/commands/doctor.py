@@ -1,6 +1,6 @@
 """`seqkd doctor`: what is installed, what is known to be wrong with it, and what to do about it."""
 
-from fairseq_seqkd.commands.shared import add_json, quieten, say
+from fairseq_seqkd.commands.console import add_json, quieten, say
 
 
 def add(commands):
@@ -17,7 +17,7 @@ def add(commands):
 def run(arguments):
     """Prints the findings. Returns 1 where one is an error."""
     quieten()
-    from fairseq_seqkd import diagnosis
+    from fairseq_seqkd.commands import diagnosis
 
     found = diagnosis.examine()
     say(arguments, {"findings": found}, in_words(found))

@@ -6,8 +6,7 @@ seqkd evaluate Teacher=teacher.pt Student@1=work/student-1/checkpoint_last.pt --
 import datetime
 import sys
 
-from fairseq_seqkd.commands.decoders import OF_DECODERS, Decoders, add_decoders
-from fairseq_seqkd.commands.shared import (
+from fairseq_seqkd.commands.console import (
     add_json,
     add_limits,
     check_output,
@@ -17,6 +16,7 @@ from fairseq_seqkd.commands.shared import (
     quieten,
     say,
 )
+from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decoders
 from fairseq_seqkd.errors import Refusal
 
 

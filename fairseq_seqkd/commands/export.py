@@ -6,7 +6,7 @@ seqkd export student.pt --to ctranslate2 --quantization int8 --sentencepiece-mod
 from dataclasses import asdict
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import add_json, add_limits, check_output, quieten, say
+from fairseq_seqkd.commands.console import add_json, add_limits, check_output, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 TYPES = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16")
@@ -61,7 +61,7 @@ def run(arguments):
     lines = read_lines(arguments.check, arguments.check_sentences) if arguments.check else None
     quieten()
     import fairseq_seqkd
-    from fairseq_seqkd import checkpoints
+    from fairseq_seqkd import checkpoint as checkpoints
     from fairseq_seqkd.deployment import export
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
     from fairseq_seqkd.evaluation import systems
@@ -84,7 +84,7 @@ def run(arguments):
 
 def check_folder(output, force):
     """Refuses to write where something else is: --force replaces what `seqkd export` made, and nothing more."""
-    from fairseq_seqkd.deployment.folder import FILE
+    from fairseq_seqkd.deployment.config import FILE
 
     if not output.exists():
         check_output(output)
@@ -110,7 +110,7 @@ def read_lines(path, count):
 
 def trained_on(path, state):
     """The data-bin that a checkpoint was trained on, where it is still there."""
-    from fairseq_seqkd import checkpoints
+    from fairseq_seqkd import checkpoint as checkpoints
 
     folder = next(iter(checkpoints.data_folders(state)), None)
     if folder is None:
@@ -125,7 +125,7 @@ def text_options(arguments, joined_by):
 
     Args: joined_by: of the source.
     """
-    from fairseq_seqkd.deployment.folder import FASTBPE, SENTENCEPIECE, SUBWORD_NMT
+    from fairseq_seqkd.deployment.config import FASTBPE, SENTENCEPIECE, SUBWORD_NMT
 
     options = {"tokenizer": arguments.tokenizer, "subwords": None, "subword_file": None}
     file = arguments.sentencepiece_model or arguments.bpe_codes

@@ -6,7 +6,7 @@ seqkd inspect distilled --differ 5 --data data-bin
 import sys
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import add_json, quieten, say
+from fairseq_seqkd.commands.console import add_json, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 LISTED = 8  # ids of a list that are printed

@@ -3,7 +3,7 @@
 seqkd prune student.pt --sparsity 0.8 -o pruned.pt
 """
 
-from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
+from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 SCHEMES = ("class-blind", "class-uniform", "class-distribution")  # as in pruning.py, which needs torch
@@ -43,7 +43,7 @@ def run(arguments):
         raise Refusal("-o FILE is missing: it says where the pruned checkpoint goes; or look with --dry-run")
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd import checkpoints
+    from fairseq_seqkd import checkpoint as checkpoints
     from fairseq_seqkd.compression import pruning
 
     state = checkpoints.read(arguments.checkpoint)

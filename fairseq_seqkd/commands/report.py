@@ -6,7 +6,7 @@ seqkd report RUN_DIR -o report.html
 import sys
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import check_output, progress_of_corpora, put, quieten
+from fairseq_seqkd.commands.console import check_output, progress_of_corpora, put, quieten
 from fairseq_seqkd.errors import Refusal
 
 PAGE, JSON = (".html", ".htm"), ".json"

@@ -5,7 +5,7 @@ seqkd select distilled --data data-bin -o distilled.chrf --similarity chrf
 
 from pathlib import Path
 
-from fairseq_seqkd.commands.shared import add_json, quieten, say
+from fairseq_seqkd.commands.console import add_json, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 

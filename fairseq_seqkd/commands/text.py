@@ -6,8 +6,8 @@ seqkd text distilled --view seq_kd -o work/train        writes work/train.de and
 import sys
 from pathlib import Path
 
-from fairseq_seqkd.commands.decoders import OF_DECODERS, Decoders, add_decoders
-from fairseq_seqkd.commands.shared import add_json, check_output, quieten, say
+from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
+from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decoders
 from fairseq_seqkd.corpus.text import NONE
 from fairseq_seqkd.errors import Refusal
 

@@ -5,7 +5,7 @@ seqkd translate student.ct2 < input.de > output.en
 
 import sys
 
-from fairseq_seqkd.commands.shared import put_bytes
+from fairseq_seqkd.commands.console import put_bytes
 from fairseq_seqkd.errors import Refusal
 
 AT_A_TIME = 1 << 17  # bytes: some thousand lines, enough to make batches of like lengths from

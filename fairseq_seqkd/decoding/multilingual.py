@@ -16,7 +16,7 @@ from fairseq.data.multilingual.multilingual_data_manager import MultilingualData
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 
-from fairseq_seqkd import checkpoints
+from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.errors import Refusal
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairseq_seqkd.corpus.files import whole_folder
-from fairseq_seqkd.deployment import folder as folders
+from fairseq_seqkd.deployment import config as folders
 from fairseq_seqkd.deployment.translate import Translator
 from fairseq_seqkd.engines import ctranslate2_model
 from fairseq_seqkd.engines.ctranslate2_engine import EXACT, QUANTISED

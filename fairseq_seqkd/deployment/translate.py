@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from fairseq_seqkd.deployment import folder as folders
-from fairseq_seqkd.engines import by_length, cublas, eight_bits
+from fairseq_seqkd.deployment import config as folders
+from fairseq_seqkd.engines import by_length, cublas
+from fairseq_seqkd.engines import int8_support as eight_bits
 from fairseq_seqkd.errors import Refusal, first_line
 
 BATCH_TOKENS = 1024  # source tokens; on a core of a CPU more are not faster

@@ -1,7 +1,7 @@
 """Table 2 of Kim & Rush (2016) from the measurements of `seqkd bench`: source words a second."""
 
 from fairseq_seqkd.engines import FAIRSEQ
-from fairseq_seqkd.engines.eight_bits import WITHOUT_VNNI
+from fairseq_seqkd.engines.int8_support import WITHOUT_VNNI
 from fairseq_seqkd.report.formatting import flat, millions, number, table, text_of
 
 COLUMNS = (

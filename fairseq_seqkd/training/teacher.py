@@ -12,7 +12,7 @@ import torch
 from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqEncoderDecoderModel
 from fairseq.models.transformer import TransformerModelBase
 
-from fairseq_seqkd import checkpoints
+from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.training.loss import chunks
 from fairseq_seqkd.training.soft_targets import Dense, average_probabilities, soften

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fairseq_seqkd import checkpoints
+from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.errors import Refusal

@@ -5,7 +5,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from fairseq_seqkd.engines import eight_bits
+from fairseq_seqkd.engines import int8_support as eight_bits
 from fairseq_seqkd.errors import Refusal, first_line
 
 OK, WARNING, ERROR = "ok", "warning", "error"
