@@ -40,7 +40,7 @@ def write(path, state):
     """Writes a checkpoint, whole or not at all."""
     import torch
 
-    from fairseq_seqkd.corpus.files import whole_file
+    from fairseq_seqkd.corpus.atomic import whole_file
 
     with whole_file(path) as file:
         try:

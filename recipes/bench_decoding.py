@@ -168,7 +168,7 @@ class Texts:
     def __init__(self, bench):
         from fairseq.data import Dictionary
 
-        from fairseq_seqkd.corpus.text import Detokeniser, joined_by
+        from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
 
         self.bench = bench
         self.dictionary = Dictionary.load(str(bench.gold.folder / f"dict.{bench.target}.txt"))
@@ -176,7 +176,7 @@ class Texts:
 
     def of(self, name, result):
         """Best hypotheses, sentence by sentence, as lists of ids."""
-        from fairseq_seqkd.corpus.hypotheses import Hypotheses
+        from fairseq_seqkd.corpus.nbest_store import Hypotheses
 
         if name in PLUGIN_CONTENDERS:
             store = Hypotheses(result)
@@ -200,8 +200,8 @@ class Texts:
 
 def selection_share(bench, sentences, tokens):
     """Seconds of choosing from 35 hypotheses by sentence BLEU over seconds of finding them (CTranslate2, float32)."""
-    from fairseq_seqkd.corpus.hypotheses import Hypotheses
-    from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
+    from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
+    from fairseq_seqkd.corpus.nbest_store import Hypotheses
     from fairseq_seqkd.selection.choose import Similarity
 
     _, seconds, out = bench.run("plugin_ctranslate2_float32", sentences, tokens, beam=35, nbest=35)

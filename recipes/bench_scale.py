@@ -19,8 +19,8 @@ from pathlib import Path
 from bench_memory import peak, repeated
 from benchmarks import BIN, ROOT, environment, failed, flags, machine, say
 
+from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.corpus.databin import Split
-from fairseq_seqkd.corpus.files import whole_file
 
 PLUGIN = {"user-dir": ROOT / "fairseq_seqkd", "cpu": True}
 TINY = {

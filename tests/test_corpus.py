@@ -13,8 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.corpus import array_files, databin, files, hypotheses, manifest, text
-from fairseq_seqkd.corpus.hypotheses import Block, Hypotheses, Hypothesis
+from fairseq_seqkd.corpus import array_files, databin, manifest
+from fairseq_seqkd.corpus import atomic as files
+from fairseq_seqkd.corpus import detokenise as text
+from fairseq_seqkd.corpus import nbest_store as hypotheses
+from fairseq_seqkd.corpus.nbest_store import Block, Hypotheses, Hypothesis
 from fairseq_seqkd.corpus.plan import Plan, make_plan, part_size
 from fairseq_seqkd.errors import Refusal
 

@@ -18,8 +18,8 @@ from fairseq.data import Dictionary, data_utils
 
 from fairseq_seqkd import compat
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.hypotheses import Hypotheses
-from fairseq_seqkd.corpus.text import Detokeniser
+from fairseq_seqkd.corpus.detokenise import Detokeniser
+from fairseq_seqkd.corpus.nbest_store import Hypotheses
 from fairseq_seqkd.selection import choose as selection
 
 TRAIN = 509  # sentences of the tiny training split: no multiple of 8
@@ -358,7 +358,7 @@ def is_gone(group):
 
 
 def test_empty_hypotheses_are_counted_and_listed():
-    from fairseq_seqkd.corpus.hypotheses import Block, Hypothesis
+    from fairseq_seqkd.corpus.nbest_store import Block, Hypothesis
     from fairseq_seqkd.decoding.build_views import audit
 
     def hypothesis(*tokens, hit_limit=False):

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.corpus import distributions, manifest
+from fairseq_seqkd.corpus import distribution_store as distributions
+from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split, Writer
-from fairseq_seqkd.corpus.distributions import Distributions, keys_of
+from fairseq_seqkd.corpus.distribution_store import Distributions, keys_of
 from fairseq_seqkd.decoding import settings as _settings
 from fairseq_seqkd.errors import Refusal
 

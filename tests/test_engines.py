@@ -16,7 +16,7 @@ from fairseq.dataclass.configs import GenerationConfig
 
 from fairseq_seqkd import compat, engines
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.hypotheses import Hypotheses
+from fairseq_seqkd.corpus.nbest_store import Hypotheses
 from fairseq_seqkd.decoding.nbest_recorder import Recorder
 from fairseq_seqkd.engines import int8_support as eight_bits
 from fairseq_seqkd.engines import options

@@ -14,8 +14,9 @@ import torch
 
 from fairseq_seqkd.commands import evaluate
 from fairseq_seqkd.commands.text_options import Decoders
-from fairseq_seqkd.corpus import databin, manifest, text
-from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.corpus import databin, manifest
+from fairseq_seqkd.corpus import detokenise as text
+from fairseq_seqkd.corpus.atomic import sha256
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import cache, results, systems
 from fairseq_seqkd.evaluation import measure as measuring

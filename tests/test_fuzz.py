@@ -19,7 +19,9 @@ from test_report import result
 from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd.commands import inspect
 from fairseq_seqkd.compression import compressed as sparse
-from fairseq_seqkd.corpus import array_files, distributions, hypotheses, inspection, manifest, progress, views
+from fairseq_seqkd.corpus import array_files, inspection, manifest, progress, views
+from fairseq_seqkd.corpus import distribution_store as distributions
+from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.deployment import config as deployed
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results

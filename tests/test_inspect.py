@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fairseq_seqkd.commands import diagnosis
-from fairseq_seqkd.corpus import hypotheses, inspection
+from fairseq_seqkd.corpus import inspection
+from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.errors import Refusal
 
 

@@ -16,8 +16,8 @@ from fairseq.tasks.translation import load_langpair_dataset
 
 from fairseq_seqkd import compat
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.hypotheses import Hypotheses
-from fairseq_seqkd.corpus.text import Detokeniser
+from fairseq_seqkd.corpus.detokenise import Detokeniser
+from fairseq_seqkd.corpus.nbest_store import Hypotheses
 from fairseq_seqkd.decoding import multilingual as languages
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.tasks.teacher_decoding import multilingual

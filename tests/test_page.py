@@ -136,7 +136,7 @@ def test_curves_are_those_of_the_logs(written, run_dir):
 
 
 def test_beams_are_those_of_the_store(written, distilled):
-    from fairseq_seqkd.corpus import hypotheses
+    from fairseq_seqkd.corpus import nbest_store as hypotheses
 
     store, found = hypotheses.opened(distilled), written[1]["beams"]
     assert len(found) > 10
@@ -197,7 +197,7 @@ def test_letters_of_formulas_are_letters_and_logs_need_no_decode(run_dir, tmp_pa
 
 @pytest.mark.parametrize("how", [{"select": "mbr"}, {"similarity": "ter"}])
 def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how):
-    from fairseq_seqkd.corpus import hypotheses
+    from fairseq_seqkd.corpus import nbest_store as hypotheses
     from fairseq_seqkd.report import run_folder
     from fairseq_seqkd.report import sections as details
 

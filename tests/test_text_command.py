@@ -10,8 +10,10 @@ import pytest
 from fairseq.data import Dictionary, data_utils
 
 from fairseq_seqkd import cli
-from fairseq_seqkd.corpus import databin, hypotheses, manifest, parallel_text
-from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.corpus import databin, manifest
+from fairseq_seqkd.corpus import export_text as parallel_text
+from fairseq_seqkd.corpus import nbest_store as hypotheses
+from fairseq_seqkd.corpus.atomic import sha256
 from fairseq_seqkd.errors import Refusal
 
 TRAIN = 509  # sentences of the tiny training split

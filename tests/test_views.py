@@ -7,7 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fairseq_seqkd.corpus import databin, hypotheses, manifest, views
+from fairseq_seqkd.corpus import databin, manifest, views
+from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import choose as selection

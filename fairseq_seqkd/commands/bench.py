@@ -59,7 +59,7 @@ def run(arguments):
     from tqdm import tqdm
 
     import fairseq_seqkd
-    from fairseq_seqkd.corpus.files import whole_file
+    from fairseq_seqkd.corpus.atomic import whole_file
     from fairseq_seqkd.engines import int8_support as eight_bits
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
     from fairseq_seqkd.evaluation import speed, systems

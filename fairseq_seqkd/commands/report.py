@@ -83,7 +83,7 @@ def render(made, as_json, as_page):
 
 
 def write_text(path, text):
-    from fairseq_seqkd.corpus.files import whole_file
+    from fairseq_seqkd.corpus.atomic import whole_file
 
     with whole_file(path) as file:
         file.write(text.encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
 from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decoders
-from fairseq_seqkd.corpus.text import NONE
+from fairseq_seqkd.corpus.detokenise import NONE
 from fairseq_seqkd.errors import Refusal
 
 
@@ -39,7 +39,8 @@ def run(arguments):
     quieten()
     from tqdm import tqdm
 
-    from fairseq_seqkd.corpus import databin, parallel_text, views
+    from fairseq_seqkd.corpus import databin, views
+    from fairseq_seqkd.corpus import export_text as parallel_text
 
     folder, content = views.find(arguments.distilled, arguments.view)
     languages = content["source_lang"], content["target_lang"]
@@ -86,8 +87,8 @@ def make_side(i, arguments, split, languages, similarity, content):
     """The parallel_text.Side of one language: 0 the source, 1 the target."""
     from fairseq_seqkd.corpus import views
     from fairseq_seqkd.corpus.databin import load_dictionary
-    from fairseq_seqkd.corpus.parallel_text import Side
-    from fairseq_seqkd.corpus.text import Detokeniser, joined_by
+    from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
+    from fairseq_seqkd.corpus.export_text import Side
 
     lang = languages[i]
     dictionary_file = split.folder / f"dict.{lang}.txt"

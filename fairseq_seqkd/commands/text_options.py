@@ -2,7 +2,7 @@
 
 import argparse
 
-from fairseq_seqkd.corpus.text import NONE, beside_bpe
+from fairseq_seqkd.corpus.detokenise import NONE, beside_bpe
 from fairseq_seqkd.errors import Refusal, first_line
 
 OF_DECODERS = "Options of the --bpe and --tokenizer named, such as --sentencepiece-model, are spelled as fairseq spells them."

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
-from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.errors import Refusal
 
 FORMAT = "fairseq_seqkd/sparse/1"

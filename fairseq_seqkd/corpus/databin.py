@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.corpus.atomic import sha256
 from fairseq_seqkd.errors import Refusal, first_line
 
 MAGIC, VERSION = b"MMIDIDX\x00\x00", 1

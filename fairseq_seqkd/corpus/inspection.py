@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_seqkd.corpus import array_files, manifest, views
+from fairseq_seqkd.corpus.atomic import sha256
 from fairseq_seqkd.corpus.distilled import STORES, check_store
-from fairseq_seqkd.corpus.files import sha256
 from fairseq_seqkd.corpus.plan import plan_of
 from fairseq_seqkd.errors import Refusal
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.shapes import (
     first_fault,

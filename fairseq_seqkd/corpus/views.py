@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_seqkd.corpus import databin, manifest
-from fairseq_seqkd.corpus.files import sha256, whole_folder
+from fairseq_seqkd.corpus.atomic import sha256, whole_folder
 from fairseq_seqkd.errors import Refusal
 
 ROWS = "rows.npy"

@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import torch
 
-from fairseq_seqkd.corpus import distributions, manifest
+from fairseq_seqkd.corpus import distribution_store as distributions
+from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import check_unchanged
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.errors import Refusal

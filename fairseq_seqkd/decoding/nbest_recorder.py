@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 
 from fairseq_seqkd.corpus.databin import token_dtype
+from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.corpus.distilled import Distilled
-from fairseq_seqkd.corpus.hypotheses import Block
-from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
+from fairseq_seqkd.corpus.nbest_store import Block
 from fairseq_seqkd.decoding.build_views import build_views, refuse_empty_views
 from fairseq_seqkd.decoding.settings import uses_random_numbers
 from fairseq_seqkd.selection.pool import Scorer

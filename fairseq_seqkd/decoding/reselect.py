@@ -14,7 +14,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks.translation import TranslationTask
 from hydra.errors import MissingConfigException
 
-from fairseq_seqkd.corpus import hypotheses, manifest
+from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.databin import Split, holds
 from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
 from fairseq_seqkd.corpus.plan import plan_of

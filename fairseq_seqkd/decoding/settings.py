@@ -7,10 +7,10 @@ import torch
 from omegaconf import OmegaConf
 
 from fairseq_seqkd import compat, engines
+from fairseq_seqkd.corpus.atomic import sha256
 from fairseq_seqkd.corpus.databin import split_hashes
-from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.corpus.detokenise import beside_bpe, joined_by
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, make_plan
-from fairseq_seqkd.corpus.text import beside_bpe, joined_by
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.selection import choose as selection
 from fairseq_seqkd.selection import filters

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairseq_seqkd.corpus.files import whole_folder
+from fairseq_seqkd.corpus.atomic import whole_folder
 from fairseq_seqkd.deployment import config as folders
 from fairseq_seqkd.deployment.translate import Translator
 from fairseq_seqkd.engines import ctranslate2_model

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from fairseq_seqkd.corpus.hypotheses import Hypothesis
+from fairseq_seqkd.corpus.nbest_store import Hypothesis
 from fairseq_seqkd.engines import ctranslate2_model, cublas
 from fairseq_seqkd.engines import int8_support as eight_bits
 from fairseq_seqkd.engines.ctranslate2_model import END, INSTEAD

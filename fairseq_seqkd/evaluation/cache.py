@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.errors import Refusal
 
 FORMAT = 1  # another one where the measurements themselves change

@@ -12,8 +12,8 @@ from argparse import Namespace
 import numpy as np
 import torch
 
+from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT
 from fairseq_seqkd.corpus.plan import make_plan
-from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems

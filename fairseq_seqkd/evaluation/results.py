@@ -7,7 +7,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from fairseq_seqkd.corpus.files import lock, whole_file
+from fairseq_seqkd.corpus.atomic import lock, whole_file
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.shapes import first_fault, is_above_zero, is_count, is_number, is_text, is_there, is_tree, list_of, or_none
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import engines
-from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT
+from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT
 from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model
 from fairseq_seqkd.engines import int8_support as eight_bits
 from fairseq_seqkd.errors import Refusal

@@ -12,10 +12,10 @@ import torch
 
 from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import compat
+from fairseq_seqkd.corpus.atomic import sha256
 from fairseq_seqkd.corpus.databin import Split, load_dictionary
-from fairseq_seqkd.corpus.files import sha256
+from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
-from fairseq_seqkd.corpus.text import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
 from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.evaluation.provenance import distillation_signature
 from fairseq_seqkd.selection import choose as selection

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_seqkd.corpus import hypotheses, inspection
+from fairseq_seqkd.corpus import inspection
+from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.databin import load_dictionary
-from fairseq_seqkd.corpus.text import Detokeniser, joined_by
+from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
 from fairseq_seqkd.selection import choose as selection
 
 TELLING, SPREAD = 8, 12  # sentences in which the choice gains most, and others, evenly spread

@@ -5,7 +5,7 @@ import io
 import re
 from pathlib import Path
 
-from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.errors import Refusal
 
 WIDTH, HEIGHT = 5.2, 3.5  # inches of 72 units: as wide as a telephone, so that the letters stay legible there

@@ -15,7 +15,7 @@ from fairseq.tasks.translation import TranslationTask
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import split_hashes, training_splits
 from fairseq_seqkd.corpus.distilled import check_store
-from fairseq_seqkd.corpus.distributions import Distributions, keys_of
+from fairseq_seqkd.corpus.distribution_store import Distributions, keys_of
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training.soft_targets import SPREAD, top_k
 

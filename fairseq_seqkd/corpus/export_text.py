@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from fairseq_seqkd.corpus.files import whole_file
+from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.errors import Refusal
 
 # Everything that some reader of text takes for the end of a line (the set of str.splitlines), to be written as a space.
