@@ -50,7 +50,10 @@ setup(
         # The fast engine of teacher_decoding, and of exported students.
         "ctranslate2": ["ctranslate2>=4.8.2,<5"],
         "report": ["matplotlib>=3.9,<4", "jinja2>=3,<4"],  # pictures and the page of `seqkd report`
-        "benchmarks": ["sacremoses>=0.1,<1", "subword-nmt>=0.3.8,<1"],  # how published baselines cut their text
+        "benchmarks": [
+            "sacremoses>=0.1,<1",
+            "subword-nmt>=0.3.8,<1",
+        ],  # how published baselines cut their text
         "browser": ["selenium>=4.20,<5"],  # for the tests of that page
         "test": [
             "ctranslate2>=4.8.2,<5",

@@ -12,11 +12,24 @@ logger = logging.getLogger(__name__)
 
 SIDES = ("encoder", "decoder")
 # What fairseq ends with where it cannot build a checkpoint's model or task.
-LOADING = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, AssertionError, IndexError, ImportError, OSError)
+LOADING = (
+    RuntimeError,
+    KeyError,
+    AttributeError,
+    ValueError,
+    TypeError,
+    AssertionError,
+    IndexError,
+    ImportError,
+    OSError,
+)
 # Files that a training began with; their vectors are in the checkpoint.
 EMBEDDINGS = ("encoder_embed_path", "decoder_embed_path")
 # What is overridden whenever a checkpoint is loaded.
-WITHOUT_TRAINING = {"eval_bleu": False, **dict.fromkeys(EMBEDDINGS)}  # the first would build a generator for itself
+WITHOUT_TRAINING = {
+    "eval_bleu": False,
+    **dict.fromkeys(EMBEDDINGS),
+}  # the first would build a generator for itself
 # How a checkpoint read its training data, which says nothing about other data: sentences are whole, and each is there once.
 AS_DATA_ARE = {
     "dataset_impl": None,
@@ -32,7 +45,9 @@ def read(path):
     """The state of a checkpoint that holds a model. Raises Refusal for any other file, and for one that carries code."""
     state = compat.read_checkpoint(path)
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise Refusal(f"{path} is no fairseq checkpoint: it holds no model; name a file that fairseq-train wrote")
+        raise Refusal(
+            f"{path} is no fairseq checkpoint: it holds no model; name a file that fairseq-train wrote"
+        )
     return state
 
 
@@ -45,7 +60,9 @@ def write(path, state):
     with whole_file(path) as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # torch's complaint that its file is cut, raised over the reason
+        except (
+            RuntimeError
+        ) as error:  # torch's complaint that its file is cut, raised over the reason
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -58,14 +75,22 @@ def settings(state, group):
     """
     if state.get("cfg"):
         found = state["cfg"].get(group) or {}
-        return {"_name": found} if isinstance(found, str) else dict(vars(found) if isinstance(found, Namespace) else found)
+        return (
+            {"_name": found}
+            if isinstance(found, str)
+            else dict(vars(found) if isinstance(found, Namespace) else found)
+        )
     flat = dict(vars(state["args"])) if state.get("args") is not None else {}
     return {**flat, "_name": flat.get(group)}
 
 
 def data_folders(state):
     """The data directories that a checkpoint was trained on; they may be gone, or on another machine."""
-    return [Path(folder) for folder in str(settings(state, "task").get("data") or "").split(":") if folder]
+    return [
+        Path(folder)
+        for folder in str(settings(state, "task").get("data") or "").split(":")
+        if folder
+    ]
 
 
 def is_multilingual(state):
@@ -78,7 +103,10 @@ def check_known(path, state, what="teacher", groups=("model", "task")):
     from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
     from fairseq.tasks import TASK_REGISTRY
 
-    known = {"model": ("arch", {*ARCH_MODEL_REGISTRY, *MODEL_REGISTRY}), "task": ("task", {*TASK_REGISTRY})}
+    known = {
+        "model": ("arch", {*ARCH_MODEL_REGISTRY, *MODEL_REGISTRY}),
+        "task": ("task", {*TASK_REGISTRY}),
+    }
     for group in groups:
         found, (kind, names) = settings(state, group), known[group]
         name = found.get("_name") or found.get(kind)
@@ -113,7 +141,9 @@ def trained_languages(state):
         return told
     for folder in data_folders(state):
         found = tuple(infer_language_pair(str(folder))) if folder.is_dir() else (None, None)
-        if all(found) and all(own_symbols(state, folder, side, lang) for side, lang in zip(SIDES, found)):
+        if all(found) and all(
+            own_symbols(state, folder, side, lang) for side, lang in zip(SIDES, found)
+        ):
             return found
     return None, None
 
@@ -128,7 +158,14 @@ def check_dictionaries(path, state, languages, dictionaries, what="teacher", oth
         what: what the checkpoint is, for the sentence; otherwise: another way out, which ends the sentence.
     """
     mend = f"{rebinarise(what)}{otherwise}"
-    check_sizes(path, state, dictionaries, "the data's dictionary", f"both need the same dictionaries: {mend}", what)
+    check_sizes(
+        path,
+        state,
+        dictionaries,
+        "the data's dictionary",
+        f"both need the same dictionaries: {mend}",
+        what,
+    )
     check_symbols(path, state, languages, dictionaries, mend, what)
 
 
@@ -144,7 +181,9 @@ def check_sizes(path, state, dictionaries, whose, mend, what="teacher"):
     for side, ours in zip(SIDES, dictionaries):
         rows = symbols_of(state, side)
         if rows not in (None, len(ours)):
-            raise Refusal(f"the {what} {path} has {rows:,} symbols on its {side}'s side, {whose} has {len(ours):,}; {mend}")
+            raise Refusal(
+                f"the {what} {path} has {rows:,} symbols on its {side}'s side, {whose} has {len(ours):,}; {mend}"
+            )
 
 
 def symbols_of(state, side):
@@ -163,7 +202,11 @@ def own_symbols(state, folder, side, lang):
     if not file.is_file():
         return None
     symbols = load_dictionary(file).symbols
-    return symbols if symbols_of(state, side) in (None, len(symbols)) or is_multilingual(state) else None
+    return (
+        symbols
+        if symbols_of(state, side) in (None, len(symbols)) or is_multilingual(state)
+        else None
+    )
 
 
 def check_symbols(path, state, languages, dictionaries, mend, what="teacher"):

@@ -48,13 +48,17 @@ def main(argv=None):
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:
-        print("fairseq_seqkd: interrupted; what was written is whole, and the same command goes on where it can", file=sys.stderr)
+        print(
+            "fairseq_seqkd: interrupted; what was written is whole, and the same command goes on where it can",
+            file=sys.stderr,
+        )
         return 130
 
 
 def make_parser():
     parser = argparse.ArgumentParser(
-        prog="seqkd", description="Sequence-level knowledge distillation (Kim & Rush 2016) with fairseq: what surrounds it."
+        prog="seqkd",
+        description="Sequence-level knowledge distillation (Kim & Rush 2016) with fairseq: what surrounds it.",
     )
     parser.add_argument("--version", action="version", version=f"fairseq_seqkd {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -40,7 +40,11 @@ def _safe_types():
         for module in ("core", "_core")
     ]
     names = ("Int64DType", "Float64DType", "Int32DType", "Float32DType")
-    types = [getattr(numpy.dtypes, name) for name in names if hasattr(getattr(numpy, "dtypes", None), name)]
+    types = [
+        getattr(numpy.dtypes, name)
+        for name in names
+        if hasattr(getattr(numpy, "dtypes", None), name)
+    ]
     return [argparse.Namespace, numpy.ndarray, numpy.dtype, *functions, *types]
 
 
@@ -73,11 +77,15 @@ def read_checkpoint(path):
         raise damaged
     try:
         # Only the zip format of torch 1.6 and later can be mapped; older checkpoints are read.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
     except FileNotFoundError:
         raise Refusal(f"the checkpoint {path} does not exist; check the path") from None
     except IsADirectoryError:
-        raise Refusal(f"{path} is a directory; name the checkpoint file in it, such as checkpoint_last.pt") from None
+        raise Refusal(
+            f"{path} is a directory; name the checkpoint file in it, such as checkpoint_last.pt"
+        ) from None
     except PermissionError:
         raise Refusal(f"the checkpoint {path} may not be read; check its permissions") from None
     except pickle.UnpicklingError as error:
@@ -87,7 +95,9 @@ def read_checkpoint(path):
                 "use one that was written by fairseq-train"
             ) from None
         raise damaged from error
-    except Exception as error:  # torch reads any bytes as instructions, so anything can go wrong on the way
+    except (
+        Exception
+    ) as error:  # torch reads any bytes as instructions, so anything can go wrong on the way
         raise damaged from error
 
 
@@ -98,7 +108,16 @@ def has_changed(path):
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is not None
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError, RuntimeError, struct.error):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        ValueError,
+        RuntimeError,
+        struct.error,
+    ):
         return True
 
 
@@ -151,7 +170,9 @@ def stop_prefetching(seconds=10):
     iterators, until = sys.modules.get("fairseq.data.iterators"), time.monotonic() + seconds
     for thread in threading.enumerate():
         if iterators and isinstance(thread, iterators.BackgroundConsumer):
-            thread._max_len = 0  # it ends when the batch in its hands is in the queue, and that has room
+            thread._max_len = (
+                0  # it ends when the batch in its hands is in the queue, and that has room
+            )
             while thread.is_alive() and time.monotonic() < until:
                 with contextlib.suppress(queue.Empty):
                     thread._queue.get(timeout=0.05)

@@ -57,7 +57,9 @@ def tree_of(looks_right):
 
 
 def list_of(looks_right, length=None):
-    return lambda value: isinstance(value, list) and length in (None, len(value)) and all(map(looks_right, value))
+    return lambda value: (
+        isinstance(value, list) and length in (None, len(value)) and all(map(looks_right, value))
+    )
 
 
 def first_fault(tree, shape):

@@ -39,7 +39,9 @@ def peak(command):
     """(largest anonymous memory in bytes, seconds) of a command, looked at twenty times a second."""
     begun, largest = time.monotonic(), 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process:
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(
+        command, stdout=log, stderr=log, env=environment
+    ) as process:
         while process.poll() is None:
             for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
                 if line.startswith("RssAnon:"):
@@ -52,7 +54,9 @@ def peak(command):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data")
     parser.add_argument("teacher")
     parser.add_argument("--split", default="train")
@@ -60,7 +64,11 @@ def main():
     parser.add_argument("--engine", default="ctranslate2")
     parser.add_argument("--max-len-b", type=int, default=2)
     arguments = parser.parse_args()
-    source, target = next(Path(arguments.data).glob(f"{arguments.split}.*-*.*.bin")).name.split(".")[1].split("-")
+    source, target = (
+        next(Path(arguments.data).glob(f"{arguments.split}.*-*.*.bin"))
+        .name.split(".")[1]
+        .split("-")
+    )
     gold = databin.Split(arguments.data, arguments.split, source, target)
     found = []
     with tempfile.TemporaryDirectory(prefix="bench_memory.") as folder:
@@ -75,7 +83,10 @@ def main():
             ]  # fmt: skip
             memory, seconds = peak([str(word) for word in command])
             found.append((sentences, memory))
-            print(f"{sentences:,} sentences: {memory / 1e6:.1f} MB at most, {seconds:.0f} s", flush=True)
+            print(
+                f"{sentences:,} sentences: {memory / 1e6:.1f} MB at most, {seconds:.0f} s",
+                flush=True,
+            )
     (few, least), (many, most) = found
     print(f"{(most - least) / (many - few):.1f} bytes for each further sentence")
 

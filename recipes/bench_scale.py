@@ -33,11 +33,16 @@ STEPS = ("search", "distributions", "fairseq's first update", "first update with
 
 
 def command(name, data, *options):
-    return [str(word) for word in [BIN / name, data, *(word for group in options for word in flags(group))]]
+    return [
+        str(word)
+        for word in [BIN / name, data, *(word for group in options for word in flags(group))]
+    ]
 
 
 def run(words):
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+    done = subprocess.run(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    )
     if done.returncode:
         failed(words, done.stdout)
 
@@ -49,11 +54,33 @@ def make_toy(folder):
     run(
         [
             str(BIN / "fairseq-preprocess"),
-            *flags({"source-lang": "de", "target-lang": "en", "destdir": folder / "toy", "workers": 1, **texts}),
+            *flags(
+                {
+                    "source-lang": "de",
+                    "target-lang": "en",
+                    "destdir": folder / "toy",
+                    "workers": 1,
+                    **texts,
+                }
+            ),
         ]
     )
-    kept = {**TINY, "no-save": None, "save-dir": folder / "teacher", "max-epoch": 30, "max-tokens": 1000}
-    run(command("fairseq-train", folder / "toy", PLUGIN, kept, {"criterion": "cross_entropy", "no-epoch-checkpoints": True}))
+    kept = {
+        **TINY,
+        "no-save": None,
+        "save-dir": folder / "teacher",
+        "max-epoch": 30,
+        "max-tokens": 1000,
+    }
+    run(
+        command(
+            "fairseq-train",
+            folder / "toy",
+            PLUGIN,
+            kept,
+            {"criterion": "cross_entropy", "no-epoch-checkpoints": True},
+        )
+    )
     return folder / "toy", folder / "teacher" / "checkpoint_last.pt"
 
 
@@ -67,7 +94,14 @@ def steps(data, teacher, folder):
         "no-progress-bar": True,
         "log-interval": 10**9,
     }
-    search = {"engine": "ctranslate2", "beam": 2, "nbest": 2, "max-len-a": 2, "max-len-b": 2, "distill-dir": folder / "distilled"}
+    search = {
+        "engine": "ctranslate2",
+        "beam": 2,
+        "nbest": 2,
+        "max-len-a": 2,
+        "max-len-b": 2,
+        "distill-dir": folder / "distilled",
+    }
     score = {"score-reference": True, "topk": 4, "distill-dir": folder / "distributions"}
     train = {**PLUGIN, **TINY, "max-update": 1}
     view = folder / "distilled" / "seq_kd"
@@ -90,7 +124,9 @@ def measure(toy, teacher, size, folder):
     found = {}
     for step, words in steps(folder / "bin", teacher, folder).items():
         found[step] = peak(words)
-        say(f"{sentences:,} sentences, {step}: {found[step][0] / 1e6:.0f} MB, {found[step][1]:.0f} s")
+        say(
+            f"{sentences:,} sentences, {step}: {found[step][0] / 1e6:.0f} MB, {found[step][1]:.0f} s"
+        )
     return sentences, found
 
 
@@ -112,8 +148,15 @@ def table(measured):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="20000,200000,2000000", metavar="LIST", help="sentences (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes",
+        default="20000,200000,2000000",
+        metavar="LIST",
+        help="sentences (default: %(default)s)",
+    )
     parser.add_argument("--work", metavar="DIR", help="keep everything in this new folder")
     parser.add_argument("-o", dest="output", metavar="FILE", help="the measurements as JSON")
     arguments = parser.parse_args()
@@ -124,11 +167,14 @@ def main():
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench_scale.")))
         toy, teacher = make_toy(folder)
-        measured = [measure(toy, teacher, int(size), folder / size) for size in arguments.sizes.split(",")]
+        measured = [
+            measure(toy, teacher, int(size), folder / size) for size in arguments.sizes.split(",")
+        ]
     facts = machine("ctranslate2")
     if arguments.output:
         content = [
-            {"sentences": n, **{step: {"bytes": m, "seconds": s} for step, (m, s) in found.items()}} for n, found in measured
+            {"sentences": n, **{step: {"bytes": m, "seconds": s} for step, (m, s) in found.items()}}
+            for n, found in measured
         ]
         with whole_file(arguments.output) as file:
             file.write(json.dumps({"measured": content, **facts}, indent=1).encode())

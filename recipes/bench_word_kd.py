@@ -11,7 +11,12 @@ from pathlib import Path
 
 from benchmarks import BIN, ROOT, check_paths, environment, failed, flags, machine, say, watched
 
-PLAIN, LIVE, STORED, FORWARD = "label_smoothed_cross_entropy", "word_kd_live", "word_kd_stored", "teacher_forward_only"
+PLAIN, LIVE, STORED, FORWARD = (
+    "label_smoothed_cross_entropy",
+    "word_kd_live",
+    "word_kd_stored",
+    "teacher_forward_only",
+)
 TRAINED = (PLAIN, LIVE, STORED)
 STUDENT = {
     "arch": "transformer", "encoder-layers": 2, "decoder-layers": 2, "encoder-embed-dim": 128, "decoder-embed-dim": 128,
@@ -49,7 +54,11 @@ class Bench:
             "user-dir": ROOT / "fairseq_seqkd", "max-tokens": self.arguments.max_tokens, "save-dir": self.folder / "none",
             "log-interval": self.interval, "max-update": (LINES + 1) * self.interval,
         }  # fmt: skip
-        return [str(BIN / "fairseq-train"), str(self.data), *flags({**STUDENT, **criterion, **more})]
+        return [
+            str(BIN / "fairseq-train"),
+            str(self.data),
+            *flags({**STUDENT, **criterion, **more}),
+        ]
 
     def run(self, name):
         """(target words a second, peak memory in bytes) of one run."""
@@ -60,7 +69,9 @@ class Bench:
             words = [self.data, self.teacher, self.arguments.max_tokens, LINES * self.interval]
             command, printed = [sys.executable, __file__, "--forward", *map(str, words)], []
             memory = watched([command], out, lambda now, line: printed.append(line))
-            return next(float(line.split()[-1]) for line in printed if line.startswith(RESULT)), memory
+            return next(
+                float(line.split()[-1]) for line in printed if line.startswith(RESULT)
+            ), memory
         lines = []  # (when, words since the line before)
 
         def seen(now, line):
@@ -84,9 +95,13 @@ def forward(data, teacher, max_tokens, updates):
 
     fairseq_seqkd.register()
     torch.set_num_threads(1)
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([teacher], arg_overrides={"data": data, "eval_bleu": False})
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [teacher], arg_overrides={"data": data, "eval_bleu": False}
+    )
     task.load_dataset("train")
-    batches = task.get_batch_iterator(task.dataset("train"), max_tokens=int(max_tokens), seed=1).next_epoch_itr(shuffle=True)
+    batches = task.get_batch_iterator(
+        task.dataset("train"), max_tokens=int(max_tokens), seed=1
+    ).next_epoch_itr(shuffle=True)
     model, words, begun = models[0].eval(), 0, None
     with torch.no_grad():
         for i, sample in zip(range(int(updates) + 1), batches):
@@ -117,7 +132,11 @@ def measure(bench, arguments):
         "memory_stored_over_plain": round(peaks[STORED] / peaks[PLAIN], 3),
         "memory_live_over_plain": round(peaks[LIVE] / peaks[PLAIN], 3),
         "peak_memory_mb": {name: round(value / 1e6) for name, value in peaks.items()},
-        "bytes_per_token": round((bench.store / "distributions.safetensors").stat().st_size / content["counts"]["tokens"], 2),
+        "bytes_per_token": round(
+            (bench.store / "distributions.safetensors").stat().st_size
+            / content["counts"]["tokens"],
+            2,
+        ),
         "topk": arguments.topk,
         "mass": content["mass"],
         "signature": content["signature"],
@@ -136,9 +155,18 @@ def table(result):
     print("| | target words/s | against plain training | peak memory, MB |")
     print("|---|---:|---:|---:|")
     for name in (*TRAINED, FORWARD):
-        print(f"| {name} | {result[name]:,} | {result[name] / result[PLAIN]:.2f} | {result['peak_memory_mb'][name]:,} |")
+        print(
+            f"| {name} | {result[name]:,} | {result[name] / result[PLAIN]:.2f} | {result['peak_memory_mb'][name]:,} |"
+        )
     print()
-    for key in ("stored_over_plain", "live_over_ideal", "memory_stored_over_plain", "bytes_per_token", "mass", "machine"):
+    for key in (
+        "stored_over_plain",
+        "live_over_ideal",
+        "memory_stored_over_plain",
+        "bytes_per_token",
+        "mass",
+        "machine",
+    ):
         print(f"{key}: {result[key]}")
 
 

@@ -47,7 +47,9 @@ class Archive:
             self.copies.mkdir(parents=True, exist_ok=True)
             try:
                 with tarfile.open(self.path) as tar:
-                    found = [member for member in tar if member.isfile() and member.name.endswith(ending)]
+                    found = [
+                        member for member in tar if member.isfile() and member.name.endswith(ending)
+                    ]
                     if len(found) != 1:
                         raise SystemExit(
                             f"benchmark_text: {self.path} has {len(found)} files named *{ending}, it should have one"
@@ -55,7 +57,9 @@ class Archive:
                     with copy.with_suffix(".partial").open("wb") as file:
                         shutil.copyfileobj(tar.extractfile(found[0]), file)
             except (OSError, EOFError, tarfile.TarError) as error:
-                raise SystemExit(f"benchmark_text: {self.path} cannot be read ({error}); fetch it again") from None
+                raise SystemExit(
+                    f"benchmark_text: {self.path} cannot be read ({error}); fetch it again"
+                ) from None
             copy.with_suffix(".partial").rename(copy)
         with copy.open(encoding="utf-8", errors="replace", newline="\n") as file:
             for line in file:
@@ -81,7 +85,9 @@ def parallel(*sides):
     """Pairs of lines; refuses sides that are not equally long."""
     for number, pair in enumerate(itertools.zip_longest(*sides), 1):
         if None in pair:
-            raise SystemExit(f"benchmark_text: one language ends before the other, at line {number}; fetch the archive again")
+            raise SystemExit(
+                f"benchmark_text: one language ends before the other, at line {number}; fetch the archive again"
+            )
         yield pair
 
 
@@ -90,7 +96,9 @@ def parallel(*sides):
 
 def tokenised(lines, lang, **options):
     """Lines as Moses' tokenizer cuts them. Options: normalise, aggressive, lower."""
-    with multiprocessing.Pool(PROCESSES, initializer=begin_worker, initargs=(lang, options)) as pool:
+    with multiprocessing.Pool(
+        PROCESSES, initializer=begin_worker, initargs=(lang, options)
+    ) as pool:
         waiting = collections.deque()
         while True:
             chunk = list(itertools.islice(lines, LINES_AT_A_TIME))
@@ -110,8 +118,13 @@ def begin_worker(lang, options):
 
     def cut(line):
         if options.get("normalise"):
-            line = "".join(" " if unicodedata.category(c).startswith("C") else c for c in normalizer.normalize(line))
-        line = tokenizer.tokenize(line, aggressive_dash_splits=bool(options.get("aggressive")), return_str=True)
+            line = "".join(
+                " " if unicodedata.category(c).startswith("C") else c
+                for c in normalizer.normalize(line)
+            )
+        line = tokenizer.tokenize(
+            line, aggressive_dash_splits=bool(options.get("aggressive")), return_str=True
+        )
         return line.lower() if options.get("lower") else line
 
     work_of_this_process = cut
@@ -134,7 +147,10 @@ def write(out, langs, **parts):
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         files = {
-            split: [stack.enter_context((out / f"{split}.{lang}").open("w", encoding="utf-8")) for lang in langs]
+            split: [
+                stack.enter_context((out / f"{split}.{lang}").open("w", encoding="utf-8"))
+                for lang in langs
+            ]
             for split in ("train", "valid", "test")
         }
         counts = dict.fromkeys(files, 0)
@@ -160,9 +176,14 @@ def iwslt14(folder, out):
     sets = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
 
     def held_out(lang):
-        return itertools.chain.from_iterable(segments(tar.member(f"IWSLT14.{name}.de-en.{lang}.xml")) for name in sets)
+        return itertools.chain.from_iterable(
+            segments(tar.member(f"IWSLT14.{name}.de-en.{lang}.xml")) for name in sets
+        )
 
-    train = [tokenised(talks(tar.member(f"train.tags.de-en.{lang}")), lang, lower=True) for lang in ("de", "en")]
+    train = [
+        tokenised(talks(tar.member(f"train.tags.de-en.{lang}")), lang, lower=True)
+        for lang in ("de", "en")
+    ]
     test = [tokenised(held_out(lang), lang, lower=True) for lang in ("de", "en")]
     write(out, ("de", "en"), train=(clean(parallel(*train), 175), 23), test=(parallel(*test), None))
 
@@ -177,14 +198,22 @@ def wmt14(folder, out):
 
     def text(lang):
         return itertools.chain.from_iterable(
-            Archive(folder / name, out / "raw").member(f"{stem}.{lang}") for name, stem in corpora.items()
+            Archive(folder / name, out / "raw").member(f"{stem}.{lang}")
+            for name, stem in corpora.items()
         )
 
     def held_out(side, lang):
-        return segments(Archive(folder / "test-full.tgz", out / "raw").member(f"newstest2014-deen-{side}.{lang}.sgm"))
+        return segments(
+            Archive(folder / "test-full.tgz", out / "raw").member(
+                f"newstest2014-deen-{side}.{lang}.sgm"
+            )
+        )
 
     train = [tokenised(text(lang), lang, normalise=True, aggressive=True) for lang in ("en", "de")]
-    test = [tokenised(held_out(*side), side[1], aggressive=True) for side in (("src", "en"), ("ref", "de"))]
+    test = [
+        tokenised(held_out(*side), side[1], aggressive=True)
+        for side in (("src", "en"), ("ref", "de"))
+    ]
     write(out, ("en", "de"), train=(parallel(*train), 100), test=(parallel(*test), None))
 
 
@@ -193,13 +222,26 @@ def iwslt15(folder, out):
     tar = Archive(folder / "th-en.tgz", out / "raw")
 
     def sets(*years):
-        files = [[f"IWSLT15.TED.tst{year}.th-en.{lang}.xml" for year in years] for lang in ("th", "en")]
-        return parallel(*(itertools.chain.from_iterable(segments(tar.member(name)) for name in side) for side in files))
+        files = [
+            [f"IWSLT15.TED.tst{year}.th-en.{lang}.xml" for year in years] for lang in ("th", "en")
+        ]
+        return parallel(
+            *(
+                itertools.chain.from_iterable(segments(tar.member(name)) for name in side)
+                for side in files
+            )
+        )
 
     about = "url|talkid|keywords|speaker|reviewer|translator|doc|/doc"
     train = (talks(tar.member(f"train.tags.th-en.{lang}"), about) for lang in ("th", "en"))
     pairs = (pair for pair in parallel(*train) if all(pair))
-    write(out, ("th", "en"), train=(pairs, None), valid=(sets(2010, 2011), None), test=(sets(2012, 2013), None))
+    write(
+        out,
+        ("th", "en"),
+        train=(pairs, None),
+        valid=(sets(2010, 2011), None),
+        test=(sets(2012, 2013), None),
+    )
 
 
 def clean_pieces(folder, out):
@@ -207,8 +249,16 @@ def clean_pieces(folder, out):
     for split in ("train", "valid", "test"):
         langs = sorted({file.name.rpartition(".")[2] for file in folder.glob(f"{split}.bpe.*")})
         with contextlib.ExitStack() as stack:
-            sides = [stack.enter_context((folder / f"{split}.bpe.{lang}").open(encoding="utf-8", newline="\n")) for lang in langs]
-            files = [stack.enter_context((out / f"{split}.clean.{lang}").open("w", encoding="utf-8")) for lang in langs]
+            sides = [
+                stack.enter_context(
+                    (folder / f"{split}.bpe.{lang}").open(encoding="utf-8", newline="\n")
+                )
+                for lang in langs
+            ]
+            files = [
+                stack.enter_context((out / f"{split}.clean.{lang}").open("w", encoding="utf-8"))
+                for lang in langs
+            ]
             pairs = parallel(*sides)
             for pair in pairs if split == "test" else clean(pairs, 250):
                 for line, file in zip(pair, files):
@@ -216,7 +266,9 @@ def clean_pieces(folder, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = {"iwslt14": iwslt14, "wmt14": wmt14, "iwslt15": iwslt15, "clean": clean_pieces}
     parser.add_argument("what", choices=commands)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the archives are")

@@ -58,7 +58,9 @@ def watched(commands, folder, seen):
                 found, status, usage = os.wait4(process.pid, os.WNOHANG)
                 if found:
                     ended[process.pid] = os.waitstatus_to_exitcode(status)
-                    process.returncode = ended[process.pid]  # it is gone: Popen must not wait for it
+                    process.returncode = ended[
+                        process.pid
+                    ]  # it is gone: Popen must not wait for it
                     largest = max(largest, usage.ru_maxrss * 1024)
         now = time.monotonic()
         for tail in tails:
@@ -71,7 +73,9 @@ def watched(commands, folder, seen):
 
 
 def failed(command, output):
-    raise SystemExit(f"{Path(sys.argv[0]).stem}: {' '.join(map(str, command))} failed:\n{output[-2000:]}")
+    raise SystemExit(
+        f"{Path(sys.argv[0]).stem}: {' '.join(map(str, command))} failed:\n{output[-2000:]}"
+    )
 
 
 def check_paths(*paths):
@@ -90,7 +94,9 @@ def machine(*packages):
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return {
-        "processor": next((line.split(":")[1].strip() for line in lines if "model name" in line), ""),
+        "processor": next(
+            (line.split(":")[1].strip() for line in lines if "model name" in line), ""
+        ),
         "cores": os.cpu_count(),
         **compat.versions(),
         **{package: version(package) for package in packages},

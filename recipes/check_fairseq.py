@@ -38,14 +38,19 @@ def blobs(clone, revision):
         mode, _, blob = facts.split()
         if mode == LINK:
             links[path] = posixpath.normpath(
-                posixpath.join(posixpath.dirname(path), git(clone, "cat-file", "blob", blob).decode())
+                posixpath.join(
+                    posixpath.dirname(path), git(clone, "cat-file", "blob", blob).decode()
+                )
             )
         else:
             found[path] = blob
     for link, target in links.items():
         for path in [path for path in found if path == target or path.startswith(f"{target}/")]:
             found[link + path[len(target) :]] = found[path]
-    return {f"fairseq/{path}" if path.startswith("examples/") else path: blob for path, blob in found.items()}
+    return {
+        f"fairseq/{path}" if path.startswith("examples/") else path: blob
+        for path, blob in found.items()
+    }
 
 
 def installed():
@@ -61,7 +66,9 @@ def installed():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clone", help="a git clone of fairseq")
     parser.add_argument("revision", nargs="?", default=BUILT_FROM, help="default: %(default)s")
     arguments = parser.parse_args()
@@ -78,15 +85,25 @@ def main():
             sys.stdout.writelines(
                 line.rstrip("\n") + "\n"
                 for line in difflib.unified_diff(
-                    theirs, content.decode().splitlines(), f"upstream/{path}", f"installed/{path}", n=0
+                    theirs,
+                    content.decode().splitlines(),
+                    f"upstream/{path}",
+                    f"installed/{path}",
+                    n=0,
                 )
             )
     known = {path for path, _ in installed()}
     absent = [
-        path for path in upstream if path.split("/")[0] in PACKAGES and path.endswith((".py", ".pyx")) and path not in known
+        path
+        for path in upstream
+        if path.split("/")[0] in PACKAGES and path.endswith((".py", ".pyx")) and path not in known
     ]
-    print(f"{same} files are upstream's of {arguments.revision}, {len(different)} differ: {', '.join(different) or 'none'}")
-    print(f"not upstream's: {', '.join(unknown) or 'none'}; not installed: {', '.join(absent) or 'none'}")
+    print(
+        f"{same} files are upstream's of {arguments.revision}, {len(different)} differ: {', '.join(different) or 'none'}"
+    )
+    print(
+        f"not upstream's: {', '.join(unknown) or 'none'}; not installed: {', '.join(absent) or 'none'}"
+    )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ def aligned(help_dir, src, tgt):
     """Yields (source, target) of every paragraph that both languages have, in a fixed order."""
     root = Path(help_dir) / src / "text"
     if not root.is_dir():
-        raise SystemExit(f"parallel_text: no help pages in {root}; is the package libreoffice-help-{src} unpacked there?")
+        raise SystemExit(
+            f"parallel_text: no help pages in {root}; is the package libreoffice-help-{src} unpacked there?"
+        )
     for page in sorted(root.rglob("*.html")):
         twin = Path(help_dir) / tgt / "text" / page.relative_to(root)
         if not twin.is_file():
@@ -101,7 +103,11 @@ def descriptions(lists, lang):
 
 def running_text(lines):
     """The lines of a paragraph as one; nothing where one of them is indented or an item of a list."""
-    text = "" if any(line.startswith((" ", "*", "-")) for line in lines) else " ".join(" ".join(lines).split())
+    text = (
+        ""
+        if any(line.startswith((" ", "*", "-")) for line in lines)
+        else " ".join(" ".join(lines).split())
+    )
     return LINE_ENDS.sub("", text)
 
 
@@ -142,15 +148,21 @@ def count_words(text):
 
 def is_sentence(text, min_words, max_words):
     """A sentence of running text: a whole number of words in range, mostly letters, closed by punctuation."""
-    if not min_words <= count_words(text) <= max_words or not text.endswith(tuple(STOPS + STOPS_WITHOUT_BLANK)):
+    if not min_words <= count_words(text) <= max_words or not text.endswith(
+        tuple(STOPS + STOPS_WITHOUT_BLANK)
+    ):
         return False
-    letters = "".join(c for c in text if unicodedata.category(c)[0] in "LM" or c.isspace())  # with vowel signs and accents
+    letters = "".join(
+        c for c in text if unicodedata.category(c)[0] in "LM" or c.isspace()
+    )  # with vowel signs and accents
     return size(letters) >= 0.9 * size(text) and not re.search(r"[=<>{}\[\]\\/_|@#]", text)
 
 
 def is_pair(source, target, min_words, max_words):
     """Both sides are sentences, they differ, and neither is more than twice as long as the other."""
-    if source == target or not all(is_sentence(side, min_words, max_words) for side in (source, target)):
+    if source == target or not all(
+        is_sentence(side, min_words, max_words) for side in (source, target)
+    ):
         return False
     a, b = size(source), size(target)
     return max(a, b) <= 2 * min(a, b)
@@ -168,7 +180,9 @@ def file_pairs(args):
     """Pairs of lines of the user's own files that are neither empty nor too long; the user knows what else to filter."""
     for left, right in itertools.zip_longest(lines_of(args.src_file), lines_of(args.tgt_file)):
         if left is None or right is None:
-            raise SystemExit(f"parallel_text: {args.src_file} and {args.tgt_file} have different numbers of lines")
+            raise SystemExit(
+                f"parallel_text: {args.src_file} and {args.tgt_file} have different numbers of lines"
+            )
         pair = " ".join(left.split()), " ".join(right.split())
         if all(args.min_words <= count_words(side) <= args.max_words for side in pair):
             yield pair
@@ -181,7 +195,9 @@ def lines_of(path):
             try:
                 yield line.decode("utf-8")
             except UnicodeDecodeError:
-                raise SystemExit(f"parallel_text: {path} is no UTF-8 in line {number}; convert it with iconv") from None
+                raise SystemExit(
+                    f"parallel_text: {path} is no UTF-8 in line {number}; convert it with iconv"
+                ) from None
 
 
 def split(pairs, valid, test):
@@ -197,34 +213,78 @@ def split(pairs, valid, test):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = parser.add_subparsers(required=True, metavar="descriptions|help|files")
-    from_lists = kinds.add_parser("descriptions", help="the descriptions of the distribution's packages")
-    from_lists.add_argument(
-        "--lists", dest="folder", required=True, help="apt's folder of lists, with a *_Translation-LANG for each language"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    from_lists.set_defaults(pairs=paragraph_pairs, paragraphs=described, min_words=3, max_words=12, valid=2000, test=2000)
+    kinds = parser.add_subparsers(required=True, metavar="descriptions|help|files")
+    from_lists = kinds.add_parser(
+        "descriptions", help="the descriptions of the distribution's packages"
+    )
+    from_lists.add_argument(
+        "--lists",
+        dest="folder",
+        required=True,
+        help="apt's folder of lists, with a *_Translation-LANG for each language",
+    )
+    from_lists.set_defaults(
+        pairs=paragraph_pairs,
+        paragraphs=described,
+        min_words=3,
+        max_words=12,
+        valid=2000,
+        test=2000,
+    )
     from_help = kinds.add_parser("help", help="LibreOffice's offline help")
-    from_help.add_argument("--help-dir", dest="folder", required=True, help="the unpacked usr/share/libreoffice/help")
-    from_help.set_defaults(pairs=paragraph_pairs, paragraphs=aligned, min_words=3, max_words=14, valid=1000, test=1000)
+    from_help.add_argument(
+        "--help-dir", dest="folder", required=True, help="the unpacked usr/share/libreoffice/help"
+    )
+    from_help.set_defaults(
+        pairs=paragraph_pairs, paragraphs=aligned, min_words=3, max_words=14, valid=1000, test=1000
+    )
     from_files = kinds.add_parser("files", help="two files, a sentence a line")
     from_files.add_argument("--src-file", required=True)
     from_files.add_argument("--tgt-file", required=True)
     from_files.set_defaults(pairs=file_pairs, min_words=1, max_words=100, valid=1000, test=1000)
     for kind in (from_lists, from_help, from_files):
-        kind.add_argument("--src", required=True, help="source language; for the help its folder, such as de")
-        kind.add_argument("--tgt", required=True, help="target language; for the help its folder, such as en-US")
-        kind.add_argument("--min-words", type=int, help="shortest sentence kept, in words, either side (default: %(default)s)")
-        kind.add_argument("--max-words", type=int, help="longest sentence kept, in words, either side (default: %(default)s)")
-        kind.add_argument("--valid", type=int, help="sentences of the validation split (default: %(default)s, at most a tenth)")
-        kind.add_argument("--test", type=int, help="sentences of the test split (default: %(default)s, at most a tenth)")
-        kind.add_argument("-o", "--output", required=True, help="folder for {train,valid,test}.{source,target}")
+        kind.add_argument(
+            "--src", required=True, help="source language; for the help its folder, such as de"
+        )
+        kind.add_argument(
+            "--tgt", required=True, help="target language; for the help its folder, such as en-US"
+        )
+        kind.add_argument(
+            "--min-words",
+            type=int,
+            help="shortest sentence kept, in words, either side (default: %(default)s)",
+        )
+        kind.add_argument(
+            "--max-words",
+            type=int,
+            help="longest sentence kept, in words, either side (default: %(default)s)",
+        )
+        kind.add_argument(
+            "--valid",
+            type=int,
+            help="sentences of the validation split (default: %(default)s, at most a tenth)",
+        )
+        kind.add_argument(
+            "--test",
+            type=int,
+            help="sentences of the test split (default: %(default)s, at most a tenth)",
+        )
+        kind.add_argument(
+            "-o", "--output", required=True, help="folder for {train,valid,test}.{source,target}"
+        )
     args = parser.parse_args()
 
     # One pair for each source: a second translation of the same sentence would only blur the first.
-    pairs = list({source: (source, target) for source, target in reversed(list(args.pairs(args)))}.values())
+    pairs = list(
+        {source: (source, target) for source, target in reversed(list(args.pairs(args)))}.values()
+    )
     if len(pairs) < 100:
-        raise SystemExit(f"parallel_text: only {len(pairs)} sentence pairs are left after filtering, too few to train on")
+        raise SystemExit(
+            f"parallel_text: only {len(pairs)} sentence pairs are left after filtering, too few to train on"
+        )
     out = Path(args.output)
     out.mkdir(parents=True, exist_ok=True)
     held = (min(args.valid, len(pairs) // 10), min(args.test, len(pairs) // 10))

@@ -12,15 +12,27 @@ import sentencepiece
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("--langs", nargs=2, required=True, metavar=("SOURCE", "TARGET"))
     parser.add_argument(
-        "--vocabulary", type=int, default=8000, metavar="N", help="pieces for both languages (default: %(default)s)"
+        "--vocabulary",
+        type=int,
+        default=8000,
+        metavar="N",
+        help="pieces for both languages (default: %(default)s)",
     )
-    parser.add_argument("--model", metavar="FILE", help="a SentencePiece model that is there, instead of a new one")
     parser.add_argument(
-        "--splits", nargs="+", default=["train", "valid", "test"], metavar="SPLIT", help="what is cut (default: %(default)s)"
+        "--model", metavar="FILE", help="a SentencePiece model that is there, instead of a new one"
+    )
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        default=["train", "valid", "test"],
+        metavar="SPLIT",
+        help="what is cut (default: %(default)s)",
     )
     arguments = parser.parse_args()
     if arguments.model:
@@ -48,7 +60,9 @@ def train(folder, langs, vocabulary):
 def cut(folder, name, out):
     """A line for every line; only a line feed ends one, as in the rest of the pipeline."""
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
-    with (folder / name).open(encoding="utf-8", newline="\n") as text, (folder / out).open("w", encoding="utf-8") as file:
+    with (folder / name).open(encoding="utf-8", newline="\n") as text, (folder / out).open(
+        "w", encoding="utf-8"
+    ) as file:
         for line in text:
             print(*pieces.encode(line.rstrip("\n"), out_type=str), file=file)
 

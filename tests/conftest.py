@@ -47,10 +47,21 @@ def tiny(tmp_path_factory):
     """A data-bin of the toy language, made by fairseq-preprocess, with separate dictionaries."""
 
     def make(folder):
-        subprocess.run([sys.executable, helpers.ROOT / "tests/data/make_tiny.py", folder / "text"], check=True)
+        subprocess.run(
+            [sys.executable, helpers.ROOT / "tests/data/make_tiny.py", folder / "text"], check=True
+        )
         text = {split: folder / "text" / split for split in ("train", "valid", "test")}
-        options = {"source-lang": "de", "target-lang": "en", "destdir": folder / "bin", "workers": 1}
-        prefixes = {"trainpref": text["train"], "validpref": text["valid"], "testpref": text["test"]}
+        options = {
+            "source-lang": "de",
+            "target-lang": "en",
+            "destdir": folder / "bin",
+            "workers": 1,
+        }
+        prefixes = {
+            "trainpref": text["train"],
+            "validpref": text["valid"],
+            "testpref": text["test"],
+        }
         helpers.command("fairseq-preprocess", *helpers.flags(options, prefixes))
 
     return once(tmp_path_factory, "tiny", make) / "bin"
@@ -59,18 +70,40 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def teacher(tiny, tmp_path_factory):
     """The checkpoint of a teacher that has learnt the toy language, trained with fairseq's own criterion."""
-    options = {"criterion": "cross_entropy", "max-epoch": 30, "dropout": 0.1, "disable-validation": True}
-    return once(tmp_path_factory, "teacher", lambda folder: helpers.train(tiny, folder, options)) / "checkpoint_last.pt"
+    options = {
+        "criterion": "cross_entropy",
+        "max-epoch": 30,
+        "dropout": 0.1,
+        "disable-validation": True,
+    }
+    return (
+        once(tmp_path_factory, "teacher", lambda folder: helpers.train(tiny, folder, options))
+        / "checkpoint_last.pt"
+    )
 
 
 @pytest.fixture(scope="session")
 def distilled(tiny, teacher, tmp_path_factory):
     """The finished directory of an undisturbed decode by one process."""
-    return once(tmp_path_factory, "decode", lambda folder: helpers.decode(tiny, teacher, folder / "distilled")) / "distilled"
+    return (
+        once(
+            tmp_path_factory,
+            "decode",
+            lambda folder: helpers.decode(tiny, teacher, folder / "distilled"),
+        )
+        / "distilled"
+    )
 
 
 @pytest.fixture(scope="session")
 def whole(tiny, teacher, tmp_path_factory):
     """The teacher's whole distributions on the toy training set, in full precision: what the live teacher says."""
     options = {"topk": helpers.EVERYTHING, "store_dtype": "float32"}
-    return once(tmp_path_factory, "whole", lambda folder: helpers.score(tiny, teacher, folder / "D", **options)) / "D"
+    return (
+        once(
+            tmp_path_factory,
+            "whole",
+            lambda folder: helpers.score(tiny, teacher, folder / "D", **options),
+        )
+        / "D"
+    )

@@ -63,13 +63,21 @@ def flags(*options, **more):
 
 
 def environment(**more):
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", **more}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        **more,
+    }
 
 
 def command(name, *args, check=True, timeout=240):
     """Runs fairseq-train and the like, started warm. Returns the finished process, output and errors in .stdout."""
     args = [*map(str, args)]
-    done = subprocess.CompletedProcess([name, *args], *warm.run(BIN / name, args, environment(), timeout))
+    done = subprocess.CompletedProcess(
+        [name, *args], *warm.run(BIN / name, args, environment(), timeout)
+    )
     if check and done.returncode:
         raise AssertionError(f"{name} ended with {done.returncode}:\n{done.stdout[-4000:]}")
     return done
@@ -141,7 +149,14 @@ def generate(words):
 
 def train_command(data, save_dir, *options, **more):
     """The arguments of a fairseq-train on the CPU; later settings replace earlier ones."""
-    settings = {**TINY, **TRAINING, "user-dir": PLUGIN, "save-dir": save_dir, "cpu": True, "no-epoch-checkpoints": True}
+    settings = {
+        **TINY,
+        **TRAINING,
+        "user-dir": PLUGIN,
+        "save-dir": save_dir,
+        "cpu": True,
+        "no-epoch-checkpoints": True,
+    }
     for group in (*options, {key.replace("_", "-"): value for key, value in more.items()}):
         settings = {**settings, **group}
     if settings["arch"] == "lstm":
@@ -168,7 +183,10 @@ def train_in_two(data, save_dir, *options, **more):
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         meet = {**DDP, "distributed-init-method": f"tcp://127.0.0.1:{one.getsockname()[1]}"}
-    commands = [train_command(data, save_dir, *options, meet, **more, distributed_rank=rank) for rank in range(2)]
+    commands = [
+        train_command(data, save_dir, *options, meet, **more, distributed_rank=rank)
+        for rank in range(2)
+    ]
     workers = [start("fairseq-train", *words) for words in commands]
     printed = [worker.communicate(timeout=240)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], "\n".join(printed)[-4000:]
@@ -188,7 +206,10 @@ def decode_command(data, teacher, out, **more):
         "distill-dir": out,
         "cpu": True,
     }
-    return [str(data), *flags({**settings, **{key.replace("_", "-"): value for key, value in more.items()}})]
+    return [
+        str(data),
+        *flags({**settings, **{key.replace("_", "-"): value for key, value in more.items()}}),
+    ]
 
 
 def decode(data, teacher, out, check=True, **more):
@@ -197,7 +218,9 @@ def decode(data, teacher, out, check=True, **more):
 
 def score(data, teacher, out, check=True, **more):
     """Stores the teacher's distributions on the targets of a split."""
-    return command("fairseq-generate", *decode_command(data, teacher, out, **{**SCORING, **more}), check=check)
+    return command(
+        "fairseq-generate", *decode_command(data, teacher, out, **{**SCORING, **more}), check=check
+    )
 
 
 def decode_until(parts, data, teacher, out, prepare=lambda: None, **more):
@@ -206,10 +229,14 @@ def decode_until(parts, data, teacher, out, prepare=lambda: None, **more):
     It can be killed then, or told something that it hears as it goes on (`tell`).
     """
     hook = stopping.environment(out.parent / f"{out.name}.hook", out / "parts", parts)
-    worker = start("fairseq-generate", *decode_command(data, teacher, out, **more), prepare=prepare, **hook)
+    worker = start(
+        "fairseq-generate", *decode_command(data, teacher, out, **more), prepare=prepare, **hook
+    )
     wait_until(lambda: is_stopped(worker.pid) or worker.poll() is not None, seconds=240)
     if worker.returncode is not None:
-        raise AssertionError(f"it ended with {worker.returncode} before it had {parts} parts:\n{worker.stdout.read()[-4000:]}")
+        raise AssertionError(
+            f"it ended with {worker.returncode} before it had {parts} parts:\n{worker.stdout.read()[-4000:]}"
+        )
     return worker
 
 
@@ -242,7 +269,10 @@ def is_stopped(pid):
 def is_running(pid):
     """Whether a process has not ended; it need not be a child of this one."""
     try:
-        return exists(pid) and Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return (
+            exists(pid)
+            and Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        )
     except (FileNotFoundError, ProcessLookupError):  # it ended in between
         return False
 
@@ -260,7 +290,9 @@ def similarity(output, reference, tokenize="13a"):
 
     if not reference.strip():
         return 0.0 if output.strip() else 100.0
-    return sacrebleu.sentence_bleu(output, [reference], tokenize=tokenize, use_effective_order=True).score
+    return sacrebleu.sentence_bleu(
+        output, [reference], tokenize=tokenize, use_effective_order=True
+    ).score
 
 
 def refusal(done):
@@ -281,7 +313,9 @@ def configure(data, *options, **more):
 
     fairseq_seqkd.register()
     parser = fairseq_options.get_training_parser()
-    args = fairseq_options.parse_args_and_arch(parser, input_args=train_command(data, "unused", *options, **more))
+    args = fairseq_options.parse_args_and_arch(
+        parser, input_args=train_command(data, "unused", *options, **more)
+    )
     return convert_namespace_to_omegaconf(args)
 
 
@@ -329,7 +363,9 @@ def tree(folder, ignore=(".lock", "decoding.log")):
 
 def manifest_content(**more):
     """The least that a manifest of a decode holds, for directories that no decode has made: 250 sentences in parts of 100."""
-    data = dict.fromkeys(("split", "source_lang", "target_lang", "source_sha256", "target_sha256"), "x")
+    data = dict.fromkeys(
+        ("split", "source_lang", "target_lang", "source_sha256", "target_sha256"), "x"
+    )
     return {
         "kind": "distilled",
         "signature": "teacher:fake|beam:5",

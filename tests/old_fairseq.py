@@ -10,26 +10,69 @@ from pathlib import Path
 
 import pytest
 
-TOY, PLUGIN = Path(os.environ["SEQKD_TOY"]), Path(__file__).resolve().parent.parent / "fairseq_seqkd"
+TOY, PLUGIN = (
+    Path(os.environ["SEQKD_TOY"]),
+    Path(__file__).resolve().parent.parent / "fairseq_seqkd",
+)
 LAYERS = {"layers": 1, "embed-dim": 32, "ffn-embed-dim": 64, "attention-heads": 2}
-TRAIN = ["--arch", "transformer", "--optimizer", "adam", "--lr", "0.005", "--max-tokens", "1000", "--seed", "1", "--cpu"]
-TRAIN += ["--required-batch-size-multiple", "1", "--num-workers", "0", "--no-epoch-checkpoints", "--max-epoch", "2"]
-TRAIN += [word for s in ("encoder", "decoder") for name, value in LAYERS.items() for word in (f"--{s}-{name}", str(value))]
+TRAIN = [
+    "--arch",
+    "transformer",
+    "--optimizer",
+    "adam",
+    "--lr",
+    "0.005",
+    "--max-tokens",
+    "1000",
+    "--seed",
+    "1",
+    "--cpu",
+]
+TRAIN += [
+    "--required-batch-size-multiple",
+    "1",
+    "--num-workers",
+    "0",
+    "--no-epoch-checkpoints",
+    "--max-epoch",
+    "2",
+]
+TRAIN += [
+    word
+    for s in ("encoder", "decoder")
+    for name, value in LAYERS.items()
+    for word in (f"--{s}-{name}", str(value))
+]
 
 
 def run(name, *words):
     command = [str(Path(sys.executable).parent / name), *map(str, words), "--user-dir", str(PLUGIN)]
     return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
-@pytest.mark.parametrize("more", [[], ["--teacher-distributions", TOY / "distributions"]], ids=["plain", "stored"])
+@pytest.mark.parametrize(
+    "more", [[], ["--teacher-distributions", TOY / "distributions"]], ids=["plain", "stored"]
+)
 def test_students_learn_from_what_was_distilled_elsewhere(tmp_path, more):
     import fairseq
 
     assert fairseq.__version__ == "0.12.2"
-    done = run("fairseq-train", TOY / "distilled" / "seq_kd", *TRAIN, "--criterion", "seq_kd", "--save-dir", tmp_path, *more)
+    done = run(
+        "fairseq-train",
+        TOY / "distilled" / "seq_kd",
+        *TRAIN,
+        "--criterion",
+        "seq_kd",
+        "--save-dir",
+        tmp_path,
+        *more,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     assert (tmp_path / "checkpoint_last.pt").is_file() and ("kd_loss" in done.stdout) == bool(more)
 
@@ -38,11 +81,33 @@ def test_students_learn_from_what_was_distilled_elsewhere(tmp_path, more):
 def test_another_kind_of_data_is_refused(tmp_path, view):
     data = TOY / "bin" if view == "bin" else TOY / "distilled" / view
     done = run("fairseq-train", data, *TRAIN, "--criterion", "seq_kd", "--save-dir", tmp_path)
-    assert done.returncode == 1 and "fairseq_seqkd: " in done.stdout and "Traceback" not in done.stdout
+    assert (
+        done.returncode == 1 and "fairseq_seqkd: " in done.stdout and "Traceback" not in done.stdout
+    )
 
 
 def test_a_checkpoint_is_refused_because_it_cannot_be_loaded_safely(tmp_path):
-    words = ["--task", "teacher_decoding", "--path", TOY / "teacher" / "checkpoint_last.pt", "--gen-subset", "train"]
-    done = run("fairseq-generate", TOY / "bin", *words, "--beam", 4, "--nbest", 4, "--distill-dir", tmp_path / "d", "--cpu")
-    assert done.returncode == 1 and "cannot load checkpoints safely" in done.stdout, done.stdout[-2000:]
+    words = [
+        "--task",
+        "teacher_decoding",
+        "--path",
+        TOY / "teacher" / "checkpoint_last.pt",
+        "--gen-subset",
+        "train",
+    ]
+    done = run(
+        "fairseq-generate",
+        TOY / "bin",
+        *words,
+        "--beam",
+        4,
+        "--nbest",
+        4,
+        "--distill-dir",
+        tmp_path / "d",
+        "--cpu",
+    )
+    assert done.returncode == 1 and "cannot load checkpoints safely" in done.stdout, done.stdout[
+        -2000:
+    ]
     assert "Traceback" not in done.stdout and not (tmp_path / "d").exists()

@@ -14,7 +14,12 @@ def at_parts(folder, parts, flag=None):
     stopped = []
 
     def hook(event, arguments):
-        if stopped or event != "os.rename" or not str(arguments[1]).endswith(".part") or (flag and not Path(flag).exists()):
+        if (
+            stopped
+            or event != "os.rename"
+            or not str(arguments[1]).endswith(".part")
+            or (flag and not Path(flag).exists())
+        ):
             return
         if len(list(Path(folder).glob("*.part"))) >= parts:
             stopped.append(event)

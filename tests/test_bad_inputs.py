@@ -60,7 +60,10 @@ def compose(name, overrides, strict):
     """hydra's compose, with which fairseq spends half a second of every command: once for each kind of command, and then
     changed where other words were said."""
     said = [parse(text) for text in overrides]
-    kind = tuple(text if "." not in one.key_or_group else one.key_or_group for text, one in zip(overrides, said))
+    kind = tuple(
+        text if "." not in one.key_or_group else one.key_or_group
+        for text, one in zip(overrides, said)
+    )
     if kind not in kinds:
         kinds[kind] = (set(overrides), composed(name, overrides=overrides, strict=strict))
     known, found = kinds[kind][0], copy.deepcopy(kinds[kind][1])
@@ -78,7 +81,16 @@ def composes_once():
 
 
 def test_a_configuration_is_the_one_that_hydra_composes(at, monkeypatch):
-    for more in ({}, {"beam": 7, "lenpen": 1.5, "similarity": "chrf", "filter_copy": 0.5, "path": "it's a 'path'=x"}):
+    for more in (
+        {},
+        {
+            "beam": 7,
+            "lenpen": 1.5,
+            "similarity": "chrf",
+            "filter_copy": 0.5,
+            "path": "it's a 'path'=x",
+        },
+    ):
         args = fairseq_options.parse_args_and_arch(
             fairseq_options.get_generation_parser(), [str(word) for word in at.decode(**more)[1:]]
         )
@@ -120,7 +132,9 @@ def around(folder):
     found = {}
     for path in sorted(Path(folder).rglob("*")):
         link = path.is_symlink()
-        found[str(path.relative_to(folder))] = str(path.readlink()) if link else path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(folder))] = (
+            str(path.readlink()) if link else path.read_bytes() if path.is_file() else None
+        )
     return found
 
 
@@ -214,33 +228,70 @@ class Place:
         return found
 
     def decode(self, data=None, teacher=None, out=None, **more):
-        paths = [data or self.made["tiny"], teacher or self.made["teacher"], out or self.here / "out"]
-        return ["fairseq-generate", *helpers.decode_command(*paths, **{"gen_subset": "valid", "part_size": 16, **more})]
+        paths = [
+            data or self.made["tiny"],
+            teacher or self.made["teacher"],
+            out or self.here / "out",
+        ]
+        return [
+            "fairseq-generate",
+            *helpers.decode_command(*paths, **{"gen_subset": "valid", "part_size": 16, **more}),
+        ]
 
     def score(self, *args, **more):
         return self.decode(*args, **{**helpers.SCORING, **more})
 
     def train(self, data=None, **more):
         (self.here / "student").mkdir(exist_ok=True)  # fairseq makes it before anybody is asked
-        words = helpers.train_command(data or self.made["tiny"], self.here / "student", max_update=1, **more)
+        words = helpers.train_command(
+            data or self.made["tiny"], self.here / "student", max_update=1, **more
+        )
         return ["fairseq-train", *words]
 
     def word_kd(self, teacher=None, data=None, **more):
-        return self.train(data, criterion="word_kd", teacher_path=teacher or self.made["teacher"], **more)
+        return self.train(
+            data, criterion="word_kd", teacher_path=teacher or self.made["teacher"], **more
+        )
 
     def stored(self, change, file=STORE):
-        return self.train(criterion="word_kd", teacher_distributions=self.broken("whole", file, change))
+        return self.train(
+            criterion="word_kd", teacher_distributions=self.broken("whole", file, change)
+        )
 
     def evaluate(self, teacher=None, data=None, *words):
-        return ["seqkd", "evaluate", teacher or self.made["teacher"], "--data", data or self.made["tiny"], "--cpu", *words]
+        return [
+            "seqkd",
+            "evaluate",
+            teacher or self.made["teacher"],
+            "--data",
+            data or self.made["tiny"],
+            "--cpu",
+            *words,
+        ]
 
     def prune(self, checkpoint=None, *words, sparsity=0.5):
         words = words or ("-o", self.here / "pruned.pt")
-        return ["seqkd", "prune", checkpoint or self.made["teacher"], "--sparsity", sparsity, *words]
+        return [
+            "seqkd",
+            "prune",
+            checkpoint or self.made["teacher"],
+            "--sparsity",
+            sparsity,
+            *words,
+        ]
 
     def select(self, folder=None, *words):
         folder = folder or self.made["distilled"]
-        return ["seqkd", "select", folder, "--data", self.made["tiny"], "-o", self.here / "new", *words]
+        return [
+            "seqkd",
+            "select",
+            folder,
+            "--data",
+            self.made["tiny"],
+            "-o",
+            self.here / "new",
+            *words,
+        ]
 
     def text(self, folder=None, *words):
         return ["seqkd", "text", folder or self.made["distilled"], "-o", self.here / "text", *words]
@@ -278,7 +329,13 @@ def no_mecab(monkeypatch):
 @pytest.fixture
 def at(tiny, teacher, distilled, whole, begun, tmp_path):
     """The row's Place. What it is made from stays as it is."""
-    made = {"tiny": tiny, "teacher": teacher, "distilled": distilled, "whole": whole, "begun": begun}
+    made = {
+        "tiny": tiny,
+        "teacher": teacher,
+        "distilled": distilled,
+        "whole": whole,
+        "begun": begun,
+    }
     (tmp_path / "here").mkdir()
     before = {name: facts(path) for name, path in made.items()}
     yield Place(tmp_path / "here", **made)
@@ -598,7 +655,9 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
 # fmt: on
 
 
-@pytest.mark.parametrize("words, sentence, code", [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+@pytest.mark.parametrize(
+    "words, sentence, code", [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+)
 def test_it_is_refused_in_one_sentence_and_nothing_is_touched(at, words, sentence, code):
     command = words(at)
     before = around(at.here)
@@ -626,7 +685,9 @@ def one_longer(content):
 
 
 @pytest.mark.parametrize(
-    "change", [half, nothing, flipped(0, 128), flipped(9), absent], ids=["half", "nothing", "length", "header", "absent"]
+    "change",
+    [half, nothing, flipped(0, 128), flipped(9), absent],
+    ids=["half", "nothing", "length", "header", "absent"],
 )
 def test_a_part_that_is_cut_is_done_again(at, valid, change):
     out = at.broken("begun", "parts/000002.part", change)
@@ -639,10 +700,15 @@ def test_a_part_that_is_cut_is_done_again(at, valid, change):
     [
         (one_longer, "its arrays do not fit together"),
         (flipped(0.9), "its checksum is another"),
-        (lambda content: content.replace(b'"scores"', b'"scored"'), "is not a part of an n-best store"),
+        (
+            lambda content: content.replace(b'"scores"', b'"scored"'),
+            "is not a part of an n-best store",
+        ),
     ],
 )
-def test_a_part_that_is_damaged_otherwise_stops_the_run_until_it_is_removed(at, valid, change, sentence):
+def test_a_part_that_is_damaged_otherwise_stops_the_run_until_it_is_removed(
+    at, valid, change, sentence
+):
     out = at.broken("begun", "parts/000002.part", change)
     before = helpers.tree(out)
     said = helpers.refusal(run(*at.decode(out=out)))
@@ -673,12 +739,24 @@ FULL = [  # (what is written, the words of the command, bytes that fit, what is 
     ("other views", lambda at: at.select(), 20_000, "new"),
     ("text", lambda at: at.text(), 5000, "text.de"),
     ("a pruned checkpoint", lambda at: at.prune(), 50_000, "pruned.pt"),
-    ("a sparse file", lambda at: at.seqkd("compress", at.made["teacher"], "-o", at / "a.sparse"), 50_000, "a.sparse"),
-    ("a restored checkpoint", lambda at: at.seqkd("restore", sparse_file(at, bytes), "-o", at / "a.pt"), 50_000, "a.pt"),
+    (
+        "a sparse file",
+        lambda at: at.seqkd("compress", at.made["teacher"], "-o", at / "a.sparse"),
+        50_000,
+        "a.sparse",
+    ),
+    (
+        "a restored checkpoint",
+        lambda at: at.seqkd("restore", sparse_file(at, bytes), "-o", at / "a.pt"),
+        50_000,
+        "a.pt",
+    ),
 ]
 
 
-@pytest.mark.parametrize("words, size, made", [row[1:] for row in FULL], ids=[row[0] for row in FULL])
+@pytest.mark.parametrize(
+    "words, size, made", [row[1:] for row in FULL], ids=[row[0] for row in FULL]
+)
 def test_a_full_disk_leaves_nothing_by_halves_and_the_command_goes_on(at, words, size, made):
     command = words(at)
     with full_disk(size):
@@ -699,7 +777,8 @@ def test_a_full_disk_under_a_decode_changes_no_byte(at, valid):
 
 
 @pytest.mark.parametrize(
-    "out, code, said", [("/dev/full", 1, ["standard output cannot be written: No space left"]), (None, 0, [])]
+    "out, code, said",
+    [("/dev/full", 1, ["standard output cannot be written: No space left"]), (None, 0, [])],
 )
 def test_standard_output_is_full_or_nobody_reads_it(distilled, out, code, said):
     command = [sys.executable, "-m", "fairseq_seqkd", "inspect", str(distilled / "seq_kd")]
@@ -707,10 +786,15 @@ def test_standard_output_is_full_or_nobody_reads_it(distilled, out, code, said):
     os.close(reader)
     with os.fdopen(writer, "wb") as nobody, Path(out or os.devnull).open("wb") as file:
         stdout = file if out else nobody
-        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=helpers.environment())
+        done = subprocess.run(
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=helpers.environment()
+        )
     lines = done.stderr.splitlines()
     assert done.returncode == code and len(lines) == len(said)
-    assert all(line.startswith("fairseq_seqkd: ") and sentence in line for line, sentence in zip(lines, said))
+    assert all(
+        line.startswith("fairseq_seqkd: ") and sentence in line
+        for line, sentence in zip(lines, said)
+    )
 
 
 @pytest.fixture
@@ -719,7 +803,12 @@ def read_only(tmp_path):
     folder = tmp_path / "read only"
     folder.mkdir()
     mounted = os.geteuid() == 0
-    if mounted and subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True).returncode:
+    if (
+        mounted
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True
+        ).returncode
+    ):
         pytest.skip("root may write everywhere, and a disk cannot be mounted here")
     folder.chmod(0o500) if not mounted else None
     yield folder
@@ -732,19 +821,41 @@ def read_only(tmp_path):
 READ_ONLY = [
     ("n-best lists", lambda at, folder: at.decode(out=folder / "out"), "cannot be used"),
     ("n-best lists in the folder itself", lambda at, folder: at.decode(out=folder), "cannot be"),
-    ("other views", lambda at, folder: at.seqkd(*at.select()[1:5], "-o", folder / "new"), "cannot be used"),
+    (
+        "other views",
+        lambda at, folder: at.seqkd(*at.select()[1:5], "-o", folder / "new"),
+        "cannot be used",
+    ),
     ("text", lambda at, folder: at.text(None, "-o", folder / "train"), "cannot be written"),
-    ("a pruned checkpoint", lambda at, folder: at.prune(None, "-o", folder / "a.pt"), "cannot be written"),
-    ("results", lambda at, folder: at.evaluate(None, None, "-o", folder / "results.json"), "cannot be written"),
-    ("a cache", lambda at, folder: at.evaluate(None, None, "--cache", folder / "cache"), "cannot be written"),
+    (
+        "a pruned checkpoint",
+        lambda at, folder: at.prune(None, "-o", folder / "a.pt"),
+        "cannot be written",
+    ),
+    (
+        "results",
+        lambda at, folder: at.evaluate(None, None, "-o", folder / "results.json"),
+        "cannot be written",
+    ),
+    (
+        "a cache",
+        lambda at, folder: at.evaluate(None, None, "--cache", folder / "cache"),
+        "cannot be written",
+    ),
 ]
 
 
-@pytest.mark.parametrize("words, sentence", [row[1:] for row in READ_ONLY], ids=[row[0] for row in READ_ONLY])
+@pytest.mark.parametrize(
+    "words, sentence", [row[1:] for row in READ_ONLY], ids=[row[0] for row in READ_ONLY]
+)
 def test_a_folder_that_is_read_only(at, read_only, words, sentence):
     done = run(*words(at, read_only))
     said = helpers.refusal(done)
-    assert sentence in said and ("Read-only" in said or "Permission denied" in said) and done.returncode == 1
+    assert (
+        sentence in said
+        and ("Read-only" in said or "Permission denied" in said)
+        and done.returncode == 1
+    )
     assert not around(at.here)
 
 
@@ -767,7 +878,11 @@ def test_a_directory_that_vanishes_stops_the_run_and_it_begins_anew(at, valid, m
 def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, valid, monkeypatch):
     data = shutil.copytree(at.made["tiny"], at / "tiny")
     begin_part = Recorder.begin_part
-    monkeypatch.setattr(Recorder, "begin_part", lambda self, first: (shutil.rmtree(data, True), begin_part(self, first)))
+    monkeypatch.setattr(
+        Recorder,
+        "begin_part",
+        lambda self, first: (shutil.rmtree(data, True), begin_part(self, first)),
+    )
     done = run(*at.decode(data))
     assert "is missing by now; put it back" in helpers.refusal(done) and done.returncode == 1
     assert not list((at / "out").glob("seq_*")) and not manifest.read(at / "out")["complete"]
@@ -777,7 +892,9 @@ def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, valid, monkeyp
     assert helpers.tree(at / "out") == helpers.tree(valid)
 
 
-@pytest.mark.parametrize("when", ["while it is decoded", "while it is scored", "while it is copied"])
+@pytest.mark.parametrize(
+    "when", ["while it is decoded", "while it is scored", "while it is copied"]
+)
 def test_gold_that_is_binarised_anew_meanwhile_is_in_no_view(at, monkeypatch, when):
     """Its targets would be of one dictionary, and the dictionary that lies beside them another."""
     data = shutil.copytree(at.made["tiny"], at / "tiny")
@@ -795,7 +912,10 @@ def test_gold_that_is_binarised_anew_meanwhile_is_in_no_view(at, monkeypatch, wh
     before = getattr(where, method)
     monkeypatch.setattr(where, method, lambda *args: (binarised_anew(), before(*args)))
     done = run(*(at.score if when == "while it is scored" else at.decode)(data))
-    assert f"tiny has changed since {at / 'out'} was begun" in helpers.refusal(done) and done.returncode == 1
+    assert (
+        f"tiny has changed since {at / 'out'} was begun" in helpers.refusal(done)
+        and done.returncode == 1
+    )
     assert not list((at / "out").glob("seq_*")) and not manifest.read(at / "out")["complete"]
 
 
@@ -814,11 +934,23 @@ def windows_dictionary(at):
 
 PLACES = [
     ("links to data and teacher", linked_data, "out"),
-    ("a link to an empty folder", lambda at: at.decode(out=at.link("out", at.folder("elsewhere"))), "elsewhere"),
-    ("spaces and quotes", lambda at: at.decode(out=at / 'it\'s "new" $HOME `x` *'), 'it\'s "new" $HOME `x` *'),
+    (
+        "a link to an empty folder",
+        lambda at: at.decode(out=at.link("out", at.folder("elsewhere"))),
+        "elsewhere",
+    ),
+    (
+        "spaces and quotes",
+        lambda at: at.decode(out=at / 'it\'s "new" $HOME `x` *'),
+        'it\'s "new" $HOME `x` *',
+    ),
     ("folders to be made", lambda at: at.decode(out=at / "a" / "b" / "c"), "a/b/c"),
     ("a slash in the end", lambda at: at.decode(out=f"{at / 'out'}/"), "out"),
-    ("other scripts", lambda at: at.decode(out=at / "مخرجات ผลลัพธ์ 出力 🎓"), "مخرجات ผลลัพธ์ 出力 🎓"),
+    (
+        "other scripts",
+        lambda at: at.decode(out=at / "مخرجات ผลลัพธ์ 出力 🎓"),
+        "مخرجات ผลลัพธ์ 出力 🎓",
+    ),
     ("a new line", lambda at: at.decode(out=at / "two\nlines"), "two\nlines"),
     ("a hidden file beside", lambda at: at.decode(out=at.file(".keep").parent), "."),
 ]
@@ -853,26 +985,50 @@ FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one picture of five cha
 ODD = {  # what it is: (lines of the sources, of the targets, {reason: sentences that the manifest lists})
     "empty lines": (["", "rot Haus", ""], ["", "", "red ."], {}),
     "only unknown words": (["qqq", "qqq zzz qqq"], ["zzz .", "zzz"], {}),
-    "a source of 10,000 tokens": (["rot Haus", "rot " * 10_000, "Haus"], ["red .", "red .", "."], {"source_too_long": [1]}),
+    "a source of 10,000 tokens": (
+        ["rot Haus", "rot " * 10_000, "Haus"],
+        ["red .", "red .", "."],
+        {"source_too_long": [1]},
+    ),
     "a target of 10,000 tokens": (["rot Haus", "Haus"], ["red " * 10_000, "red ."], {}),
     "Arabic": (
         ["\u0645\u0631\u062d\u0628\u0627 \u0628\u0643 .", "\u0627\u0644\u0628\u064a\u062a"],
         ["red .", "\u0628\u064a\u062a ."],
         {},
     ),
-    "marks of direction": (["\u200f\u05e9\u05dc\u05d5\u05dd\u200e 1", "\u202bab\u202c"], ["\u2067a\u2069 .", "red ."], {}),
+    "marks of direction": (
+        ["\u200f\u05e9\u05dc\u05d5\u05dd\u200e 1", "\u202bab\u202c"],
+        ["\u2067a\u2069 .", "red ."],
+        {},
+    ),
     "Thai": (
         ["\u0e1a\u0e49\u0e32\u0e19\u0e2a\u0e35\u0e41\u0e14\u0e07", "\u0e19\u0e49\u0e33"],
         ["\u0e19\u0e49\u0e33 .", "red ."],
         {},
     ),
-    "Japanese": (["\u8d64\u3044\u5bb6\u3002", "\u5bb6\u3000\u5bb6"], ["\u8d64\u3044\u5bb6\u3002", "red ."], {}),
-    "emoji": ([f"{FAMILY} \U0001f1ef\U0001f1f5", "\U0001f44d\U0001f3fd rot"], [f"{FAMILY} .", "\U0001f44d\U0001f3fd ."], {}),
+    "Japanese": (
+        ["\u8d64\u3044\u5bb6\u3002", "\u5bb6\u3000\u5bb6"],
+        ["\u8d64\u3044\u5bb6\u3002", "red ."],
+        {},
+    ),
+    "emoji": (
+        [f"{FAMILY} \U0001f1ef\U0001f1f5", "\U0001f44d\U0001f3fd rot"],
+        [f"{FAMILY} .", "\U0001f44d\U0001f3fd ."],
+        {},
+    ),
     "accents of their own": (["e\u0301te\u0301", "\xe9t\xe9"], ["e\u0301 .", "\xe9 ."], {}),
     "Windows line ends": (["rot Haus\r", "rot\r"], ["red .\r", "red\r"], {}),
     "a byte order mark": (["\ufeffrot Haus", "rot"], ["\ufeffred .", "red ."], {}),
-    "other spaces": (["rot\xa0Haus\u2003rot\tHaus ", " rot\u2028Haus"], ["red\x85.", "\u3000red ."], {}),
-    "quotes and escapes": (["\"rot\" 'Haus' \\ %s {} $x", "&quot; <b>"], ['\\n "red" .', "`red` ."], {}),
+    "other spaces": (
+        ["rot\xa0Haus\u2003rot\tHaus ", " rot\u2028Haus"],
+        ["red\x85.", "\u3000red ."],
+        {},
+    ),
+    "quotes and escapes": (
+        ["\"rot\" 'Haus' \\ %s {} $x", "&quot; <b>"],
+        ['\\n "red" .', "`red` ."],
+        {},
+    ),
     "names of special symbols": (["<unk> rot", "rot @-@ ##Haus"], ["<unk> .", "red ."], {}),
 }
 
@@ -903,19 +1059,40 @@ def sentences(kind):
 def odd(tmp_path_factory):
     """A folder with the decode (out/), the distributions (D/), the text of the views and of gold, of all kinds of odd text."""
     home = tmp_path_factory.mktemp("odd")
-    known = [pair for kind in ODD if "10,000" not in kind and "unknown" not in kind for pair in zip(*ODD[kind][:2])]
+    known = [
+        pair
+        for kind in ODD
+        if "10,000" not in kind and "unknown" not in kind
+        for pair in zip(*ODD[kind][:2])
+    ]
     for side, lang in enumerate(("xx", "ja")):
-        written(home / f"train.{lang}", [pair[side] for pair in [*known, ("<unk> rot", "<unk> red .")] * 8])
+        written(
+            home / f"train.{lang}",
+            [pair[side] for pair in [*known, ("<unk> rot", "<unk> red .")] * 8],
+        )
         written(home / f"valid.{lang}", [line for kind in ODD.values() for line in kind[side]])
-    prefixes = {"trainpref": home / "train", "validpref": home / "valid", "testpref": home / "valid", "destdir": home / "bin"}
-    done = run("fairseq-preprocess", *helpers.flags({"source-lang": "xx", "target-lang": "ja", "workers": 1, **prefixes}))
+    prefixes = {
+        "trainpref": home / "train",
+        "validpref": home / "valid",
+        "testpref": home / "valid",
+        "destdir": home / "bin",
+    }
+    done = run(
+        "fairseq-preprocess",
+        *helpers.flags({"source-lang": "xx", "target-lang": "ja", "workers": 1, **prefixes}),
+    )
     assert done.returncode == 0, done.stdout
-    helpers.train(home / "bin", home, criterion="cross_entropy", max_epoch=12, disable_validation=True)
+    helpers.train(
+        home / "bin", home, criterion="cross_entropy", max_epoch=12, disable_validation=True
+    )
     place, teacher = Place(home), home / "checkpoint_last.pt"
     for command in (
         place.decode(home / "bin", teacher, beam=3, nbest=3, max_len_b=8, part_size=7),
         place.score(home / "bin", teacher, home / "D", topk=4, part_size=7),
-        *(place.text(home / "out", "--view", view, "-o", home / view) for view in ("seq_kd", "seq_inter")),
+        *(
+            place.text(home / "out", "--view", view, "-o", home / view)
+            for view in ("seq_kd", "seq_inter")
+        ),
         place.text(home / "out", "--split", "test", "-o", home / "gold"),
     ):
         done = run(*command)
@@ -927,23 +1104,39 @@ def odd(tmp_path_factory):
 def test_odd_text_is_decoded_and_comes_back(odd, kind):
     (sources, targets, reasons), ids = ODD[kind], sentences(kind)
     content, store = manifest.read(odd / "out"), Hypotheses(odd / "out")
-    assert content["complete"] and content["sentences"] == len(store) == sum(len(lines) for lines, _, _ in ODD.values())
+    assert content["complete"] and content["sentences"] == len(store) == sum(
+        len(lines) for lines, _, _ in ODD.values()
+    )
     too_long = content["listed"]["source_too_long"]
     assert [i - ids[0] for i in too_long if i in ids] == reasons.get("source_too_long", [])
     assert content["counts"]["source_too_long"] == len(too_long)
     assert [len(store[i]) for i in ids] == [0 if i in too_long else 3 for i in ids]
-    kept, rows = [i for i in ids if i not in too_long], np.load(odd / "out" / "seq_kd" / "rows.npy").tolist()
+    kept, rows = (
+        [i for i in ids if i not in too_long],
+        np.load(odd / "out" / "seq_kd" / "rows.npy").tolist(),
+    )
     dictionary = load_dictionary(odd / "bin" / "dict.ja.txt")
-    for view, best in (("seq_kd", lambda nbest: 0), ("seq_inter", lambda nbest: np.argmax([h.similarity for h in nbest]))):
+    for view, best in (
+        ("seq_kd", lambda nbest: 0),
+        ("seq_inter", lambda nbest: np.argmax([h.similarity for h in nbest])),
+    ):
         assert manifest.read(odd / "out" / view)["rows"] == len(rows) == len(store) - len(too_long)
         found = {lang: lines_of(odd / f"{view}.{lang}") for lang in ("xx", "ja")}
-        assert [found["xx"][rows.index(i)] for i in kept] == [plain(sources[i - ids[0]]) for i in kept]
-        expected = [" ".join(dictionary[token] for token in store[i][best(store[i])].tokens) for i in kept]
+        assert [found["xx"][rows.index(i)] for i in kept] == [
+            plain(sources[i - ids[0]]) for i in kept
+        ]
+        expected = [
+            " ".join(dictionary[token] for token in store[i][best(store[i])].tokens) for i in kept
+        ]
         assert [found["ja"][rows.index(i)] for i in kept] == expected
-    output, reference = (Detokeniser(dictionary, unknown=of) for of in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE))
+    output, reference = (
+        Detokeniser(dictionary, unknown=of) for of in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
+    )
     gold = load_indexed_dataset(str(odd / "bin" / "valid.xx-ja.ja"), None, "mmap")
     for i in kept:  # Japanese is compared by characters
-        expected = [helpers.similarity(output(h.tokens), reference(gold[i]), "char") for h in store[i]]
+        expected = [
+            helpers.similarity(output(h.tokens), reference(gold[i]), "char") for h in store[i]
+        ]
         assert [h.similarity for h in store[i]] == pytest.approx(expected, abs=1e-3)
     for lang, lines in (("xx", sources), ("ja", targets)):
         assert lines_of(odd / f"gold.{lang}")[ids.start : ids.stop] == [*map(plain, lines)]
@@ -956,5 +1149,10 @@ def test_odd_targets_are_scored(odd):
     too_long = [i for i, pair in enumerate(zip(*words)) if max(pair) > 1023]
     assert content["complete"] and content["listed"]["too_long"] == too_long and len(too_long) == 2
     tokens = sum(n + 1 for i, n in enumerate(words[1]) if i not in too_long)
-    assert content["counts"] == {"too_long": 2, "tokens": tokens} and len(store) == len(words[0]) - 2
-    assert store.tokens_stored == tokens and np.isfinite(np.asarray(store.per_token["target_log_probs"], np.float32)).all()
+    assert (
+        content["counts"] == {"too_long": 2, "tokens": tokens} and len(store) == len(words[0]) - 2
+    )
+    assert (
+        store.tokens_stored == tokens
+        and np.isfinite(np.asarray(store.per_token["target_log_probs"], np.float32)).all()
+    )

@@ -21,12 +21,17 @@ NAMES = [command.__name__.rpartition(".")[2] for command in cli.COMMANDS]
 
 def seqkd(*args):
     return subprocess.run(
-        [sys.executable, "-m", "fairseq_seqkd", *map(str, args)], capture_output=True, text=True, env=helpers.environment()
+        [sys.executable, "-m", "fairseq_seqkd", *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=helpers.environment(),
     )
 
 
 def parse(*args):
-    return commands.evaluate.parse_requests(cli.make_parser().parse_args(["evaluate", *args, "--data", "bin"]))
+    return commands.evaluate.parse_requests(
+        cli.make_parser().parse_args(["evaluate", *args, "--data", "bin"])
+    )
 
 
 def test_help_needs_no_heavy_library():
@@ -61,13 +66,21 @@ def test_names_and_seeds_of_checkpoints(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=0.1").mkdir()
     (tmp_path / "lr=0.1" / "last.pt").touch()
-    assert parse("work/seq_kd-2/checkpoint_last.pt") == [("seq_kd-2", None, "work/seq_kd-2/checkpoint_last.pt")]
+    assert parse("work/seq_kd-2/checkpoint_last.pt") == [
+        ("seq_kd-2", None, "work/seq_kd-2/checkpoint_last.pt")
+    ]
     assert parse("last.pt") == [(tmp_path.name, None, "last.pt")]
     assert parse("Seq-KD + Word-KD@2=a/b.pt") == [("Seq-KD + Word-KD", 2, "a/b.pt")]
     assert parse("A=x=y.pt") == [("A", None, "x=y.pt")]
-    assert parse("lr=0.1/last.pt") == [("lr=0.1", None, "lr=0.1/last.pt")]  # a file that is there is a path
+    assert parse("lr=0.1/last.pt") == [
+        ("lr=0.1", None, "lr=0.1/last.pt")
+    ]  # a file that is there is a path
     assert parse("x/y.pt", "--name", "N", "--seed", "3") == [("N", 3, "x/y.pt")]
-    assert parse("A@1=x.pt", "A@2=x.pt", "A=x.pt") == [("A", 1, "x.pt"), ("A", 2, "x.pt"), ("A", None, "x.pt")]
+    assert parse("A@1=x.pt", "A@2=x.pt", "A=x.pt") == [
+        ("A", 1, "x.pt"),
+        ("A", 2, "x.pt"),
+        ("A", None, "x.pt"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +102,9 @@ def test_checkpoints_that_cannot_be_told_apart_are_refused(args, sentence):
         parse(*args)
 
 
-@pytest.mark.parametrize("output, sentence", [(".", "is a directory"), ("nowhere/r.json", "its folder does not exist")])
+@pytest.mark.parametrize(
+    "output, sentence", [(".", "is a directory"), ("nowhere/r.json", "its folder does not exist")]
+)
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, output, sentence):
     for words in (["evaluate", "a.pt", "--data", "bin"], ["report", "a.json"]):
         with pytest.raises(Refusal, match=sentence):
@@ -101,7 +116,10 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, output, sen
 def test_a_refusal_is_one_line_and_code_1(tmp_path):
     done = seqkd("evaluate", tmp_path / "none.pt", "--data", tmp_path, "--cpu")
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == f"fairseq_seqkd: the checkpoint {tmp_path}/none.pt does not exist; check the path\n"
+    assert (
+        done.stderr
+        == f"fairseq_seqkd: the checkpoint {tmp_path}/none.pt does not exist; check the path\n"
+    )
 
 
 def test_interrupts_end_with_one_sentence_and_130():
@@ -117,13 +135,19 @@ cli.report.run = run
 sys.exit(cli.main(["report", "results.json"]))
 """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", code], preexec_fn=helpers.heed_interrupts, **pipes)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], preexec_fn=helpers.heed_interrupts, **pipes
+    )
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "Traceback" not in errors and errors.startswith("fairseq_seqkd: interrupted; ") and errors.count("\n") == 1
+    assert (
+        "Traceback" not in errors
+        and errors.startswith("fairseq_seqkd: interrupted; ")
+        and errors.count("\n") == 1
+    )
 
 
 @pytest.fixture
@@ -133,7 +157,9 @@ def counted(monkeypatch, tmp_path):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     paths, real = [], measure.measure
-    monkeypatch.setattr(measure, "measure", lambda system, *more: paths.append(system.path) or real(system, *more))
+    monkeypatch.setattr(
+        measure, "measure", lambda system, *more: paths.append(system.path) or real(system, *more)
+    )
     return paths
 
 
@@ -148,16 +174,26 @@ def test_evaluate_prints_a_table_and_continues_its_file(tiny, teacher, tmp_path,
     assert len(counted) == 1
     assert printed.err.count("\n") == 1 and printed.err.startswith("[1/1] Student (seed 1): BLEU ")
     lines = printed.out.splitlines()
-    assert lines[0].startswith("| Model ") and lines[2].startswith("| Student ") and len({len(line) for line in lines[:3]}) == 1
+    assert (
+        lines[0].startswith("| Model ")
+        and lines[2].startswith("| Student ")
+        and len({len(line) for line in lines[:3]}) == 1
+    )
     (first,) = json.loads(out.read_text())["results"]
     assert (first["name"], first["seed"], first["checkpoint"]) == ("Student", 1, str(teacher))
 
     # The same checkpoint is known under any name; the earlier result stays.
-    assert evaluate(teacher, tiny, f"Seq-KD@1={teacher}", f"Student@2={teacher}", "-o", str(out)) == 0
+    assert (
+        evaluate(teacher, tiny, f"Seq-KD@1={teacher}", f"Student@2={teacher}", "-o", str(out)) == 0
+    )
     printed = capsys.readouterr()
     assert len(counted) == 1 and printed.err.count("BLEU") == 2
     again = json.loads(out.read_text())["results"]
-    assert [(r["name"], r["seed"]) for r in again] == [("Student", 1), ("Seq-KD", 1), ("Student", 2)]
+    assert [(r["name"], r["seed"]) for r in again] == [
+        ("Student", 1),
+        ("Seq-KD", 1),
+        ("Student", 2),
+    ]
     assert all(r["ppl"] == first["ppl"] for r in again)
 
     # Other settings are another measurement, and another file's.
@@ -166,10 +202,26 @@ def test_evaluate_prints_a_table_and_continues_its_file(tiny, teacher, tmp_path,
     assert len(counted) == 1
 
     # And the report of it all.
-    assert cli.main(["report", str(out), "-o", str(tmp_path / "r.md"), "--json", str(tmp_path / "r.json"), "--title", "T"]) == 0
+    assert (
+        cli.main(
+            [
+                "report",
+                str(out),
+                "-o",
+                str(tmp_path / "r.md"),
+                "--json",
+                str(tmp_path / "r.json"),
+                "--title",
+                "T",
+            ]
+        )
+        == 0
+    )
     assert (tmp_path / "r.md").read_text().startswith("# T\n")
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["Student", "Seq-KD"] and rows[0]["bleu_greedy_std"] == 0
+    assert [row["name"] for row in rows] == ["Student", "Seq-KD"] and rows[0][
+        "bleu_greedy_std"
+    ] == 0
     capsys.readouterr()
     assert cli.main(["report", str(out)]) == 0
     assert "## What the paper claims" in capsys.readouterr().out
@@ -179,17 +231,27 @@ def test_what_was_measured_is_known_by_its_content(tiny, teacher, tmp_path, caps
     moved = tmp_path / "moved.pt"
     moved.write_bytes(teacher.read_bytes())
     printed = []
-    for arguments in ([str(teacher)], [str(moved), "--name", "Moved"], [str(moved), "--cache", str(tmp_path / "other")]):
+    for arguments in (
+        [str(teacher)],
+        [str(moved), "--name", "Moved"],
+        [str(moved), "--cache", str(tmp_path / "other")],
+    ):
         assert evaluate(teacher, tiny, *arguments, "--json") == 0
         printed.append(json.loads(capsys.readouterr().out)["results"][0])
-    assert len(counted) == 2 and printed[1]["name"] == "Moved" and printed[1]["checkpoint"] == str(moved)
+    assert (
+        len(counted) == 2
+        and printed[1]["name"] == "Moved"
+        and printed[1]["checkpoint"] == str(moved)
+    )
     assert printed[0]["ppl"] == printed[1]["ppl"] == printed[2]["ppl"]
     assert printed[0]["sentences_per_second_greedy"] == printed[1]["sentences_per_second_greedy"]
     assert evaluate(teacher, tiny, str(teacher), "--again") == 0 and len(counted) == 3
     for kept in (tmp_path / "cache" / "fairseq_seqkd").iterdir():
         kept.write_text('{"half')
     assert evaluate(teacher, tiny, str(teacher)) == 0 and len(counted) == 4
-    moved.write_bytes(teacher.read_bytes() + b"\0")  # another hash; a zip file may be followed by anything
+    moved.write_bytes(
+        teacher.read_bytes() + b"\0"
+    )  # another hash; a zip file may be followed by anything
     assert evaluate(teacher, tiny, str(moved)) == 0 and len(counted) == 5
 
 
@@ -206,13 +268,17 @@ def test_an_interrupted_evaluation_keeps_what_it_has(tiny, teacher, tmp_path, ca
         return real(system, *more)
 
     other = tmp_path / "other.pt"
-    other.write_bytes(teacher.read_bytes() + b"\0")  # another hash; a zip file may be followed by anything
+    other.write_bytes(
+        teacher.read_bytes() + b"\0"
+    )  # another hash; a zip file may be followed by anything
     monkeypatch.setattr(measure, "measure", interrupted)
     assert evaluate(teacher, tiny, f"A={teacher}", f"B={other}", "-o", str(out)) == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith("fairseq_seqkd: interrupted; ")
     assert [r["name"] for r in json.loads(out.read_text())["results"]] == ["A"]
     assert evaluate(teacher, tiny, f"A={teacher}", f"B={other}", "-o", str(out)) == 0
-    assert [r["name"] for r in json.loads(out.read_text())["results"]] == ["A", "B"] and len(calls) == 3
+    assert [r["name"] for r in json.loads(out.read_text())["results"]] == ["A", "B"] and len(
+        calls
+    ) == 3
 
 
 def test_wrong_inputs_stop_before_anything_is_measured(tiny, teacher, tmp_path, counted):
@@ -226,11 +292,15 @@ def test_wrong_inputs_stop_before_anything_is_measured(tiny, teacher, tmp_path, 
 def test_json_on_standard_output_is_json(tiny, teacher, capsys):
     assert evaluate(teacher, tiny, f"A={teacher}", "--json", "--split", "valid") == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
-    assert result["settings"]["split"] == "valid" and result["name"] == "A" and result["seed"] is None
+    assert (
+        result["settings"]["split"] == "valid" and result["name"] == "A" and result["seed"] is None
+    )
     assert result["bleu_greedy"] > 20 and result["ppl"] < 20  # it has learnt the toy language
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"translate", "report"}))  # text by nature; its --json names a file
+@pytest.mark.parametrize(
+    "name", sorted({*NAMES} - {"translate", "report"})
+)  # text by nature; its --json names a file
 def test_every_command_has_json(name, capsys):
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
@@ -238,7 +308,9 @@ def test_every_command_has_json(name, capsys):
 
 
 def test_what_commands_say_as_json(tiny, teacher, distilled, tmp_path, capsys):
-    pruned, sparse, back, text = (str(tmp_path / name) for name in ("p.pt", "s.sparse", "b.pt", "text"))
+    pruned, sparse, back, text = (
+        str(tmp_path / name) for name in ("p.pt", "s.sparse", "b.pt", "text")
+    )
 
     def said(*words):
         assert cli.main([*map(str, words), "--json"]) == 0
@@ -246,13 +318,34 @@ def test_what_commands_say_as_json(tiny, teacher, distilled, tmp_path, capsys):
 
     found = said("prune", teacher, "--sparsity", 0.5, "-o", pruned)
     zeros = sum(matrix["zeros"] or 0 for matrix in found["matrices"])
-    assert found["params"] - found["nonzero_params"] == pytest.approx(zeros, abs=100) and zeros > found["params"] / 3
-    assert Path(found["output"]).is_file() and "output" not in said("prune", teacher, "--sparsity", 0.5, "--dry-run")
+    assert (
+        found["params"] - found["nonzero_params"] == pytest.approx(zeros, abs=100)
+        and zeros > found["params"] / 3
+    )
+    assert Path(found["output"]).is_file() and "output" not in said(
+        "prune", teacher, "--sparsity", 0.5, "--dry-run"
+    )
     found = said("compress", pruned, "-o", sparse)
-    assert found["bytes"] == Path(sparse).stat().st_size and found["share"] == found["bytes"] / Path(pruned).stat().st_size
-    assert said("restore", sparse, "-o", back) == {"output": back, "bytes": Path(back).stat().st_size}
+    assert (
+        found["bytes"] == Path(sparse).stat().st_size
+        and found["share"] == found["bytes"] / Path(pruned).stat().st_size
+    )
+    assert said("restore", sparse, "-o", back) == {
+        "output": back,
+        "bytes": Path(back).stat().st_size,
+    }
     found = said("text", distilled, "-o", text)
     assert found["lines"] == len(Path(found["files"][0]).read_text().splitlines()) > 100
     assert said("inspect", distilled)["complete"] and said("doctor")["findings"]
-    found = said("export", teacher, "--data", tiny, "--no-subwords", "--check-sentences", 9, "-o", tmp_path / "ct2")
+    found = said(
+        "export",
+        teacher,
+        "--data",
+        tiny,
+        "--no-subwords",
+        "--check-sentences",
+        9,
+        "-o",
+        tmp_path / "ct2",
+    )
     assert found["sentences"] == 9 and found["same"] <= 9 and found["quantization"] == "float32"

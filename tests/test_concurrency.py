@@ -55,15 +55,23 @@ def trainings(distilled, whole, tiny):
     return {"seq_kd": (distilled / "seq_kd", {"criterion": "seq_kd"}), "word_kd": (tiny, by_word)}
 
 
-def test_two_trainings_read_while_the_teacher_goes_on(trainings, distilled, whole, tiny, teacher, tmp_path):
+def test_two_trainings_read_while_the_teacher_goes_on(
+    trainings, distilled, whole, tiny, teacher, tmp_path
+):
     """They read the data-bin, a view and stored distributions; beside them the commands that made these run again, others look
     at them, and a new decode of the same data goes on. Nobody disturbs anybody."""
-    quiet = [train(data, tmp_path / f"{name}.quiet", options, ONE_EPOCH) for name, (data, options) in trainings.items()]
+    quiet = [
+        train(data, tmp_path / f"{name}.quiet", options, ONE_EPOCH)
+        for name, (data, options) in trainings.items()
+    ]
     assert all_well(*quiet)
     before = helpers.tree(distilled), helpers.tree(whole)
     store_all = {"topk": helpers.EVERYTHING, "store_dtype": "float32", **helpers.SCORING}
     busy = [
-        *(train(data, tmp_path / f"{name}.busy", options, ONE_EPOCH) for name, (data, options) in trainings.items()),
+        *(
+            train(data, tmp_path / f"{name}.busy", options, ONE_EPOCH)
+            for name, (data, options) in trainings.items()
+        ),
         generate(*helpers.decode_command(tiny, teacher, distilled)),
         generate(*helpers.decode_command(tiny, teacher, whole, **store_all)),
         *(generate(*helpers.decode_command(tiny, teacher, tmp_path / "new")) for _ in range(2)),
@@ -74,6 +82,9 @@ def test_two_trainings_read_while_the_teacher_goes_on(trainings, distilled, whol
     assert helpers.tree(tmp_path / "new") == helpers.tree(distilled)
     for name in trainings:
         alone, beside = (
-            checkpoints.read(tmp_path / f"{name}.{how}" / "checkpoint_last.pt")["model"] for how in ("quiet", "busy")
+            checkpoints.read(tmp_path / f"{name}.{how}" / "checkpoint_last.pt")["model"]
+            for how in ("quiet", "busy")
         )
-        assert alone.keys() == beside.keys() and all(torch.equal(alone[key], beside[key]) for key in alone)
+        assert alone.keys() == beside.keys() and all(
+            torch.equal(alone[key], beside[key]) for key in alone
+        )

@@ -37,7 +37,9 @@ def test_a_file_that_fails_on_the_way_leaves_the_old_one(tmp_path):
 
 
 def test_a_disk_error_is_one_sentence(tmp_path):
-    with pytest.raises(Refusal, match="cannot be written"), files.whole_file(tmp_path / "absent" / "file"):
+    with pytest.raises(Refusal, match="cannot be written"), files.whole_file(
+        tmp_path / "absent" / "file"
+    ):
         pass
 
 
@@ -48,7 +50,9 @@ def test_a_folder_takes_the_place_of_the_old_one_or_not_at_all(tmp_path):
     with pytest.raises(ZeroDivisionError), files.whole_folder(tmp_path / "view") as folder:
         (folder / "file").write_text("three")
         1 / 0  # noqa: B018
-    assert (tmp_path / "view" / "file").read_text() == "two" and [f.name for f in tmp_path.iterdir()] == ["view"]
+    assert (tmp_path / "view" / "file").read_text() == "two" and [
+        f.name for f in tmp_path.iterdir()
+    ] == ["view"]
 
 
 def test_a_lock_is_held_by_one(tmp_path):
@@ -67,7 +71,9 @@ def test_the_writer_writes_fairseqs_bytes(tmp_path_factory, sentences, vocabular
     from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder, best_fitting_int_dtype
 
     folder = tmp_path_factory.mktemp("writer")
-    builder = MMapIndexedDatasetBuilder(str(folder / "theirs.bin"), dtype=best_fitting_int_dtype(vocabulary))
+    builder = MMapIndexedDatasetBuilder(
+        str(folder / "theirs.bin"), dtype=best_fitting_int_dtype(vocabulary)
+    )
     with databin.Writer(folder / "ours", databin.token_dtype(vocabulary)) as writer:
         for sentence in sentences:
             builder.add_item(torch.tensor(sentence, dtype=torch.long))
@@ -85,7 +91,11 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(tiny):
 
 
 def test_a_split_is_found_in_either_direction(tiny):
-    assert databin.Split(tiny, "train", "de", "en").pair == databin.Split(tiny, "train", "en", "de").pair == "de-en"
+    assert (
+        databin.Split(tiny, "train", "de", "en").pair
+        == databin.Split(tiny, "train", "en", "de").pair
+        == "de-en"
+    )
 
 
 # plan.py
@@ -99,7 +109,11 @@ def test_a_split_is_found_in_either_direction(tiny):
 )
 @settings(max_examples=150, deadline=None)
 def test_every_sentence_is_in_one_batch_of_its_part(lengths, size, max_tokens, max_sentences):
-    plan, lengths, longest = Plan(len(lengths), size, max_tokens, max_sentences), np.array(lengths, np.int32), 30
+    plan, lengths, longest = (
+        Plan(len(lengths), size, max_tokens, max_sentences),
+        np.array(lengths, np.int32),
+        30,
+    )
     seen = []
     for part in range(plan.parts):
         first, last = plan.bounds(part)
@@ -144,7 +158,9 @@ def test_sizes_of_parts():
 NBEST = st.lists(
     st.builds(
         Hypothesis,
-        st.lists(st.integers(0, 65_000), max_size=6).map(lambda tokens: np.array(tokens, np.uint16)),
+        st.lists(st.integers(0, 65_000), max_size=6).map(
+            lambda tokens: np.array(tokens, np.uint16)
+        ),
         st.floats(-50, 0, width=32),
         st.floats(-50, 0, width=32),
         st.booleans(),
@@ -156,7 +172,13 @@ NBEST = st.lists(
 
 
 def plain(nbests):
-    return [[(h.tokens.tolist(), h.score, h.log_prob, h.hit_limit, h.similarity, h.consensus) for h in nbest] for nbest in nbests]
+    return [
+        [
+            (h.tokens.tolist(), h.score, h.log_prob, h.hit_limit, h.similarity, h.consensus)
+            for h in nbest
+        ]
+        for nbest in nbests
+    ]
 
 
 @given(parts=st.lists(st.lists(NBEST, min_size=1, max_size=4), min_size=1, max_size=4))
@@ -165,7 +187,12 @@ def test_what_is_stored_comes_back(tmp_path_factory, parts):
     folder = tmp_path_factory.mktemp("store")
     paths = [folder / f"{i}.part" for i in range(len(parts))]
     for path, nbests in zip(paths, parts):
-        hypotheses.write_part(path, Block.from_lists(nbests, np.dtype(np.uint16), with_similarity=True, with_consensus=True))
+        hypotheses.write_part(
+            path,
+            Block.from_lists(
+                nbests, np.dtype(np.uint16), with_similarity=True, with_consensus=True
+            ),
+        )
         block = hypotheses.read_part(path)
         assert plain(block.nbest(i) for i in range(len(block))) == plain(nbests)
     hypotheses.merge(paths, folder / hypotheses.NAME)
@@ -202,14 +229,18 @@ def test_a_damaged_part_is_refused_or_fits_together(tmp_path_factory, position, 
 def test_parts_with_other_arrays_are_not_merged(tmp_path):
     nbest = [Hypothesis(np.array([4], np.uint16), -1.0, -2.0, False, 50.0)]
     for i, with_similarity in enumerate((True, False)):
-        hypotheses.write_part(tmp_path / f"{i}.part", Block.from_lists([nbest], np.dtype(np.uint16), with_similarity))
+        hypotheses.write_part(
+            tmp_path / f"{i}.part", Block.from_lists([nbest], np.dtype(np.uint16), with_similarity)
+        )
     with pytest.raises(Refusal, match="other arrays"):
         hypotheses.merge([tmp_path / "0.part", tmp_path / "1.part"], tmp_path / hypotheses.NAME)
     assert not (tmp_path / hypotheses.NAME).exists()
 
 
 def test_a_header_that_lies_is_refused(tmp_path):
-    header = json.dumps({"counts": {"dtype": "U16", "shape": [1 << 40], "data_offsets": [0, 1 << 41]}}).encode()
+    header = json.dumps(
+        {"counts": {"dtype": "U16", "shape": [1 << 40], "data_offsets": [0, 1 << 41]}}
+    ).encode()
     (tmp_path / "0.part").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(Refusal, match="damaged"):
         hypotheses.read_part(tmp_path / "0.part")
@@ -241,7 +272,9 @@ def test_arrays_are_written_as_lists(length):
     assert manifest.dump({"ids": ids}) == manifest.dump({"ids": ids.tolist()})
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": "other/9"}', "[" * 100_000, "\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"format": "other/9"}', "[" * 100_000, "\x00"]
+)
 def test_what_is_no_manifest_is_refused(tmp_path, content):
     (tmp_path / manifest.NAME).write_text(content)
     with pytest.raises(Refusal, match="manifest.json"):
@@ -277,7 +310,10 @@ def test_text_is_fairseqs_text(dictionary, tokens, post_process):
 
 def test_unknown_words_are_words(dictionary):
     assert text.Detokeniser(dictionary, "sentencepiece")([4, 3, 5]) == "the<unk> cat"
-    sides = [text.Detokeniser(dictionary, unknown=word) for word in (text.UNKNOWN_IN_OUTPUT, text.UNKNOWN_IN_REFERENCE)]
+    sides = [
+        text.Detokeniser(dictionary, unknown=word)
+        for word in (text.UNKNOWN_IN_OUTPUT, text.UNKNOWN_IN_REFERENCE)
+    ]
     assert sides[0]([3]) != sides[1]([3])  # or a metric would reward a word that nobody knows
 
 
@@ -290,7 +326,9 @@ def test_subwords_are_recognised_by_their_symbols(dictionary, tiny):
 
 
 @pytest.mark.parametrize(
-    "make", [np.asfortranarray, lambda a: a[:, :1], lambda a: a[::2], lambda a: a[:0]], ids=["F", "cut", "step", "none"]
+    "make",
+    [np.asfortranarray, lambda a: a[:, :1], lambda a: a[::2], lambda a: a[:0]],
+    ids=["F", "cut", "step", "none"],
 )
 def test_arrays_that_lie_otherwise_in_memory_are_written_as_they_are(make, tmp_path):
     array = make(np.arange(12, dtype=np.float16).reshape(4, 3))
@@ -301,7 +339,12 @@ def test_arrays_that_lie_otherwise_in_memory_are_written_as_they_are(make, tmp_p
 def test_what_a_file_must_hold_is_said_by_name():
     from fairseq_seqkd import shapes
 
-    shape = {"a": shapes.is_tree, "a.b": shapes.is_size, "c": shapes.or_none(shapes.is_tree), "c.d": shapes.is_text}
+    shape = {
+        "a": shapes.is_tree,
+        "a.b": shapes.is_size,
+        "c": shapes.or_none(shapes.is_tree),
+        "c.d": shapes.is_text,
+    }
     shape["views?"] = shapes.list_of(shapes.is_one_of("seq_kd", "seq_inter"))
     whole = {"a": {"b": 1}, "c": {"d": "x"}, "views": ["seq_kd"]}
     assert shapes.first_fault(whole, shape) is None
@@ -317,5 +360,12 @@ def test_what_a_file_must_hold_is_said_by_name():
         ({"views": ["../seq_kd"]}, 'views is ["../seq_kd"]'),
     ):
         assert shapes.first_fault({**whole, **change}, shape) == fault
-    for value, right in ((1.5, True), (float("inf"), True), (float("nan"), False), (10**400, False), (True, False), ("1", False)):
+    for value, right in (
+        (1.5, True),
+        (float("inf"), True),
+        (float("nan"), False),
+        (10**400, False),
+        (True, False),
+        ("1", False),
+    ):
         assert shapes.is_number(value) is right

@@ -46,7 +46,11 @@ class Writes:
 
         def opened(file, mode="r", *args, **more):
             made = really(file, mode, *args, **more)
-            if not isinstance(file, int) and str(file).startswith(self_.folder) and set(mode) & set("wax+"):
+            if (
+                not isinstance(file, int)
+                and str(file).startswith(self_.folder)
+                and set(mode) & set("wax+")
+            ):
                 write = made.write
 
                 def counted(content):
@@ -55,7 +59,9 @@ class Writes:
 
                 try:
                     made.write = counted
-                except AttributeError:  # a buffered writer lets its methods be replaced in a class of its own only
+                except (
+                    AttributeError
+                ):  # a buffered writer lets its methods be replaced in a class of its own only
                     made = Counted(made, self_)
             return made
 
@@ -101,7 +107,9 @@ def begin(command, folder, fail=None):
         try:
             return cli.main(words) if name == "seqkd" else helpers.generate(words)
         finally:
-            os.write(os.open(folder / "writes", os.O_WRONLY | os.O_CREAT), str(writes.count).encode())
+            os.write(
+                os.open(folder / "writes", os.O_WRONLY | os.O_CREAT), str(writes.count).encode()
+            )
 
     return helpers.fork(run, folder / "said")
 
@@ -114,23 +122,52 @@ def action(request, tiny, teacher, tmp_path):
     if name == "decode":
         command = ["fairseq-generate", *helpers.decode_command(tiny, teacher, out / "distilled")]
     elif name == "distributions":
-        command = ["fairseq-generate", *helpers.decode_command(tiny, teacher, out / "stored", **helpers.SCORING)]
+        command = [
+            "fairseq-generate",
+            *helpers.decode_command(tiny, teacher, out / "stored", **helpers.SCORING),
+        ]
     elif name == "prune":
         command = ["seqkd", "prune", teacher, "--sparsity", "0.5", "-o", out / "pruned.pt"]
     elif name == "export":
-        words = ["--to", "ctranslate2", "--data", tiny, "--no-subwords", "--force", "-o", out / "folder"]
+        words = [
+            "--to",
+            "ctranslate2",
+            "--data",
+            tiny,
+            "--no-subwords",
+            "--force",
+            "-o",
+            out / "folder",
+        ]
         command = ["seqkd", "export", teacher, *words]
     else:
-        found = [result("Student"), result("Seq-KD", bleu_greedy=20.5), result("Seq-KD 80%", nonzero_params=200_000)]
+        found = [
+            result("Student"),
+            result("Seq-KD", bleu_greedy=20.5),
+            result("Seq-KD 80%", nonzero_params=200_000),
+        ]
         (tmp_path / "results.json").write_text(json.dumps({"results": found}))
-        outputs = [word for kind in ("md", "json", "html") for word in ("-o", out / f"report.{kind}")]
-        command = ["seqkd", "report", tmp_path / "results.json", *outputs, "--plot", out / "pruning.svg"]
+        outputs = [
+            word for kind in ("md", "json", "html") for word in ("-o", out / f"report.{kind}")
+        ]
+        command = [
+            "seqkd",
+            "report",
+            tmp_path / "results.json",
+            *outputs,
+            "--plot",
+            out / "pruning.svg",
+        ]
     return ROUNDS[name], [str(word) for word in command], name in ("decode", "distributions")
 
 
 def contents(folder):
     """What is there under final names."""
-    return {name: content for name, content in helpers.tree(folder, BESIDE).items() if ".partial" not in name}
+    return {
+        name: content
+        for name, content in helpers.tree(folder, BESIDE).items()
+        if ".partial" not in name
+    }
 
 
 def test_crashes(action, tmp_path):
@@ -151,12 +188,18 @@ def test_crashes(action, tmp_path):
             time.sleep(rng.uniform(0, duration))
             os.kill(child, SIGNALS[how])
         code = helpers.wait(child)
-        said = (tmp_path / "said").read_text(errors="replace") if (tmp_path / "said").exists() else ""
+        said = (
+            (tmp_path / "said").read_text(errors="replace") if (tmp_path / "said").exists() else ""
+        )
         crashed += code != 0
         if how == "error" and code == 0:  # the log of who worked when may lack a line
             assert contents(tmp_path / "out") == undisturbed, turn
         elif how == "error":
-            assert code == 1 and "Traceback" not in said and said.count("fairseq_seqkd: ") >= 1, (turn, code, said[-2000:])
+            assert code == 1 and "Traceback" not in said and said.count("fairseq_seqkd: ") >= 1, (
+                turn,
+                code,
+                said[-2000:],
+            )
         found = contents(tmp_path / "out")
         if not continues:  # a file that has its name is whole
             assert all(found[name] == undisturbed[name] for name in found), (turn, how)

@@ -24,15 +24,26 @@ def gradients(task, model, criterion, sample):
     model.zero_grad()
     loss, size, log = criterion(model, sample)
     loss.backward()
-    return loss.item(), size, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, log
+    return (
+        loss.item(),
+        size,
+        {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None},
+        log,
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("sentence_avg", [False, True])
 def test_alpha_0_equals_fairseqs_own_criterion(tiny, smoothing, sentence_avg):
-    own = {"criterion": "label_smoothed_cross_entropy", "label-smoothing": smoothing} if smoothing else {}
+    own = (
+        {"criterion": "label_smoothed_cross_entropy", "label-smoothing": smoothing}
+        if smoothing
+        else {}
+    )
     stock = helpers.build(tiny, {"criterion": "cross_entropy", **own}, sentence_avg=sentence_avg)
-    ours = helpers.build(tiny, criterion="word_kd", alpha=0, label_smoothing=smoothing, sentence_avg=sentence_avg)
+    ours = helpers.build(
+        tiny, criterion="word_kd", alpha=0, label_smoothing=smoothing, sentence_avg=sentence_avg
+    )
     sample = helpers.batch(stock[0])
     loss, size, grads, _ = gradients(*stock, sample)
     our_loss, our_size, our_grads, _ = gradients(*ours, sample)
@@ -46,11 +57,21 @@ def test_alpha_0_equals_fairseqs_own_criterion(tiny, smoothing, sentence_avg):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("ignore_prefix_size", [0, 1])
 @pytest.mark.parametrize("sentence_avg", [False, True])
-def test_a_teacher_without_weight_equals_fairseqs_own_criterion(tiny, teacher, smoothing, ignore_prefix_size, sentence_avg):
+def test_a_teacher_without_weight_equals_fairseqs_own_criterion(
+    tiny, teacher, smoothing, ignore_prefix_size, sentence_avg
+):
     """With a teacher the objective is computed here, not by fairseq: what else is returned is still what fairseq returns."""
-    options = {"label-smoothing": smoothing, "ignore-prefix-size": ignore_prefix_size, "report-accuracy": True}
-    stock = helpers.build(tiny, options, criterion="label_smoothed_cross_entropy", sentence_avg=sentence_avg)
-    ours = helpers.build(tiny, options, criterion="word_kd", teacher_path=teacher, sentence_avg=sentence_avg)
+    options = {
+        "label-smoothing": smoothing,
+        "ignore-prefix-size": ignore_prefix_size,
+        "report-accuracy": True,
+    }
+    stock = helpers.build(
+        tiny, options, criterion="label_smoothed_cross_entropy", sentence_avg=sentence_avg
+    )
+    ours = helpers.build(
+        tiny, options, criterion="word_kd", teacher_path=teacher, sentence_avg=sentence_avg
+    )
     ours[2].objective = dataclasses.replace(ours[2].objective, alpha=0.0)
     sample = helpers.batch(stock[0])
     loss, size, grads, log = gradients(*stock, sample)
@@ -58,7 +79,9 @@ def test_a_teacher_without_weight_equals_fairseqs_own_criterion(tiny, teacher, s
     assert our_loss == pytest.approx(loss, rel=1e-5)
     assert our_size == size == (7 if sentence_avg else sample["ntokens"])
     assert our_log.keys() == log.keys() | {"kd_loss", "teacher_nll_loss"}
-    assert {key: float(our_log[key]) for key in log} == pytest.approx({key: float(log[key]) for key in log}, rel=1e-5)
+    assert {key: float(our_log[key]) for key in log} == pytest.approx(
+        {key: float(log[key]) for key in log}, rel=1e-5
+    )
     assert grads.keys() == our_grads.keys()
     for name in grads:
         assert torch.allclose(grads[name], our_grads[name], rtol=1e-4, atol=1e-5), name
@@ -67,7 +90,15 @@ def test_a_teacher_without_weight_equals_fairseqs_own_criterion(tiny, teacher, s
 def test_the_teachers_part_is_logged_in_bits_a_token(tiny):
     _, _, criterion = helpers.build(tiny, criterion="word_kd", alpha=0)
     logs = [
-        {"loss": 6.0, "nll_loss": 5.0, "kd_loss": 7.0, "teacher_nll_loss": 3.0, "ntokens": n, "sample_size": n} for n in (4, 6)
+        {
+            "loss": 6.0,
+            "nll_loss": 5.0,
+            "kd_loss": 7.0,
+            "teacher_nll_loss": 3.0,
+            "ntokens": n,
+            "sample_size": n,
+        }
+        for n in (4, 6)
     ]
     with metrics.aggregate() as meters:
         criterion.reduce_metrics(logs)
@@ -79,25 +110,42 @@ def test_the_teachers_part_is_logged_in_bits_a_token(tiny):
 @pytest.fixture(scope="module")
 def second_teacher(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("second")
-    helpers.train(tiny, folder, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True)
+    helpers.train(
+        tiny, folder, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True
+    )
     return folder / "checkpoint_last.pt"
 
 
 @pytest.mark.parametrize(
-    "members,alpha,temperature,smoothing", [(1, 0.5, 1.0, 0.0), (1, 0.3, 2.0, 0.1), (1, 1.0, 1.0, 0.0), (2, 0.7, 2.0, 0.0)]
+    "members,alpha,temperature,smoothing",
+    [(1, 0.5, 1.0, 0.0), (1, 0.3, 2.0, 0.1), (1, 1.0, 1.0, 0.0), (2, 0.7, 2.0, 0.0)],
 )
-def test_the_objective_equals_a_loop_by_hand(tiny, teacher, second_teacher, members, alpha, temperature, smoothing):
+def test_the_objective_equals_a_loop_by_hand(
+    tiny, teacher, second_teacher, members, alpha, temperature, smoothing
+):
     path = ":".join(map(str, [teacher, second_teacher][:members]))
     task, model, criterion = helpers.build(
-        tiny, criterion="word_kd", teacher_path=path, alpha=alpha, temperature=temperature, label_smoothing=smoothing
+        tiny,
+        criterion="word_kd",
+        teacher_path=path,
+        alpha=alpha,
+        temperature=temperature,
+        label_smoothing=smoothing,
     )
     assert len(criterion.teacher.models) == members
     sample = helpers.batch(task)
     loss, _, _, log = gradients(task, model, criterion, sample)
     model.eval()
     with torch.no_grad():
-        p = model.get_normalized_probs(model(**sample["net_input"]), log_probs=False).double().tolist()
-        q = [t.get_normalized_probs(t(**sample["net_input"]), log_probs=False).double() for t in criterion.teacher.models]
+        p = (
+            model.get_normalized_probs(model(**sample["net_input"]), log_probs=False)
+            .double()
+            .tolist()
+        )
+        q = [
+            t.get_normalized_probs(t(**sample["net_input"]), log_probs=False).double()
+            for t in criterion.teacher.models
+        ]
         q = (sum(q) / len(q)).tolist()
     vocabulary, nll, smooth, kd, teacher_nll = len(task.target_dictionary), 0.0, 0.0, 0.0, 0.0
     for i, sentence in enumerate(sample["target"].tolist()):
@@ -108,7 +156,9 @@ def test_the_objective_equals_a_loop_by_hand(tiny, teacher, second_teacher, memb
             teacher_nll -= math.log(q[i][j][token])
             smooth -= sum(math.log(x) for x in p[i][j])
             p_t, q_t = ([x ** (1 / temperature) for x in row] for row in (p[i][j], q[i][j]))
-            kd -= temperature**2 * sum(b / sum(q_t) * math.log(a / sum(p_t)) for a, b in zip(p_t, q_t))
+            kd -= temperature**2 * sum(
+                b / sum(q_t) * math.log(a / sum(p_t)) for a, b in zip(p_t, q_t)
+            )
     eps = smoothing / (vocabulary - 1)
     expected = (1 - alpha) * ((1 - smoothing - eps) * nll + eps * smooth) + alpha * kd
     assert loss == pytest.approx(expected, rel=1e-4)
@@ -126,7 +176,9 @@ def test_any_architecture_learns_from_any_other(tiny, teacher, lstm_teacher, stu
     sample, seen = helpers.batch(task), []
     teacher_lprobs = criterion.teacher.log_probs(sample, next(model.parameters()))
     keep = sample["target"].ne(task.target_dictionary.pad())
-    entropy = -(teacher_lprobs.exp() * teacher_lprobs).sum(-1)[keep].sum().item()  # it cannot fall below
+    entropy = (
+        -(teacher_lprobs.exp() * teacher_lprobs).sum(-1)[keep].sum().item()
+    )  # it cannot fall below
     model.train()
     for _ in range(25):
         optimizer.zero_grad()
@@ -140,15 +192,23 @@ def test_any_architecture_learns_from_any_other(tiny, teacher, lstm_teacher, stu
 @pytest.fixture(scope="module")
 def lstm_teacher(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lstm")
-    helpers.train(tiny, folder, helpers.LSTM, criterion="cross_entropy", max_epoch=8, disable_validation=True)
+    helpers.train(
+        tiny, folder, helpers.LSTM, criterion="cross_entropy", max_epoch=8, disable_validation=True
+    )
     return folder / "checkpoint_last.pt"
 
 
 def test_the_teacher_is_no_part_of_the_criterion(tiny, teacher):
     task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
-    assert list(criterion.parameters()) == [] and criterion.state_dict() == {} and list(criterion.children()) == []
+    assert (
+        list(criterion.parameters()) == []
+        and criterion.state_dict() == {}
+        and list(criterion.children()) == []
+    )
     criterion.train()
-    assert not any(module.training for member in criterion.teacher.models for module in member.modules())
+    assert not any(
+        module.training for member in criterion.teacher.models for module in member.modules()
+    )
     criterion(model, helpers.batch(task))[0].backward()
     assert all(p.grad is None for member in criterion.teacher.models for p in member.parameters())
 
@@ -161,8 +221,13 @@ def test_the_teacher_does_not_replace_the_students_generator(tiny, teacher):
 
 
 def test_an_ensemble_is_the_average_of_its_members(tiny, teacher, second_teacher):
-    task, model, both = helpers.build(tiny, criterion="word_kd", teacher_path=f"{teacher}:{second_teacher}")
-    singles = [helpers.build(tiny, criterion="word_kd", teacher_path=path)[2] for path in (teacher, second_teacher)]
+    task, model, both = helpers.build(
+        tiny, criterion="word_kd", teacher_path=f"{teacher}:{second_teacher}"
+    )
+    singles = [
+        helpers.build(tiny, criterion="word_kd", teacher_path=path)[2]
+        for path in (teacher, second_teacher)
+    ]
     sample, like = helpers.batch(task), next(model.parameters())
     mean = sum(c.teacher.log_probs(sample, like).exp() for c in singles) / 2
     assert torch.allclose(both.teacher.log_probs(sample, like).exp(), mean, atol=1e-6)
@@ -181,7 +246,9 @@ def test_validation_asks_no_teacher_and_reports_the_students_likelihood(tiny, te
 
 
 def test_unreduced_losses_are_one_value_a_token(tiny, teacher):
-    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher, dropout=0.0)
+    task, model, criterion = helpers.build(
+        tiny, criterion="word_kd", teacher_path=teacher, dropout=0.0
+    )
     sample = helpers.batch(task)
     model.train()
     rows, _, _ = criterion(model, sample, reduce=False)
@@ -213,7 +280,9 @@ def test_sequence_criterions_know_their_data(tiny, teacher, distilled, view, oth
     assert criterion.teacher is None and criterion.objective.alpha == 0
     _, _, stock = helpers.build(distilled / view, criterion="cross_entropy")
     sample = helpers.batch(task)
-    assert gradients(task, model, criterion, sample)[0] == pytest.approx(gradients(task, model, stock, sample)[0], rel=1e-6)
+    assert gradients(task, model, criterion, sample)[0] == pytest.approx(
+        gradients(task, model, stock, sample)[0], rel=1e-6
+    )
     with_teacher = helpers.build(distilled / view, criterion=view, teacher_path=teacher)[2]
     assert with_teacher.objective.alpha == 0.5
     for folder in (tiny, distilled / other):
@@ -228,8 +297,12 @@ def test_another_task_is_refused(tiny, teacher, criterion):
 
     task = helpers.build(tiny, criterion="cross_entropy")[0]
     other = argparse.Namespace(target_dictionary=task.target_dictionary, cfg=None)
-    with pytest.raises(Refusal, match="under the task translation; Namespace is another, so leave out --task"):
-        CRITERION_REGISTRY[criterion](other, sentence_avg=False, label_smoothing=0.0, teacher_path=str(teacher))
+    with pytest.raises(
+        Refusal, match="under the task translation; Namespace is another, so leave out --task"
+    ):
+        CRITERION_REGISTRY[criterion](
+            other, sentence_avg=False, label_smoothing=0.0, teacher_path=str(teacher)
+        )
 
 
 ADAPTIVE = {"adaptive-softmax-cutoff": "8,16", "adaptive-softmax-dropout": 0.0}
@@ -243,12 +316,18 @@ def test_a_teacher_may_have_an_adaptive_softmax(tiny, tmp_path):
     task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=path)
     sample = helpers.batch(task)
     loss, _, _, log = gradients(task, model, criterion, sample)
-    soft, lprobs = criterion.teacher.soft_targets(sample, sample["target"], next(model.parameters()))
+    soft, lprobs = criterion.teacher.soft_targets(
+        sample, sample["target"], next(model.parameters())
+    )
     assert torch.allclose(soft.probabilities.sum(-1), torch.ones(len(lprobs)), atol=1e-4)
     keep = sample["target"].flatten().ne(task.target_dictionary.pad())
     with torch.no_grad():
-        mine = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True).flatten(0, 1)
-    assert log["kd_loss"].item() == pytest.approx(-(soft.probabilities * mine).sum(-1)[keep].sum().item(), rel=1e-4)
+        mine = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True).flatten(
+            0, 1
+        )
+    assert log["kd_loss"].item() == pytest.approx(
+        -(soft.probabilities * mine).sum(-1)[keep].sum().item(), rel=1e-4
+    )
     _, student, criterion = helpers.build(tiny, ADAPTIVE, criterion="word_kd", teacher_path=path)
     student.train()
     with pytest.raises(Refusal, match="--adaptive-softmax-cutoff"):

@@ -49,7 +49,11 @@ def test_a_worker_has_one_thread_and_its_gpu(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     told = decode.environment(3)
-    assert (told["OMP_NUM_THREADS"], told["LOCAL_RANK"], told["CUDA_VISIBLE_DEVICES"]) == ("1", "3", "5")
+    assert (told["OMP_NUM_THREADS"], told["LOCAL_RANK"], told["CUDA_VISIBLE_DEVICES"]) == (
+        "1",
+        "3",
+        "5",
+    )
     assert decode.environment(3, "0,2")["CUDA_VISIBLE_DEVICES"] == "0,2"
 
 
@@ -151,14 +155,21 @@ def test_a_complete_directory_is_exit_0_and_its_signature(tmp_path, fake, capsys
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path}/out is complete | teacher:fake|beam:5\n"
     assert f"{tmp_path}/out.logs/worker-0.log" in printed.err.splitlines()[0]
-    assert sorted(log.name for log in (tmp_path / "out.logs").iterdir()) == [f"worker-{rank}.log" for rank in range(3)]
+    assert sorted(log.name for log in (tmp_path / "out.logs").iterdir()) == [
+        f"worker-{rank}.log" for rank in range(3)
+    ]
     assert len(pids(tmp_path)) == 3
     assert cli.main(words(tmp_path)) == 0  # one worker is enough to see that nothing is left
-    assert len(pids(tmp_path)) == 4 and "250 of 250 sentences were there before" in capsys.readouterr().err
+    assert (
+        len(pids(tmp_path)) == 4
+        and "250 of 250 sentences were there before" in capsys.readouterr().err
+    )
 
 
 def test_a_refusal_is_said_once_and_stops_the_others(tmp_path, fake, capsys):
-    fake("if rank: time.sleep(0.5 if rank == 1 else 60)\nsys.exit('fairseq_seqkd: --nbest 9 asks for more')")
+    fake(
+        "if rank: time.sleep(0.5 if rank == 1 else 60)\nsys.exit('fairseq_seqkd: --nbest 9 asks for more')"
+    )
     with pytest.raises(Refusal) as refusal:
         cli.main(words(tmp_path))
     assert refusal.value.code == "fairseq_seqkd: --nbest 9 asks for more"
@@ -177,13 +188,19 @@ def test_an_earlier_runs_refusal_is_not_this_ones(tmp_path, fake):
 
 
 def test_what_fairseqs_own_parser_says_is_a_refusal_too(tmp_path, fake):
-    fake("import argparse; argparse.ArgumentParser(prog='generate.py').error('unrecognized arguments: --typo')")
-    with pytest.raises(Refusal, match="^fairseq_seqkd: fairseq-generate: unrecognized arguments: --typo$"):
+    fake(
+        "import argparse; argparse.ArgumentParser(prog='generate.py').error('unrecognized arguments: --typo')"
+    )
+    with pytest.raises(
+        Refusal, match="^fairseq_seqkd: fairseq-generate: unrecognized arguments: --typo$"
+    ):
         cli.main(words(tmp_path))
 
 
 def test_a_workers_death_is_made_good_at_the_end(tmp_path, fake, capsys):
-    fake("state(False)\nif rank == 1 and first: os.kill(os.getpid(), signal.SIGKILL)\nif not first: state(True)")
+    fake(
+        "state(False)\nif rank == 1 and first: os.kill(os.getpid(), signal.SIGKILL)\nif not first: state(True)"
+    )
     assert cli.main(words(tmp_path)) == 0
     errors = capsys.readouterr().err
     assert "worker 1 was killed (SIGKILL)" in errors and "worker 1 is started again" in errors
@@ -193,12 +210,18 @@ def test_a_workers_death_is_made_good_at_the_end(tmp_path, fake, capsys):
 def test_a_death_that_the_others_made_good_needs_nothing(tmp_path, fake, capsys):
     fake("state(False)\nif rank == 1: sys.exit(3)\ntime.sleep(0.5)\nstate(True)")
     assert cli.main(words(tmp_path)) == 0
-    assert "worker 1 ended with code 3; the others go on" in capsys.readouterr().err and len(pids(tmp_path)) == 3
+    assert (
+        "worker 1 ended with code 3; the others go on" in capsys.readouterr().err
+        and len(pids(tmp_path)) == 3
+    )
 
 
 def test_who_dies_again_and_again_is_given_up(tmp_path, fake):
     fake("print('out of memory', flush=True)\nif rank == 1: sys.exit(3)")
-    with pytest.raises(Refusal, match=r"not complete: worker 1 ended with code 3 \(out of memory\), as did 2 before it"):
+    with pytest.raises(
+        Refusal,
+        match=r"not complete: worker 1 ended with code 3 \(out of memory\), as did 2 before it",
+    ):
         cli.main(words(tmp_path))
     assert len(pids(tmp_path)) == 5
 
@@ -236,7 +259,9 @@ def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
     command = fake("(notes.parent / f'ready-{rank}').touch()" + LISTENS)
     # As a shell starts its background jobs: deaf to Ctrl-C. The workers are to hear it all the same.
     deaf = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **deaf)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **deaf
+    )
     out, errors = stop(tmp_path, process, number)
     assert process.returncode == 130 and out == ""
     assert [line for line in errors.splitlines() if not line.startswith("3 workers")] == [
@@ -247,7 +272,9 @@ def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
 
 def test_who_does_not_listen_is_killed_at_the_second_request(tmp_path, fake):
     deaf = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n(notes.parent / f'ready-{rank}').touch()\ntime.sleep(600)"
-    process = subprocess.Popen(fake(deaf), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        fake(deaf), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     stop(tmp_path, process, signal.SIGTERM, times=2)
     assert process.returncode == 130 and not any(map(helpers.exists, pids(tmp_path)))
 
@@ -263,7 +290,9 @@ def test_progress_is_read_from_the_parts(tmp_path):
     (tmp_path / "parts").mkdir()
     for name in ("000000.part", "000002.part", "000001.lock", ".000001.part.x.partial"):
         (tmp_path / "parts" / name).touch()
-    assert progress.read(tmp_path) == progress.Progress(250, 150, False, said)  # the last part has 50
+    assert progress.read(tmp_path) == progress.Progress(
+        250, 150, False, said
+    )  # the last part has 50
     manifest.write(tmp_path, helpers.manifest_content(complete=True))
     shutil.rmtree(tmp_path / "parts")
     assert progress.read(tmp_path) == progress.Progress(250, 250, True, said)
@@ -292,7 +321,9 @@ def test_on_a_terminal_it_is_one_bar(monkeypatch):
     display.begun -= 20
     display.show(progress.Progress(1000, 500, False, ""))
     display.close()
-    (drawn,) = [line for line in terminal.getvalue().replace("\r", "\n").splitlines() if "500/1000" in line][:1]
+    (drawn,) = [
+        line for line in terminal.getvalue().replace("\r", "\n").splitlines() if "500/1000" in line
+    ][:1]
     assert re.search(r"50%.*500/1000 \[00:20<01:[34]\d, +[45]\.\d+ sentences/s\]", drawn)
 
 
@@ -301,7 +332,12 @@ def test_on_a_terminal_it_is_one_bar(monkeypatch):
 
 def real(tiny, teacher, out, workers=2):
     """The words of a command line that is helpers.decode's, with the two options that seqkd decode adds left out."""
-    return ["decode", "--workers", str(workers), *helpers.decode_command(tiny, teacher, out, user_dir=None, task=None)]
+    return [
+        "decode",
+        "--workers",
+        str(workers),
+        *helpers.decode_command(tiny, teacher, out, user_dir=None, task=None),
+    ]
 
 
 def stopped(command, out, parts):
@@ -309,13 +345,21 @@ def stopped(command, out, parts):
 
     Returns the process and the workers, by rank. Who begins later does not stop.
     """
-    flag, pipes = out.parent / "stops", {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    flag, pipes = (
+        out.parent / "stops",
+        {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+    )
     flag.touch()
     hook = stopping.environment(out.parent / "hook", out / "parts", parts, flag)
-    process, until = subprocess.Popen(command, **pipes, env=helpers.environment(**hook)), time.monotonic() + 120
+    process, until = (
+        subprocess.Popen(command, **pipes, env=helpers.environment(**hook)),
+        time.monotonic() + 120,
+    )
     while time.monotonic() < until and process.poll() is None:
         log = (out / "decoding.log").read_text() if (out / "decoding.log").is_file() else ""
-        workers = {int(rank): int(pid) for pid, rank in re.findall(r" (\d+) began as rank (\d) of 2", log)}
+        workers = {
+            int(rank): int(pid) for pid, rank in re.findall(r" (\d+) began as rank (\d) of 2", log)
+        }
         if len(workers) == 2 and all(map(helpers.is_stopped, workers.values())):
             flag.unlink()
             return process, workers
@@ -324,9 +368,13 @@ def stopped(command, out, parts):
     raise AssertionError(f"they did not stop: {process.communicate(timeout=60)}")
 
 
-def test_two_workers_of_which_one_is_killed_write_the_same_bytes(distilled, tiny, teacher, tmp_path):
+def test_two_workers_of_which_one_is_killed_write_the_same_bytes(
+    distilled, tiny, teacher, tmp_path
+):
     out = tmp_path / "out"
-    process, workers = stopped([sys.executable, "-m", "fairseq_seqkd", *real(tiny, teacher, out)], out, parts=0)
+    process, workers = stopped(
+        [sys.executable, "-m", "fairseq_seqkd", *real(tiny, teacher, out)], out, parts=0
+    )
     os.kill(workers[1], signal.SIGKILL)
     os.kill(workers[0], signal.SIGCONT)
     printed, errors = process.communicate(timeout=240)
@@ -338,9 +386,24 @@ def test_two_workers_of_which_one_is_killed_write_the_same_bytes(distilled, tiny
 
 def test_refusals_of_the_real_thing_are_said_once(distilled, tiny, teacher, tmp_path):
     shutil.copytree(distilled, tmp_path / "out")
-    for more, sentence in ((["--lenpen", "2"], "search.lenpen was 1.0, now 2.0"), (["--typo"], "unrecognized arguments: --typo")):
-        command = [sys.executable, "-m", "fairseq_seqkd", *real(tiny, teacher, tmp_path / "out"), *more]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=helpers.environment())
+    for more, sentence in (
+        (["--lenpen", "2"], "search.lenpen was 1.0, now 2.0"),
+        (["--typo"], "unrecognized arguments: --typo"),
+    ):
+        command = [
+            sys.executable,
+            "-m",
+            "fairseq_seqkd",
+            *real(tiny, teacher, tmp_path / "out"),
+            *more,
+        ]
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=helpers.environment(),
+        )
         assert sentence in helpers.refusal(done) and done.returncode == 1
     assert helpers.tree(tmp_path / "out") == helpers.tree(distilled)
 
@@ -360,19 +423,28 @@ def test_interrupted_and_continued_it_writes_the_same_bytes(distilled, tiny, tea
     for pid in workers.values():
         os.kill(pid, signal.SIGCONT)
     errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and errors.count("fairseq_seqkd: ") == 1 and "Traceback" not in errors
+    assert (
+        process.returncode == 130
+        and errors.count("fairseq_seqkd: ") == 1
+        and "Traceback" not in errors
+    )
     assert not any(map(helpers.exists, workers.values()))
     done = progress.read(out)
     assert 0 < done.done < TRAIN and not done.complete
     again = subprocess.run(command, capture_output=True, text=True, env=helpers.environment())
-    assert again.returncode == 0 and f"{done.done} of {TRAIN} sentences were there before" in again.stderr
+    assert (
+        again.returncode == 0
+        and f"{done.done} of {TRAIN} sentences were there before" in again.stderr
+    )
     assert helpers.tree(out) == helpers.tree(distilled)
 
 
 @pytest.mark.slow
 def test_torchrun_writes_the_same_bytes(distilled, tiny, teacher, tmp_path):
     words = helpers.decode_command(tiny, teacher, tmp_path / "out")
-    helpers.command("torchrun", "--standalone", "--nproc_per_node=2", helpers.BIN / "fairseq-generate", *words)
+    helpers.command(
+        "torchrun", "--standalone", "--nproc_per_node=2", helpers.BIN / "fairseq-generate", *words
+    )
     assert helpers.tree(tmp_path / "out") == helpers.tree(distilled)
     log = (tmp_path / "out" / "decoding.log").read_text()
     assert "began as rank 0 of 2" in log and "began as rank 1 of 2" in log

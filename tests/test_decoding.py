@@ -40,7 +40,13 @@ def test_every_sentence_is_there_once(distilled):
     assert all(len(store[i]) == 4 for i in range(TRAIN))
     content = manifest.read(distilled)
     assert content["complete"] and not any(content["counts"].values())
-    assert set(content["counts"]) == {"empty", "hit_limit", "seq_inter_empty", "seq_inter_hit_limit", "source_too_long"}
+    assert set(content["counts"]) == {
+        "empty",
+        "hit_limit",
+        "seq_inter_empty",
+        "seq_inter_hit_limit",
+        "source_too_long",
+    }
     assert not (distilled / "parts").exists()
 
 
@@ -50,29 +56,50 @@ def test_lists_are_ranked_and_scores_are_normalised_log_probabilities(distilled)
         scores = [h.score for h in store[i]]
         assert scores == sorted(scores, reverse=True)
         for h in store[i]:
-            assert h.score == pytest.approx(h.log_prob / (len(h.tokens) + 1), abs=1e-5)  # EOS counts
+            assert h.score == pytest.approx(
+                h.log_prob / (len(h.tokens) + 1), abs=1e-5
+            )  # EOS counts
 
 
 def test_log_probabilities_are_the_teachers(distilled, tiny, teacher):
     """Forced decoding by hand of the stored ids gives the stored sums."""
     task, _, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
     task.load_dataset("train")
-    model, eos, store = criterion.teacher.models[0], task.target_dictionary.eos(), Hypotheses(distilled)
+    model, eos, store = (
+        criterion.teacher.models[0],
+        task.target_dictionary.eos(),
+        Hypotheses(distilled),
+    )
     for i in (0, 100, 508):
         source = task.dataset("train")[i]["source"].unsqueeze(0)
         for h in store[i][:2]:
             tokens = [*h.tokens.tolist(), eos]
             with torch.no_grad():
-                out = model(source, torch.tensor([source.size(1)]), torch.tensor([[eos, *tokens[:-1]]]))
+                out = model(
+                    source, torch.tensor([source.size(1)]), torch.tensor([[eos, *tokens[:-1]]])
+                )
             lprobs = model.get_normalized_probs(out, log_probs=True)[0]
-            assert h.log_prob == pytest.approx(sum(lprobs[j, t].item() for j, t in enumerate(tokens)), abs=1e-3)
+            assert h.log_prob == pytest.approx(
+                sum(lprobs[j, t].item() for j, t in enumerate(tokens)), abs=1e-3
+            )
 
 
 def test_the_mode_is_what_fairseq_generate_prints(distilled, tiny, teacher):
     """The stock task, its own batches and its printed text, against our ids."""
-    options = {"user-dir": helpers.PLUGIN, "path": teacher, "gen-subset": "train", "beam": 4, "max-len-b": 30, "cpu": True}
-    printed = helpers.command("fairseq-generate", tiny, *helpers.flags(options, required_batch_size_multiple=1)).stdout
-    theirs = {int(i): text for i, text in re.findall(r"^H-(\d+)\t\S+\t(.*)$", printed, re.MULTILINE)}
+    options = {
+        "user-dir": helpers.PLUGIN,
+        "path": teacher,
+        "gen-subset": "train",
+        "beam": 4,
+        "max-len-b": 30,
+        "cpu": True,
+    }
+    printed = helpers.command(
+        "fairseq-generate", tiny, *helpers.flags(options, required_batch_size_multiple=1)
+    ).stdout
+    theirs = {
+        int(i): text for i, text in re.findall(r"^H-(\d+)\t\S+\t(.*)$", printed, re.MULTILINE)
+    }
     dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(distilled)
     assert len(theirs) == TRAIN
     ours = {i: " ".join(dictionary[t] for t in store[i][0].tokens) for i in range(TRAIN)}
@@ -87,7 +114,10 @@ def test_views_hold_the_mode_and_the_closest(distilled, tiny):
     moved = 0
     for i in range(TRAIN):
         nbest = store[i]
-        bleu = [sacrebleu.sentence_bleu(text(h.tokens), [text(gold[i])], use_effective_order=True).score for h in nbest]
+        bleu = [
+            sacrebleu.sentence_bleu(text(h.tokens), [text(gold[i])], use_effective_order=True).score
+            for h in nbest
+        ]
         assert [h.similarity for h in nbest] == pytest.approx(bleu, abs=1e-3)
         assert seq_kd[i] == [*nbest[0].tokens.tolist(), dictionary.eos()]
         best = int(np.argmax(np.float32(bleu)))
@@ -100,10 +130,18 @@ def test_views_hold_the_mode_and_the_closest(distilled, tiny):
 def test_everything_else_in_a_view_is_gold(distilled, tiny, view):
     ours = helpers.tree(distilled / view)
     replaced = {"train.de-en.en.bin", "train.de-en.en.idx", "manifest.json"}
-    gold = {name: content for name, content in helpers.tree(tiny).items() if not name.endswith((".log", ".txt"))}
+    gold = {
+        name: content
+        for name, content in helpers.tree(tiny).items()
+        if not name.endswith((".log", ".txt"))
+    }
     gold.update({name: (tiny / name).read_bytes() for name in ("dict.de.txt", "dict.en.txt")})
-    assert {n: c for n, c in ours.items() if n not in replaced} == {n: c for n, c in gold.items() if n not in replaced}
-    assert not any(file.is_symlink() or file.stat().st_nlink > 1 for file in (distilled / view).iterdir())
+    assert {n: c for n, c in ours.items() if n not in replaced} == {
+        n: c for n, c in gold.items() if n not in replaced
+    }
+    assert not any(
+        file.is_symlink() or file.stat().st_nlink > 1 for file in (distilled / view).iterdir()
+    )
 
 
 # The same bytes.
@@ -115,14 +153,23 @@ def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards)
     workers = [
         helpers.start(
             "fairseq-generate",
-            *helpers.decode_command(tiny, teacher, tmp_path / "out", distributed_world_size=shards, distributed_rank=rank),
+            *helpers.decode_command(
+                tiny,
+                teacher,
+                tmp_path / "out",
+                distributed_world_size=shards,
+                distributed_rank=rank,
+            ),
         )
         for rank in range(shards)
     ]
     printed = [worker.communicate(timeout=240)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * shards, printed
     assert helpers.tree(tmp_path / "out") == helpers.tree(distilled)
-    done = [int(max(re.findall(r"this worker: (\d+) sentences", text), key=int, default=0)) for text in printed]
+    done = [
+        int(max(re.findall(r"this worker: (\d+) sentences", text), key=int, default=0))
+        for text in printed
+    ]
     assert sum(done) == TRAIN  # nobody did another's work again
 
 
@@ -158,12 +205,25 @@ def test_sampling_depends_on_the_seed_alone(tiny, teacher, tmp_path, engine):
     """Four parts, decoded in another order by the second run: what was sampled before does not matter."""
     if engine == "ctranslate2":
         pytest.importorskip("ctranslate2")
-    more = {"gen_subset": "valid", "sampling": True, "beam": 2, "nbest": 2, "seed": 3, "part_size": 16, "engine": engine}
+    more = {
+        "gen_subset": "valid",
+        "sampling": True,
+        "beam": 2,
+        "nbest": 2,
+        "seed": 3,
+        "part_size": 16,
+        "engine": engine,
+    }
     helpers.decode(tiny, teacher, tmp_path / "a", **more)
-    helpers.decode(tiny, teacher, tmp_path / "b", distributed_world_size=2, distributed_rank=1, **more)
+    helpers.decode(
+        tiny, teacher, tmp_path / "b", distributed_world_size=2, distributed_rank=1, **more
+    )
     assert helpers.tree(tmp_path / "a") == helpers.tree(tmp_path / "b")
     helpers.decode(tiny, teacher, tmp_path / "c", **{**more, "seed": 4})
-    found = [[[h.tokens.tolist() for h in nbest] for nbest in Hypotheses(tmp_path / name)] for name in "ac"]
+    found = [
+        [[h.tokens.tolist() for h in nbest] for nbest in Hypotheses(tmp_path / name)]
+        for name in "ac"
+    ]
     assert len(found[0]) == len(found[1]) == 53
     assert sum(mine == other for mine, other in zip(*found)) < 50
 
@@ -174,7 +234,14 @@ def test_sampling_depends_on_the_seed_alone(tiny, teacher, tmp_path, engine):
         ({}, (0, 1)),
         ({"RANK": "2", "WORLD_SIZE": "4"}, (2, 4)),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}, (1, 3)),
-        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "8"}, (2, 8)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "7",
+                "SLURM_ARRAY_TASK_MIN": "5",
+                "SLURM_ARRAY_TASK_COUNT": "8",
+            },
+            (2, 8),
+        ),
     ],
 )
 def test_the_rank_comes_from_the_environment(monkeypatch, environment, expected):
@@ -188,7 +255,9 @@ def test_the_rank_comes_from_the_environment(monkeypatch, environment, expected)
         monkeypatch.setenv(name, value)
     assert worker_rank(Namespace(distributed_world_size=1, distributed_rank=0)) == expected
     assert worker_rank(Namespace(distributed_world_size=5, distributed_rank=3)) == (3, 5)
-    if environment:  # fairseq's own world has as many as there are GPUs, whoever started this process
+    if (
+        environment
+    ):  # fairseq's own world has as many as there are GPUs, whoever started this process
         assert worker_rank(Namespace(distributed_world_size=8, distributed_rank=0)) == expected
 
 
@@ -197,7 +266,10 @@ def test_a_split_that_training_would_take_along_is_named(tiny, teacher, tmp_path
     for file in tiny.glob("valid.*"):
         shutil.copy(file, data / file.name.replace("valid", "train1"))
     printed = helpers.decode(data, teacher, tmp_path / "out", beam=1, nbest=1).stdout
-    assert "bin holds train1 too, which fairseq-train puts together with train, and which is not decoded here" in printed
+    assert (
+        "bin holds train1 too, which fairseq-train puts together with train, and which is not decoded here"
+        in printed
+    )
     assert "seq_inter gets the targets of seq_kd; for Seq-Inter pass --nbest 2" in printed
     printed = helpers.decode(tiny, teacher, tmp_path / "alone", beam=2, nbest=2).stdout
     assert " too, which fairseq-train puts" not in printed and "pass --nbest" not in printed
@@ -205,14 +277,27 @@ def test_a_split_that_training_would_take_along_is_named(tiny, teacher, tmp_path
 
 @pytest.mark.parametrize(
     "environment,rank,expected",
-    [({}, 0, 0), ({}, 3, 3), ({"LOCAL_RANK": "1", "RANK": "5", "WORLD_SIZE": "8"}, 0, 1), ({"SLURM_LOCALID": "0"}, 2, 2)],
+    [
+        ({}, 0, 0),
+        ({}, 3, 3),
+        ({"LOCAL_RANK": "1", "RANK": "5", "WORLD_SIZE": "8"}, 0, 1),
+        ({"SLURM_LOCALID": "0"}, 2, 2),
+    ],
 )
 def test_every_worker_of_a_machine_takes_a_gpu_of_its_own(monkeypatch, environment, rank, expected):
     from argparse import Namespace
 
     from fairseq_seqkd.tasks.teacher_decoding import local_rank
 
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_LOCALID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_ARRAY_TASK_ID"):
+    for name in (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "SLURM_LOCALID",
+        "SLURM_PROCID",
+        "SLURM_NTASKS",
+        "SLURM_ARRAY_TASK_ID",
+    ):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -224,7 +309,14 @@ def test_every_worker_of_a_machine_takes_a_gpu_of_its_own(monkeypatch, environme
 
 def test_fairseqs_batch_multiple_drops_nothing(tiny, teacher, tmp_path):
     """With its default of 8 the stock task drops the longest sentences; 53 in, 53 out here."""
-    helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", required_batch_size_multiple=8, batch_size=10)
+    helpers.decode(
+        tiny,
+        teacher,
+        tmp_path / "out",
+        gen_subset="valid",
+        required_batch_size_multiple=8,
+        batch_size=10,
+    )
     assert len(Hypotheses(tmp_path / "out")) == 53
     assert len(targets(tmp_path / "out" / "seq_kd", "valid")) == 53
 
@@ -249,7 +341,9 @@ def test_hypotheses_cut_by_the_limit_are_counted_and_listed(tiny, teacher, tmp_p
     assert content["listed"]["hit_limit"] == [i for i in range(53) if len(store[i][0].tokens) >= 5]
     assert content["counts"]["hit_limit"] > 20
     nearest = [int(np.argmax([h.similarity for h in store[i]])) for i in range(53)]
-    assert content["listed"]["seq_inter_hit_limit"] == [i for i, h in enumerate(nearest) if store[i][h].hit_limit]
+    assert content["listed"]["seq_inter_hit_limit"] == [
+        i for i, h in enumerate(nearest) if store[i][h].hit_limit
+    ]
 
 
 def test_a_split_without_targets_has_no_seq_inter(tiny, teacher, tmp_path):
@@ -257,7 +351,9 @@ def test_a_split_without_targets_has_no_seq_inter(tiny, teacher, tmp_path):
     for ending in (".bin", ".idx"):
         (tmp_path / "bin" / f"test.de-en.en{ending}").unlink()
     helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", gen_subset="test")
-    assert len(Hypotheses(tmp_path / "out")) == 45 and not Hypotheses(tmp_path / "out").has_similarity
+    assert (
+        len(Hypotheses(tmp_path / "out")) == 45 and not Hypotheses(tmp_path / "out").has_similarity
+    )
     assert (tmp_path / "out" / "seq_kd" / "test.de-en.en.bin").is_file()
     assert not (tmp_path / "out" / "seq_inter").exists()
 
@@ -267,24 +363,44 @@ def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
     shutil.copytree(tiny, tmp_path / "bin")
     for ending in (".bin", ".idx"):
         (tmp_path / "bin" / f"test.de-en.en{ending}").unlink()
-    more = {"gen_subset": "test", "sampling": True, "temperature": 1.5, "beam": 5, "nbest": 5, "select": "mbr"}
+    more = {
+        "gen_subset": "test",
+        "sampling": True,
+        "temperature": 1.5,
+        "beam": 5,
+        "nbest": 5,
+        "select": "mbr",
+    }
     helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", **more)
     dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(tmp_path / "out")
     text, moved, repeated = Detokeniser(dictionary, "@@ ", unknown="\ue000"), 0, 0
     rows = targets(tmp_path / "out" / "seq_kd", "test")
     for i in range(45):
         texts = [text(h.tokens) for h in store[i]]
-        pairs = [[helpers.similarity(a, b) for k, b in enumerate(texts) if k != j] for j, a in enumerate(texts)]
+        pairs = [
+            [helpers.similarity(a, b) for k, b in enumerate(texts) if k != j]
+            for j, a in enumerate(texts)
+        ]
         means = [np.mean(row) for row in pairs]
-        assert [h.consensus for h in store[i]] == pytest.approx(means, abs=1e-3) and store[i][0].similarity is None
+        assert [h.consensus for h in store[i]] == pytest.approx(means, abs=1e-3) and store[i][
+            0
+        ].similarity is None
         best = int(np.argmax([h.consensus for h in store[i]]))
         assert rows[i] == [*store[i][best].tokens.tolist(), dictionary.eos()]
         moved, repeated = moved + (best > 0), repeated + (len(set(texts)) < 5)
     assert moved > 5 and repeated > 2
     content = manifest.read(tmp_path / "out")
-    assert content["settings"]["select"] == "mbr" and "|similarity:bleu|select:mbr|" in content["signature"]
-    assert content["views"] == ["seq_kd"] and manifest.read(tmp_path / "out" / "seq_kd")["select"] == "mbr"
-    done = helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", check=False, **{**more, "select": "mode"})
+    assert (
+        content["settings"]["select"] == "mbr"
+        and "|similarity:bleu|select:mbr|" in content["signature"]
+    )
+    assert (
+        content["views"] == ["seq_kd"]
+        and manifest.read(tmp_path / "out" / "seq_kd")["select"] == "mbr"
+    )
+    done = helpers.decode(
+        tmp_path / "bin", teacher, tmp_path / "out", check=False, **{**more, "select": "mode"}
+    )
     assert 'select was "mbr", now "mode"' in helpers.refusal(done)
 
 
@@ -292,14 +408,27 @@ def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
     """The directory of the same decode without filters says what each view chose; a loop by hand says what must go."""
     favourites = [nbest[0] for nbest in map(Hypotheses(distilled).__getitem__, range(TRAIN))]
     scores = [favourite.log_prob / (len(favourite.tokens) + 1) for favourite in favourites]
-    low = round(float(np.quantile(scores, 0.1)), 3)  # of every tenth sentence the favourite's score is lower
-    limits = {"filter_length_ratio": 2.3, "filter_score": low, "filter_copy": 0.05, "filter_repeats": 2, "filter_empty": True}
+    low = round(
+        float(np.quantile(scores, 0.1)), 3
+    )  # of every tenth sentence the favourite's score is lower
+    limits = {
+        "filter_length_ratio": 2.3,
+        "filter_score": low,
+        "filter_copy": 0.05,
+        "filter_repeats": 2,
+        "filter_empty": True,
+    }
     out = tmp_path / "out"
     done = helpers.decode(tiny, teacher, out, **limits)
-    source_of, target_of = (Dictionary.load(str(tiny / f"dict.{lang}.txt")) for lang in ("de", "en"))
+    source_of, target_of = (
+        Dictionary.load(str(tiny / f"dict.{lang}.txt")) for lang in ("de", "en")
+    )
     store, sources, content = Hypotheses(out), targets(tiny, lang="de"), manifest.read(out)
     for view in ("seq_kd", "seq_inter"):
-        expected, everything = {rule: [] for rule in ("length_ratio", "score", "copy", "repeats", "empty")}, []
+        expected, everything = (
+            {rule: [] for rule in ("length_ratio", "score", "copy", "repeats", "empty")},
+            [],
+        )
         for i, row in enumerate(targets(distilled / view)):
             target, source = row[:-1], sources[i][:-1]
             best = 0 if view == "seq_kd" else int(np.argmax([h.similarity for h in store[i]]))
@@ -317,19 +446,31 @@ def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
                 expected[rule] += [i] * fails
         counts = {rule: len(ids) for rule, ids in expected.items()}
         assert content["filtered"][view] == {"counts": counts, "listed": expected}
-        assert counts["length_ratio"] and counts["score"] and counts["repeats"] and 0 < sum(everything) < TRAIN
+        assert (
+            counts["length_ratio"]
+            and counts["score"]
+            and counts["repeats"]
+            and 0 < sum(everything) < TRAIN
+        )
         kept = [i for i in range(TRAIN) if not everything[i]]
         assert np.load(out / view / "rows.npy").tolist() == kept
         gold = targets(distilled / view)
-        assert targets(out / view) == [gold[i] for i in kept] and targets(out / view, lang="de") == [sources[i] for i in kept]
+        assert targets(out / view) == [gold[i] for i in kept] and targets(
+            out / view, lang="de"
+        ) == [sources[i] for i in kept]
         assert manifest.read(out / view)["filtered"] == counts
         assert f"{view}: {counts['score']} sentences fail --filter-score {low}" in done.stdout
-    assert f"|filters:copy=0.05,empty=True,length_ratio=2.3,repeats=2,score={low}|" in content["signature"]
+    assert (
+        f"|filters:copy=0.05,empty=True,length_ratio=2.3,repeats=2,score={low}|"
+        in content["signature"]
+    )
     done = helpers.decode(tiny, teacher, out, check=False, **{**limits, "filter_score": None})
     assert f"filters.score was {low}, now null" in helpers.refusal(done)
 
 
-def test_filters_that_leave_nothing_are_one_sentence_and_the_hypotheses_are_kept(tiny, teacher, tmp_path):
+def test_filters_that_leave_nothing_are_one_sentence_and_the_hypotheses_are_kept(
+    tiny, teacher, tmp_path
+):
     more = {"gen_subset": "valid", "filter_score": -0.0001}
     for _ in range(2):  # it is said again
         done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, **more)
@@ -338,7 +479,9 @@ def test_filters_that_leave_nothing_are_one_sentence_and_the_hypotheses_are_kept
     assert len(Hypotheses(tmp_path / "out")) == 53 and not (tmp_path / "out" / "seq_kd").exists()
 
 
-def test_workers_that_score_write_the_same_bytes_and_end_with_the_run(distilled, tiny, teacher, tmp_path):
+def test_workers_that_score_write_the_same_bytes_and_end_with_the_run(
+    distilled, tiny, teacher, tmp_path
+):
     """In a process group of its own, so that nothing of it can be overlooked: first interrupted, then to the end."""
     out = tmp_path / "out"
     worker = helpers.decode_until(1, tiny, teacher, out, prepare=os.setpgrp, similarity_workers=2)
@@ -364,13 +507,22 @@ def test_empty_hypotheses_are_counted_and_listed():
     def hypothesis(*tokens, hit_limit=False):
         return Hypothesis(np.array(tokens, np.uint16), -1.0, -1.0, hit_limit)
 
-    nbests = [[hypothesis(5)], [hypothesis(), hypothesis(5)], [], [hypothesis(5), hypothesis()], [hypothesis(6, hit_limit=True)]]
+    nbests = [
+        [hypothesis(5)],
+        [hypothesis(), hypothesis(5)],
+        [],
+        [hypothesis(5), hypothesis()],
+        [hypothesis(6, hit_limit=True)],
+    ]
 
     class Store:
         def blocks(self):
             yield 10, Block.from_lists(nbests, np.uint16, with_similarity=False)
 
-    choosers = {"seq_kd": selection.mode, "seq_inter": lambda block: block.counts.astype(np.int64) - 1}
+    choosers = {
+        "seq_kd": selection.mode,
+        "seq_inter": lambda block: block.counts.astype(np.int64) - 1,
+    }
     listed = {reason: ids.tolist() for reason, ids in audit(Store(), choosers).items()}
     of_inter = {"seq_inter_empty": [13], "seq_inter_hit_limit": [14]}
     assert listed == {"source_too_long": [12], "empty": [11], "hit_limit": [14], **of_inter}
@@ -379,10 +531,18 @@ def test_empty_hypotheses_are_counted_and_listed():
 
 
 def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):
-    helpers.decode(tiny, f"{teacher}:{teacher}", tmp_path / "out", gen_subset="valid", similarity="chrf")
+    helpers.decode(
+        tiny, f"{teacher}:{teacher}", tmp_path / "out", gen_subset="valid", similarity="chrf"
+    )
     content = manifest.read(tmp_path / "out")
-    assert len(content["settings"]["teacher"]["sha256"]) == 2 and "similarity:chrf" in content["signature"]
-    assert "chrF" in content["settings"]["similarity"]["settings"] or "nc:6" in content["settings"]["similarity"]["settings"]
+    assert (
+        len(content["settings"]["teacher"]["sha256"]) == 2
+        and "similarity:chrf" in content["signature"]
+    )
+    assert (
+        "chrF" in content["settings"]["similarity"]["settings"]
+        or "nc:6" in content["settings"]["similarity"]["settings"]
+    )
 
 
 def test_similarity_is_of_the_tokenizer_that_is_asked_for(tiny, teacher, tmp_path):
@@ -442,13 +602,17 @@ def test_limits_of_filters_that_make_no_sense_are_refused(option, values):
 
     off = dict.fromkeys(("filter_length_ratio", "filter_copy", "filter_repeats", "filter_score"))
     check_filters(Namespace(**off))
-    check_filters(Namespace(filter_length_ratio=1.5, filter_copy=1.0, filter_repeats=2, filter_score=-2.5))
+    check_filters(
+        Namespace(filter_length_ratio=1.5, filter_copy=1.0, filter_repeats=2, filter_score=-2.5)
+    )
     for value in values:
         with pytest.raises(Refusal, match=f"--{option.replace('_', '-')} is"):
             check_filters(Namespace(**{**off, option: value}))
 
 
-def test_a_directory_begun_with_other_options_is_refused_and_untouched(distilled, tiny, teacher, tmp_path):
+def test_a_directory_begun_with_other_options_is_refused_and_untouched(
+    distilled, tiny, teacher, tmp_path
+):
     shutil.copytree(distilled, tmp_path / "out")
     done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, beam=5, lenpen=1.5)
     sentence = helpers.refusal(done)
@@ -478,7 +642,9 @@ def test_wrong_teachers_stop_before_decoding(tiny, teacher, tmp_path, kind):
         sentence = "symbol 4 is"
     else:
         state = compat.read_checkpoint(teacher)
-        state["model"] = {name: torch.randn_like(tensor) * 3 for name, tensor in state["model"].items()}
+        state["model"] = {
+            name: torch.randn_like(tensor) * 3 for name, tensor in state["model"].items()
+        }
         torch.save(state, path)
         sentence = "no better than guessing"
     done = helpers.decode(data, path, tmp_path / "out", check=False, gen_subset="valid")
@@ -493,7 +659,9 @@ def test_a_full_disk_is_one_sentence_and_the_run_continues(distilled, tiny, teac
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 
     out = tmp_path / "out"
-    limited = helpers.start("fairseq-generate", *helpers.decode_command(tiny, teacher, out), prepare=limit)
+    limited = helpers.start(
+        "fairseq-generate", *helpers.decode_command(tiny, teacher, out), prepare=limit
+    )
     printed = limited.communicate(timeout=240)[0]
     done = subprocess.CompletedProcess(limited.args, limited.returncode, printed)
     assert "cannot be written" in helpers.refusal(done)
@@ -509,6 +677,8 @@ def test_too_small_a_disk_is_refused_before_the_work(monkeypatch, tiny):
     from fairseq_seqkd.errors import Refusal
 
     check_disk_space("-o", tiny / "new" / "folder", 1e4)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(1, 1, 1000))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(1, 1, 1000)
+    )
     with pytest.raises(Refusal, match="MB free"):
         check_disk_space("-o", tiny / "new" / "folder", 1e4)

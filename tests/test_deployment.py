@@ -24,9 +24,7 @@ LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it
 
 
 # What cuts the toy English as make_tiny.py has it, in the order of the merges.
-TOY_CODES = (
-    "t r, e e</w>, tr ee</w>, r e, o l, a g, ag e, s m, sm a, l l</w>, t i, ti n, n e, h o, ho u, s e</w>, d o, b o, bo o, b a"
-)
+TOY_CODES = "t r, e e</w>, tr ee</w>, r e, o l, a g, ag e, s m, sm a, l l</w>, t i, ti n, n e, h o, ho u, s e</w>, d o, b o, bo o, b a"
 
 
 def run_export(*arguments, check=True):
@@ -37,8 +35,12 @@ def by_fairseq(data, checkpoint, subset="test", **more):
     """What fairseq-generate prints for a split, in order, detokenised; of all sentences, with batches of one."""
     options = {"path": checkpoint, "gen-subset": subset, "cpu": True, "user-dir": helpers.PLUGIN}
     one = {"max_sentences": 1, "required_batch_size_multiple": 1}
-    printed = helpers.command("fairseq-generate", data, *helpers.flags(options, **{**one, **LIMIT, "beam": 1, **more})).stdout
-    found = {int(i): text for i, text in re.findall(r"^H-(\d+)\t[^\t]*\t(.*)$", printed, re.MULTILINE)}
+    printed = helpers.command(
+        "fairseq-generate", data, *helpers.flags(options, **{**one, **LIMIT, "beam": 1, **more})
+    ).stdout
+    found = {
+        int(i): text for i, text in re.findall(r"^H-(\d+)\t[^\t]*\t(.*)$", printed, re.MULTILINE)
+    }
     return [found[i] for i in range(len(found))]
 
 
@@ -67,9 +69,20 @@ def pieces(tiny, tmp_path_factory):
             cut = [" ".join(processor.encode(line, out_type=str)) for line in lines]
             (home / f"{split}.{lang}").write_text("\n".join(cut) + "\n")
     prefixes = {f"{split}pref": home / split for split in ("train", "valid", "test")}
-    options = {"source-lang": "de", "target-lang": "en", "destdir": home / "bin", "workers": 1, "joined-dictionary": True}
+    options = {
+        "source-lang": "de",
+        "target-lang": "en",
+        "destdir": home / "bin",
+        "workers": 1,
+        "joined-dictionary": True,
+    }
     helpers.command("fairseq-preprocess", *helpers.flags(options, prefixes))
-    more = {"max_epoch": 8, "disable_validation": True, "share_all_embeddings": True, "criterion": "cross_entropy"}
+    more = {
+        "max_epoch": 8,
+        "disable_validation": True,
+        "share_all_embeddings": True,
+        "criterion": "cross_entropy",
+    }
     helpers.train(home / "bin", home / "run", **more)
     return home / "bin", home / "run" / "checkpoint_last.pt", home / "spm.model", text
 
@@ -85,7 +98,17 @@ def test_cut_text_is_translated_as_fairseq_does(exported, tiny, teacher):
 def test_pieces_are_translated_as_fairseq_does(pieces, tmp_path, quantization):
     data, checkpoint, model, text = pieces
     out = tmp_path / "student.ct2"
-    done = run_export(checkpoint, "--quantization", quantization, "--data", data, "--sentencepiece-model", model, "-o", out)
+    done = run_export(
+        checkpoint,
+        "--quantization",
+        quantization,
+        "--data",
+        data,
+        "--sentencepiece-model",
+        model,
+        "-o",
+        out,
+    )
     same, sentences = map(int, re.search(r"(\d+) of (\d+) greedy", done.stdout).groups())
     found = Translator(out).lines((text / "test.de").read_text().splitlines())
     wanted = by_fairseq(data, checkpoint, post_process="sentencepiece")
@@ -100,17 +123,26 @@ def test_pieces_are_translated_as_fairseq_does(pieces, tmp_path, quantization):
 
 def test_the_command_gives_a_line_for_every_line(exported):
     source = "ich sehe das haus\n\r\nich sehe das haus\r\n\xff\n   \nich".encode("latin-1")
-    done = subprocess.run([helpers.BIN / "seqkd", "translate", exported[0]], input=source, capture_output=True)
+    done = subprocess.run(
+        [helpers.BIN / "seqkd", "translate", exported[0]], input=source, capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().split("\n")
-    assert len(lines) == 7 and lines[-1] == "" and lines[1] == lines[4] == "" and lines[0] == lines[2] != ""
+    assert (
+        len(lines) == 7
+        and lines[-1] == ""
+        and lines[1] == lines[4] == ""
+        and lines[0] == lines[2] != ""
+    )
 
 
 def test_who_writes_a_line_and_waits_gets_its_translation(exported):
     """As a program does that keeps the translator beside it."""
     talk = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([helpers.BIN / "seqkd", "translate", exported[0]], **talk) as beside:
-        killer = threading.Timer(60, beside.kill)  # or a translator that waits for more would never end
+        killer = threading.Timer(
+            60, beside.kill
+        )  # or a translator that waits for more would never end
         killer.start()
         for line in (b"ich sehe das haus\n", b"\n", b"ich\n"):
             beside.stdin.write(line)
@@ -123,7 +155,8 @@ def test_who_writes_a_line_and_waits_gets_its_translation(exported):
 
 
 @pytest.mark.parametrize(
-    "compute_type,expected", [("auto", "float32"), ("default", "float32"), ("int8", None), ("int8_float32", None)]
+    "compute_type,expected",
+    [("auto", "float32"), ("default", "float32"), ("int8", None), ("int8_float32", None)],
 )
 def test_a_cpu_that_saturates_is_not_asked_for_int8(exported, monkeypatch, compute_type, expected):
     opened = Translator(exported[0])
@@ -138,11 +171,15 @@ def test_a_cpu_that_saturates_is_not_asked_for_int8(exported, monkeypatch, compu
     assert opened.computed_rightly(compute_type) == compute_type
 
 
-def test_a_gpu_without_the_cublas_of_ctranslate2_is_refused_before_it_translates(exported, monkeypatch):
+def test_a_gpu_without_the_cublas_of_ctranslate2_is_refused_before_it_translates(
+    exported, monkeypatch
+):
     monkeypatch.setattr(cublas, "wanted", lambda: "libcublas.so.0")
     monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 1)
     for device in ("cuda", "auto"):
-        with pytest.raises(Refusal, match="needs libcublas.so.0 on a GPU, .* or translate with --device cpu"):
+        with pytest.raises(
+            Refusal, match="needs libcublas.so.0 on a GPU, .* or translate with --device cpu"
+        ):
             Translator(exported[0], device=device)
     monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 0)
     assert Translator(exported[0], device="auto").lines([""]) == [""]
@@ -158,8 +195,17 @@ def test_a_student_full_of_nan_is_refused(tiny, teacher, tmp_path):
 
 
 def test_translation_without_an_input_is_refused(exported):
-    done = subprocess.run(f"{helpers.BIN}/seqkd translate {exported[0]} <&-", shell=True, capture_output=True, text=True)
-    assert done.returncode == 1 and "standard input is closed" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(
+        f"{helpers.BIN}/seqkd translate {exported[0]} <&-",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 1
+        and "standard input is closed" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 @pytest.mark.parametrize("checkpoint", ["", "."])
@@ -171,7 +217,10 @@ def test_what_has_no_name_is_no_checkpoint_to_export(checkpoint):
 def test_a_full_disk_ends_a_translation_with_one_sentence(exported):
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [helpers.BIN / "seqkd", "translate", exported[0]], input=b"ich\n", stdout=full, stderr=subprocess.PIPE
+            [helpers.BIN / "seqkd", "translate", exported[0]],
+            input=b"ich\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
         )
     (said,) = done.stderr.decode().splitlines()
     assert done.returncode == 1 and "standard output cannot be written: No space left" in said
@@ -203,11 +252,26 @@ def test_lines_that_are_too_long_lose_their_end_and_are_counted(exported, tmp_pa
 
 def test_a_beam_is_fairseqs_too(exported, tiny, teacher):
     lines = (tiny.parent / "text" / "test.de").read_text().splitlines()
-    assert Translator(exported[0], beam=4).lines(lines) == by_fairseq(tiny, teacher, beam=4, post_process="@@ ")
+    assert Translator(exported[0], beam=4).lines(lines) == by_fairseq(
+        tiny, teacher, beam=4, post_process="@@ "
+    )
 
 
 def test_what_an_export_is_told_of_the_search_is_in_the_folder(tiny, teacher, tmp_path):
-    run_export(teacher, "--data", tiny, "--no-subwords", "--beam", 4, "--max-len-a", 0, "--max-len-b", 3, "-o", tmp_path / "x")
+    run_export(
+        teacher,
+        "--data",
+        tiny,
+        "--no-subwords",
+        "--beam",
+        4,
+        "--max-len-a",
+        0,
+        "--max-len-b",
+        3,
+        "-o",
+        tmp_path / "x",
+    )
     lines = (tiny.parent / "text" / "test.de").read_text().splitlines()
     greedy = Translator(tmp_path / "x", beam=1).lines(lines)
     assert greedy == by_fairseq(tiny, teacher, max_len_a=0, max_len_b=3, post_process="@@ ")
@@ -236,7 +300,9 @@ def test_what_translate_is_told_goes_to_the_translator(exported, monkeypatch):
 def test_codes_of_subword_nmt(tiny, teacher, tmp_path):
     pytest.importorskip("subword_nmt")
     (tmp_path / "codes").write_text("#version: 0.2\nd a\nda s</w>\n")
-    made = folder.Folder("de", "en", "float32", 100, 1.2, 10, 99, "subword_nmt", "codes", None, "@@ ")
+    made = folder.Folder(
+        "de", "en", "float32", 100, 1.2, 10, 99, "subword_nmt", "codes", None, "@@ "
+    )
     text = folder.Text(tmp_path, made)
     assert text.pieces("das h") == ["das", "h"] and text.pieces("dah") == ["da@@", "h"]
     assert text.text(["da@@", "h", "das"]) == "dah das" and text.text(["das", "da@@"]) == "das da"
@@ -244,7 +310,9 @@ def test_codes_of_subword_nmt(tiny, teacher, tmp_path):
 
 def test_moses_around_the_pieces(tmp_path):
     pytest.importorskip("sacremoses")
-    text = folder.Text(tmp_path, folder.Folder("de", "en", "float32", 100, 1.2, 10, 99, tokenizer="moses"))
+    text = folder.Text(
+        tmp_path, folder.Folder("de", "en", "float32", 100, 1.2, 10, 99, tokenizer="moses")
+    )
     assert text.pieces("Hallo, Welt!") == ["Hallo", ",", "Welt", "!"]
     assert text.text(["It", "&apos;s", "here", "."]) == "It's here."
 
@@ -252,8 +320,12 @@ def test_moses_around_the_pieces(tmp_path):
 @pytest.mark.parametrize("lengths", [[], [0, 0], [3, 1, 0, 2, 9, 9, 4], list(range(50))])
 def test_batches_hold_every_sentence_once(lengths):
     batches = list(by_length(lengths, 10))
-    assert sorted(i for batch in batches for i in batch) == [i for i, length in enumerate(lengths) if length]
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 10 for batch in batches)
+    assert sorted(i for batch in batches for i in batch) == [
+        i for i, length in enumerate(lengths) if length
+    ]
+    assert all(
+        len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 10 for batch in batches
+    )
 
 
 def test_a_model_that_differs_leaves_no_folder(tiny, teacher, tmp_path, monkeypatch):
@@ -290,16 +362,32 @@ def test_the_models_own_weights_are_not_rounded(tiny, teacher):
     fairseq_seqkd.register()
     model, task = systems.load(systems.prepare(str(teacher), str(tiny), "valid"))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    vocabularies = ctranslate2_model.symbols(task.source_dictionary), ctranslate2_model.symbols(task.target_dictionary)
+    vocabularies = (
+        ctranslate2_model.symbols(task.source_dictionary),
+        ctranslate2_model.symbols(task.target_dictionary),
+    )
     for quantization in ("int8", "int16", "float16"):
         ctranslate2_model.convert(model, *vocabularies, quantization=quantization)
-        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()), quantization
+        assert all(
+            torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()
+        ), quantization
 
 
 def test_given_text_is_what_is_compared(pieces, tmp_path):
     data, checkpoint, model, text = pieces
-    arguments = [checkpoint, "--sentencepiece-model", model, "--check", text / "test.de", "--check-sentences", 20]
-    assert "20 of 20 greedy translations are fairseq's" in run_export(*arguments, "-o", tmp_path / "x").stdout
+    arguments = [
+        checkpoint,
+        "--sentencepiece-model",
+        model,
+        "--check",
+        text / "test.de",
+        "--check-sentences",
+        20,
+    ]
+    assert (
+        "20 of 20 greedy translations are fairseq's"
+        in run_export(*arguments, "-o", tmp_path / "x").stdout
+    )
 
 
 def test_force_replaces_an_exported_folder_and_nothing_else(teacher, tiny, tmp_path):
@@ -307,39 +395,67 @@ def test_force_replaces_an_exported_folder_and_nothing_else(teacher, tiny, tmp_p
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("ten years")
     for there in (tmp_path / "mine", tmp_path / "mine" / "thesis.tex", tmp_path):
-        assert "did not make it" in helpers.refusal(run_export(*arguments, "-o", there, check=False))
+        assert "did not make it" in helpers.refusal(
+            run_export(*arguments, "-o", there, check=False)
+        )
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "ten years"
     run_export(*arguments, "-o", tmp_path / "x")
     (tmp_path / "x" / "model.bin").write_bytes(b"")
     run_export(*arguments, "-o", tmp_path / "x")
-    assert (tmp_path / "x" / "model.bin").stat().st_size and sorted(p.name for p in tmp_path.iterdir()) == ["mine", "x"]
+    assert (tmp_path / "x" / "model.bin").stat().st_size and sorted(
+        p.name for p in tmp_path.iterdir()
+    ) == ["mine", "x"]
 
 
 @pytest.mark.parametrize(
-    "first,expected", [("#version: 0.2", "subword_nmt"), ("e n", "subword_nmt"), ("e n</w> 1234", "fastbpe")]
+    "first,expected",
+    [("#version: 0.2", "subword_nmt"), ("e n", "subword_nmt"), ("e n</w> 1234", "fastbpe")],
 )
 def test_codes_are_told_apart(tmp_path, first, expected):
     from fairseq_seqkd.commands.export import text_options
 
     (tmp_path / "codes").write_text(f"{first}\na b\n")
-    arguments = cli.make_parser().parse_args(["export", "x.pt", "--bpe-codes", str(tmp_path / "codes")])
+    arguments = cli.make_parser().parse_args(
+        ["export", "x.pt", "--bpe-codes", str(tmp_path / "codes")]
+    )
     assert text_options(arguments, "@@ ")["subwords"] == expected
 
 
 def test_an_lstm_is_told_what_can_be_done(tiny, tmp_path):
-    helpers.train(tiny, tmp_path, helpers.LSTM, criterion="cross_entropy", max_epoch=1, disable_validation=True)
-    sentence = helpers.refusal(run_export(tmp_path / "checkpoint_last.pt", "--no-subwords", "-o", tmp_path / "x", check=False))
+    helpers.train(
+        tiny,
+        tmp_path,
+        helpers.LSTM,
+        criterion="cross_entropy",
+        max_epoch=1,
+        disable_validation=True,
+    )
+    sentence = helpers.refusal(
+        run_export(
+            tmp_path / "checkpoint_last.pt", "--no-subwords", "-o", tmp_path / "x", check=False
+        )
+    )
     assert "LSTM" in sentence and "seqkd compress" in sentence and "fairseq-interactive" in sentence
     assert not (tmp_path / "x").exists()
 
 
 def test_a_student_whose_sources_alone_are_cut(tiny, teacher, tmp_path):
     """The toy English is cut with BPE, the German is words: what is on the source's side decides."""
-    run_export(teacher, "--data", tiny, "-o", tmp_path / "words")  # German to English: nothing to cut
-    other = {"criterion": "cross_entropy", "max_epoch": 1, "disable_validation": True, "source_lang": "en", "target_lang": "de"}
+    run_export(
+        teacher, "--data", tiny, "-o", tmp_path / "words"
+    )  # German to English: nothing to cut
+    other = {
+        "criterion": "cross_entropy",
+        "max_epoch": 1,
+        "disable_validation": True,
+        "source_lang": "en",
+        "target_lang": "de",
+    }
     helpers.train(tiny, tmp_path / "run", **other)
     student = tmp_path / "run" / "checkpoint_last.pt"
-    assert "--bpe-codes" in helpers.refusal(run_export(student, "--data", tiny, "-o", tmp_path / "x", check=False))
+    assert "--bpe-codes" in helpers.refusal(
+        run_export(student, "--data", tiny, "-o", tmp_path / "x", check=False)
+    )
     (tmp_path / "codes").write_text("#version: 0.2\n" + TOY_CODES.replace(", ", "\n") + "\n")
     run_export(student, "--data", tiny, "--bpe-codes", tmp_path / "codes", "-o", tmp_path / "cut")
 
@@ -364,7 +480,9 @@ def test_refusals_of_an_export(pieces, tiny, exported, tmp_path):
         ([*cut, "-o", tmp_path / "absent" / "x"], "make it first"),
     ]:
         out = [] if "-o" in arguments else ["-o", tmp_path / "out"]
-        assert sentence in helpers.refusal(run_export(checkpoint, *arguments, *out, check=False)), arguments
+        assert sentence in helpers.refusal(run_export(checkpoint, *arguments, *out, check=False)), (
+            arguments
+        )
         assert not (tmp_path / "out").exists()
 
 
@@ -376,7 +494,14 @@ def test_another_subword_model_is_seen(pieces, tiny, tmp_path):
         input=f"{text}/train.de", model_prefix=f"{tmp_path}/other", vocab_size=30, model_type="unigram", hard_vocab_limit=False,
         minloglevel=2,
     )  # fmt: skip
-    done = run_export(checkpoint, "--sentencepiece-model", tmp_path / "other.model", "-o", tmp_path / "x", check=False)
+    done = run_export(
+        checkpoint,
+        "--sentencepiece-model",
+        tmp_path / "other.model",
+        "-o",
+        tmp_path / "x",
+        check=False,
+    )
     assert "cuts text otherwise" in helpers.refusal(done)
 
 
@@ -387,11 +512,34 @@ def test_another_subword_model_is_seen(pieces, tiny, tmp_path):
         (lambda content: "[]", "another version"),
         (lambda content: json.dumps({**content, "format": 99}), "another version"),
         (lambda content: json.dumps({"format": 1}), "it has no source_lang"),
-        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": "../x.model"}), "subword_file is"),
-        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": None}), "subword_file is"),
-        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": 7}), "subword_file is 7"),
-        (lambda content: json.dumps({**content, "subwords": "wordpiece", "subword_file": "subwords.model"}), "subwords is"),
-        (lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": "subwords.model"}), "is missing"),
+        (
+            lambda content: json.dumps(
+                {**content, "subwords": "sentencepiece", "subword_file": "../x.model"}
+            ),
+            "subword_file is",
+        ),
+        (
+            lambda content: json.dumps(
+                {**content, "subwords": "sentencepiece", "subword_file": None}
+            ),
+            "subword_file is",
+        ),
+        (
+            lambda content: json.dumps({**content, "subwords": "sentencepiece", "subword_file": 7}),
+            "subword_file is 7",
+        ),
+        (
+            lambda content: json.dumps(
+                {**content, "subwords": "wordpiece", "subword_file": "subwords.model"}
+            ),
+            "subwords is",
+        ),
+        (
+            lambda content: json.dumps(
+                {**content, "subwords": "sentencepiece", "subword_file": "subwords.model"}
+            ),
+            "is missing",
+        ),
         (lambda content: json.dumps({**content, "tokenizer": "spacy"}), 'tokenizer is "spacy"'),
         (lambda content: json.dumps({**content, "quantization": 5}), "quantization is 5"),
         (lambda content: json.dumps({**content, "beam": "1"}), 'beam is "1"'),
@@ -399,7 +547,9 @@ def test_another_subword_model_is_seen(pieces, tiny, tmp_path):
     ],
 )
 def test_refusals_of_a_folder(exported, tmp_path, change, sentence):
-    (tmp_path / "seqkd.json").write_text(change(json.loads((exported[0] / "seqkd.json").read_text())))
+    (tmp_path / "seqkd.json").write_text(
+        change(json.loads((exported[0] / "seqkd.json").read_text()))
+    )
     with pytest.raises(Refusal, match=sentence):
         Translator(tmp_path)
     with pytest.raises(Refusal, match="no folder of `seqkd export`"):

@@ -56,7 +56,11 @@ def learn(built, sample):
     model.zero_grad()
     loss, _, log = criterion(model, sample)
     loss.backward()
-    return loss.item(), log, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return (
+        loss.item(),
+        log,
+        {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None},
+    )
 
 
 def assert_alike(found, expected, tolerance):
@@ -82,7 +86,9 @@ def test_what_is_stored_is_what_the_teacher_says(tiny, teacher, scored):
         with torch.no_grad():
             q = torch.softmax(model(**sample["net_input"])[0][0], -1)
         lengths = np.array([target.size(1)])
-        first = store.find(keys_of(sample["net_input"]["src_tokens"].numpy(), target.numpy(), pad), lengths)
+        first = store.find(
+            keys_of(sample["net_input"]["src_tokens"].numpy(), target.numpy(), pad), lengths
+        )
         found = store.tokens(first, lengths)
         top, ids = q.topk(8, dim=-1)
         assert np.array_equal(found["ids"][:, :3], ids[:, :3].numpy())
@@ -96,7 +102,10 @@ def test_the_store_is_small_and_says_what_it_covers(tiny, scored):
     store, content = Distributions(scored), manifest.read(scored)
     gold = Split(tiny, "train", "de", "en").read("en")
     tokens = int(gold.sizes.sum())
-    assert len(store) == len(gold) == content["sentences"] and content["counts"] == {"tokens": tokens, "too_long": 0}
+    assert len(store) == len(gold) == content["sentences"] and content["counts"] == {
+        "tokens": tokens,
+        "too_long": 0,
+    }
     assert store.per_token["ids"].shape == (tokens, 8) and store.per_token["ids"].dtype == np.uint16
     assert store.path.stat().st_size / tokens <= 40
     assert 0.5 < content["mass"] <= 1
@@ -111,7 +120,10 @@ def test_the_same_bytes_whoever_scores(tiny, teacher, scored, tmp_path):
     assert manifest.read(tmp_path / "killed")["complete"] is False
     helpers.score(tiny, teacher, tmp_path / "killed", topk=8)
     options = {**helpers.SCORING, "topk": 8, "distributed_world_size": 2}
-    commands = [helpers.decode_command(tiny, teacher, tmp_path / "two", distributed_rank=rank, **options) for rank in range(2)]
+    commands = [
+        helpers.decode_command(tiny, teacher, tmp_path / "two", distributed_rank=rank, **options)
+        for rank in range(2)
+    ]
     workers = [helpers.start("fairseq-generate", *command) for command in commands]
     assert [worker.wait() for worker in workers if worker.communicate()] == [0, 0]
     expected = helpers.tree(scored)
@@ -127,10 +139,16 @@ def test_memory_of_joining_parts_does_not_grow_but_for_a_few_bytes_a_sentence(tm
         for part in range(parts):
             paths.append(tmp_path / f"{parts}.{part}.part")
             lengths = np.full(sentences, tokens, np.int32)
-            arrays = {"keys": rng.integers(0, 1 << 60, sentences).astype(np.uint64), "lengths": lengths}
+            arrays = {
+                "keys": rng.integers(0, 1 << 60, sentences).astype(np.uint64),
+                "lengths": lengths,
+            }
             arrays["ids"] = rng.integers(4, 99, (sentences * tokens, k)).astype(np.uint16)
             arrays["probabilities"] = np.full((sentences * tokens, k), 0.3, np.float16)
-            arrays |= {name: np.full(sentences * tokens, -0.5, np.float16) for name in ("rest", "target_log_probs")}
+            arrays |= {
+                name: np.full(sentences * tokens, -0.5, np.float16)
+                for name in ("rest", "target_log_probs")
+            }
             distributions.write_part(paths[-1], distributions.Block(arrays))
         tracemalloc.start()
         distributions.merge(paths, tmp_path / f"{parts}.safetensors")
@@ -150,7 +168,9 @@ def test_several_workers_through_the_command(tiny, teacher, scored, tmp_path):
 
 
 def test_an_ensemble_is_averaged_before_its_top_k_are_taken(tiny, teacher, tmp_path):
-    helpers.train(tiny, tmp_path, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True)
+    helpers.train(
+        tiny, tmp_path, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True
+    )
     both = f"{teacher}:{tmp_path / 'checkpoint_last.pt'}"
     helpers.score(tiny, both, tmp_path / "both", topk=helpers.EVERYTHING, store_dtype="float32")
     live = helpers.build(tiny, criterion="word_kd", teacher_path=both)
@@ -180,8 +200,17 @@ def test_other_sentences_have_other_keys(pairs):
 
 
 def test_order_and_side_count():
-    pairs = [([5, 6], [7]), ([6, 5], [7]), ([5], [6, 7]), ([7], [5, 6]), ([5, 6, 6], [7]), ([5, 6], [7, 7])]
-    assert len({int(keys_of(np.array([s]), np.array([t]), (1, 1))[0]) for s, t in pairs}) == len(pairs)
+    pairs = [
+        ([5, 6], [7]),
+        ([6, 5], [7]),
+        ([5], [6, 7]),
+        ([7], [5, 6]),
+        ([5, 6, 6], [7]),
+        ([5, 6], [7, 7]),
+    ]
+    assert len({int(keys_of(np.array([s]), np.array([t]), (1, 1))[0]) for s, t in pairs}) == len(
+        pairs
+    )
 
 
 def test_a_store_finds_what_is_there_and_nothing_else(tmp_path):
@@ -194,7 +223,8 @@ def test_a_store_finds_what_is_there_and_nothing_else(tmp_path):
         arrays = {
             "keys": np.array(mine, np.uint64),
             "lengths": lengths,
-            "ids": np.repeat(np.array(mine, np.uint16), lengths)[:, None] + np.arange(k, dtype=np.uint16),
+            "ids": np.repeat(np.array(mine, np.uint16), lengths)[:, None]
+            + np.arange(k, dtype=np.uint16),
             "probabilities": np.full((tokens, k), 0.25, dtype),
             "rest": np.full(tokens, 0.5, dtype),
             "target_log_probs": np.full(tokens, -1.5, dtype),
@@ -216,8 +246,13 @@ def test_a_store_finds_what_is_there_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("dtype,tolerance", [("float32", 1e-5), ("float16", 1e-3)])
-@pytest.mark.parametrize("options", [{}, {"temperature": 2.0, "label_smoothing": 0.1, "alpha": 0.7}, {"sentence_avg": True}])
-def test_the_whole_distribution_teaches_what_the_live_teacher_does(tiny, teacher, whole, halves, dtype, tolerance, options):
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 2.0, "label_smoothing": 0.1, "alpha": 0.7}, {"sentence_avg": True}],
+)
+def test_the_whole_distribution_teaches_what_the_live_teacher_does(
+    tiny, teacher, whole, halves, dtype, tolerance, options
+):
     folder = whole if dtype == "float32" else halves
     live = helpers.build(tiny, criterion="word_kd", teacher_path=teacher, **options)
     stored = helpers.build(tiny, criterion="word_kd", teacher_distributions=folder, **options)
@@ -225,14 +260,18 @@ def test_the_whole_distribution_teaches_what_the_live_teacher_does(tiny, teacher
     found, expected = learn(stored, sample), learn(live, sample)
     assert_alike(found, expected, tolerance)
     for key in ("kd_loss", "nll_loss", "teacher_nll_loss"):
-        assert found[1][key].item() == pytest.approx(expected[1][key].item(), rel=2 * tolerance), key
+        assert found[1][key].item() == pytest.approx(expected[1][key].item(), rel=2 * tolerance), (
+            key
+        )
 
 
 @pytest.mark.parametrize("tail", ["spread", "ignore"])
 def test_eight_symbols_are_the_flat_tailed_distribution(tiny, teacher, scored, tail):
     """Against a loop by hand over the teacher's own probabilities."""
     live = helpers.build(tiny, criterion="word_kd", teacher_path=teacher, alpha=1.0)
-    stored = helpers.build(tiny, criterion="word_kd", teacher_distributions=scored, alpha=1.0, tail=tail)
+    stored = helpers.build(
+        tiny, criterion="word_kd", teacher_distributions=scored, alpha=1.0, tail=tail
+    )
     sample = training_batch(live[0], [5, 6])
     kd = learn(stored, sample)[1]["kd_loss"].item()
     model, expected = stored[1], 0.0
@@ -245,13 +284,17 @@ def test_eight_symbols_are_the_flat_tailed_distribution(tiny, teacher, scored, t
                 top, ids = q[i, j].topk(8)
                 rest = 0.0 if tail == "ignore" else (1 - top.sum()).item()
                 others = (p[i, j].sum() - p[i, j][ids].sum()).item() / (len(p[i, j]) - 8)
-                expected -= ((top * p[i, j][ids]).sum().item() + rest * others) / (top.sum().item() + rest)
+                expected -= ((top * p[i, j][ids]).sum().item() + rest * others) / (
+                    top.sum().item() + rest
+                )
     assert kd == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("view", ["seq_kd", "seq_inter"])
 def test_pseudo_targets_are_scored_like_gold(teacher, distilled, view, tmp_path):
-    helpers.score(distilled / view, teacher, tmp_path / "D", topk=helpers.EVERYTHING, store_dtype="float32")
+    helpers.score(
+        distilled / view, teacher, tmp_path / "D", topk=helpers.EVERYTHING, store_dtype="float32"
+    )
     live = helpers.build(distilled / view, criterion=view, teacher_path=teacher)
     stored = helpers.build(distilled / view, criterion=view, teacher_distributions=tmp_path / "D")
     assert stored[2].objective.alpha == 0.5
@@ -274,10 +317,19 @@ def test_concatenated_and_repeated_data(tiny, teacher, whole, tmp_path):
         helpers.build(data, criterion="cross_entropy")[0].load_dataset("train", combine=True)
     with pytest.raises(Refusal, match="split 'train1' .*other sources and targets"):
         helpers.build(data, criterion="word_kd", teacher_distributions=whole, upsample_primary=1)
-    helpers.score(data, teacher, tmp_path / "D1", topk=helpers.EVERYTHING, store_dtype="float32", gen_subset="train1")
+    helpers.score(
+        data,
+        teacher,
+        tmp_path / "D1",
+        topk=helpers.EVERYTHING,
+        store_dtype="float32",
+        gen_subset="train1",
+    )
     both = f"{whole}:{tmp_path / 'D1'}"
     live = helpers.build(data, criterion="word_kd", teacher_path=teacher, upsample_primary=2)
-    stored = helpers.build(data, criterion="word_kd", teacher_distributions=both, upsample_primary=2)
+    stored = helpers.build(
+        data, criterion="word_kd", teacher_distributions=both, upsample_primary=2
+    )
     live[0].load_dataset("train", combine=True)
     sentences = len(live[0].dataset("train"))
     assert sentences == 2 * 509 + len(Split(tiny, "valid", "de", "en").read("en"))
@@ -292,7 +344,9 @@ def test_a_batch_that_does_not_count_may_come_from_the_validation_split(tiny, sc
     loss, _, log = criterion(model, helpers.batch(task))
     loss.backward()
     assert torch.isfinite(loss) and set(log) >= {"kd_loss", "teacher_nll_loss"}
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)  # times 0 it is 0, and no NaN
+    assert all(
+        torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None
+    )  # times 0 it is 0, and no NaN
 
 
 def test_a_sentence_of_the_validation_split_among_those_of_training_is_refused(tiny, scored):
@@ -346,7 +400,9 @@ def test_gold_is_not_a_view_of_it(scored, distilled):
         ({"task": "translation_lev"}, "TranslationLevenshteinTask use --teacher-path"),
     ],
 )
-def test_options_that_stored_distributions_cannot_serve_are_refused(tiny, scored, options, sentence):
+def test_options_that_stored_distributions_cannot_serve_are_refused(
+    tiny, scored, options, sentence
+):
     with pytest.raises(Refusal, match=sentence):
         helpers.build(tiny, criterion="word_kd", teacher_distributions=scored, **options)
 
@@ -358,21 +414,29 @@ def test_an_option_without_what_it_is_for_is_refused(tiny, teacher, distilled):
         helpers.build(distilled / "seq_kd", criterion="seq_kd", divergence="js")
 
 
-def test_directories_that_do_not_belong_together_are_refused(tiny, teacher, scored, whole, tmp_path):
+def test_directories_that_do_not_belong_together_are_refused(
+    tiny, teacher, scored, whole, tmp_path
+):
     """Separated by colons they look like an ensemble, and are none."""
     shutil.copytree(scored, tmp_path / "again")
     with pytest.raises(Refusal, match="are both of split 'train'"):
-        helpers.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'again'}")
+        helpers.build(
+            tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'again'}"
+        )
     with pytest.raises(Refusal, match="differ in their number of symbols"):
         helpers.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{whole}")
     helpers.score(tiny, teacher, tmp_path / "valid", topk=8, gen_subset="valid")
     with pytest.raises(Refusal, match="valid is of no split that the student is trained on"):
-        helpers.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'valid'}")
+        helpers.build(
+            tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'valid'}"
+        )
     text = (tmp_path / "valid" / "manifest.json").read_text()
     digest = manifest.read(scored)["settings"]["teacher"]["sha256"][0]
     (tmp_path / "valid" / "manifest.json").write_text(text.replace(digest, "0" * 64))
     with pytest.raises(Refusal, match="differ in their teacher"):
-        helpers.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'valid'}")
+        helpers.build(
+            tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'valid'}"
+        )
 
 
 def another_store(folder):
@@ -396,7 +460,9 @@ def index_out_of_range(folder):
 
 
 def unfinished(folder):
-    (folder / "manifest.json").write_text((folder / "manifest.json").read_text().replace('"complete": true', '"complete": false'))
+    (folder / "manifest.json").write_text(
+        (folder / "manifest.json").read_text().replace('"complete": true', '"complete": false')
+    )
 
 
 def uncounted(folder, key=None):
@@ -414,10 +480,15 @@ def uncounted(folder, key=None):
         (another_store, "is not the file that its manifest speaks of"),
         (index_out_of_range, "do not fit together"),
         (lambda folder: (folder / "manifest.json").unlink(), "holds no distributions"),
-        (lambda folder: (folder / distributions.NAME).unlink(), "there is no .*distributions.safetensors"),
+        (
+            lambda folder: (folder / distributions.NAME).unlink(),
+            "there is no .*distributions.safetensors",
+        ),
         (lambda folder: (folder / distributions.NAME).write_bytes(b"short"), "is damaged"),
         (
-            lambda folder: (folder / distributions.NAME).write_bytes((folder / distributions.NAME).read_bytes()[:-100]),
+            lambda folder: (folder / distributions.NAME).write_bytes(
+                (folder / distributions.NAME).read_bytes()[:-100]
+            ),
             "is damaged",
         ),
     ],
@@ -447,7 +518,9 @@ def test_a_decode_is_no_store_of_distributions(tiny, distilled):
     ],
 )
 def test_what_scoring_has_no_use_for_is_refused(tiny, teacher, tmp_path, options, sentence):
-    assert sentence in helpers.refusal(helpers.score(tiny, teacher, tmp_path / "D", check=False, **options))
+    assert sentence in helpers.refusal(
+        helpers.score(tiny, teacher, tmp_path / "D", check=False, **options)
+    )
     assert not (tmp_path / "D").exists()
 
 
@@ -493,7 +566,9 @@ def test_fairseqs_own_limit_counts_where_the_user_said_it(monkeypatch):
     assert _settings.batch_limits(limits, 800, None) == (800, None)
 
 
-def test_a_directory_continues_with_the_same_settings_only(tiny, teacher, scored, distilled, tmp_path):
+def test_a_directory_continues_with_the_same_settings_only(
+    tiny, teacher, scored, distilled, tmp_path
+):
     shutil.copytree(scored, tmp_path / "D")
     done = helpers.score(tiny, teacher, tmp_path / "D", check=False, topk=4)
     assert "scoring.topk was 8, now 4" in helpers.refusal(done)
@@ -505,15 +580,21 @@ def test_a_directory_continues_with_the_same_settings_only(tiny, teacher, scored
 
 def test_sentences_that_the_teacher_cannot_read_are_listed(tiny, teacher, tmp_path):
     """And whoever would train on them is told the limits that leave them out."""
-    done = helpers.score(tiny, teacher, tmp_path / "D", topk=2, max_source_positions=6, max_target_positions=60)
+    done = helpers.score(
+        tiny, teacher, tmp_path / "D", topk=2, max_source_positions=6, max_target_positions=60
+    )
     content = manifest.read(tmp_path / "D")
     rows = Split(tiny, "train", "de", "en").read("de")
     sizes = rows.sizes  # unmapped with the rows
     expected = np.flatnonzero(sizes > 6).tolist()
     assert 0 < len(expected) < len(sizes)
-    assert content["listed"]["too_long"] == expected and content["counts"]["too_long"] == len(expected)
+    assert content["listed"]["too_long"] == expected and content["counts"]["too_long"] == len(
+        expected
+    )
     assert len(Distributions(tmp_path / "D")) == len(sizes) - len(expected)
     assert "more tokens than the teacher has positions" in done.stdout
     with pytest.raises(Refusal, match="--max-source-positions 6"):
         helpers.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "D")
-    helpers.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "D", max_source_positions=6)
+    helpers.build(
+        tiny, criterion="word_kd", teacher_distributions=tmp_path / "D", max_source_positions=6
+    )

@@ -31,7 +31,9 @@ from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine, check_in
 
 @pytest.fixture(scope="module")
 def loaded(tiny, teacher):
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(teacher)], arg_overrides={"data": str(tiny)})
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [str(teacher)], arg_overrides={"data": str(tiny)}
+    )
     models[0].eval()
     task.load_dataset("train")
     return models, task
@@ -44,10 +46,14 @@ def search_options(**more):
 def engine(name, models, task, **more):
     how = search_options(**more)
     own = [copy.deepcopy(model) for model in models]  # the engine changes how its attention caches
-    fairseqs = FairseqEngine(task.build_generator(own, how), own, how.nbest, task.target_dictionary.eos())
+    fairseqs = FairseqEngine(
+        task.build_generator(own, how), own, how.nbest, task.target_dictionary.eos()
+    )
     if name == "fairseq":
         return fairseqs
-    made = CTranslate2Engine(models, task.source_dictionary, task.target_dictionary, how, fairseqs, "float32")
+    made = CTranslate2Engine(
+        models, task.source_dictionary, task.target_dictionary, how, fairseqs, "float32"
+    )
     made.open(seed=1)
     return made
 
@@ -81,8 +87,12 @@ def test_ctranslate2_finds_what_fairseq_finds(loaded, more):
     models, task = loaded
     batch = sample(task, range(40))
     theirs, ours = (engine(name, models, task, **more).search(batch) for name in engines.NAMES)
-    assert all(len(a) == len(b) or any(h.hit_limit for h in a) for a, b in zip(ours, theirs))  # cut ones may become equal
-    assert sum(plain(a)[0] == plain(b)[0] for a, b in zip(ours, theirs)) >= 39  # equal scores may change places
+    assert all(
+        len(a) == len(b) or any(h.hit_limit for h in a) for a, b in zip(ours, theirs)
+    )  # cut ones may become equal
+    assert (
+        sum(plain(a)[0] == plain(b)[0] for a, b in zip(ours, theirs)) >= 39
+    )  # equal scores may change places
     same = 0
     for a, b in zip(ours, theirs):
         known = {tuple(h.tokens.tolist()): h for h in b}
@@ -101,21 +111,29 @@ def test_an_empty_source_is_searched_too(loaded, rows):
     """CTranslate2 itself answers it with nothing, at probability 1. Row 5 stands for it here."""
     models, task = loaded
     dataset = task.dataset("train")
-    items = [{**dataset[i], "source": dataset[i]["source"][-1:]} if i == 5 else dataset[i] for i in rows]
+    items = [
+        {**dataset[i], "source": dataset[i]["source"][-1:]} if i == 5 else dataset[i] for i in rows
+    ]
     batch = dataset.collater(items)
     theirs, ours = (engine(name, models, task).search(batch) for name in engines.NAMES)
     assert [plain(row)[0] for row in ours] == [plain(row)[0] for row in theirs]
-    empty = [i for i, length in enumerate(batch["net_input"]["src_lengths"].tolist()) if length == 1]
+    empty = [
+        i for i, length in enumerate(batch["net_input"]["src_lengths"].tolist()) if length == 1
+    ]
     assert len(empty) == rows.count(5)
     for i in empty:
         assert plain(ours[i]) == plain(theirs[i]) and len(ours[i]) == 4
-        assert [h.log_prob for h in ours[i]] == pytest.approx([h.log_prob for h in theirs[i]], abs=1e-4)
+        assert [h.log_prob for h in ours[i]] == pytest.approx(
+            [h.log_prob for h in theirs[i]], abs=1e-4
+        )
 
 
 def test_no_hypothesis_stands_twice_in_a_list_that_was_cut(loaded):
     """One ends where another one, of the same tokens so far, is cut."""
     models, task = loaded
-    rows = engine("ctranslate2", models, task, max_len_b=4, beam=8, nbest=8).search(sample(task, range(60)))
+    rows = engine("ctranslate2", models, task, max_len_b=4, beam=8, nbest=8).search(
+        sample(task, range(60))
+    )
     assert any(h.hit_limit for row in rows for h in row)
     assert all(len({tuple(h.tokens.tolist()) for h in row}) == len(row) for row in rows)
 
@@ -125,7 +143,10 @@ def test_a_gpu_that_ctranslate2_cannot_use_is_refused(monkeypatch):
         raise RuntimeError("CUDA failed with error CUDA driver version is insufficient\nmore")
 
     monkeypatch.setattr(ctranslate2, "get_supported_compute_types", fail)
-    with pytest.raises(Refusal, match="cannot use device cuda .CUDA failed with error CUDA driver version is insufficient.; use"):
+    with pytest.raises(
+        Refusal,
+        match="cannot use device cuda .CUDA failed with error CUDA driver version is insufficient.; use",
+    ):
         check_installed("float32", on_gpu=True)
 
 
@@ -134,7 +155,10 @@ def test_a_gpu_without_the_cublas_of_ctranslate2_is_refused_before_anything_is_l
     assert re.fullmatch(r"libcublas\.so\.\d+", cublas.wanted())
     monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32"})
     monkeypatch.setattr(cublas, "wanted", lambda: "libcublas.so.0")
-    with pytest.raises(Refusal, match="needs libcublas.so.0 on a GPU, which is not here .* --cpu, or use --engine fairseq"):
+    with pytest.raises(
+        Refusal,
+        match="needs libcublas.so.0 on a GPU, which is not here .* --cpu, or use --engine fairseq",
+    ):
         check_installed("float32", on_gpu=True)
     check_installed("float32", on_gpu=False)
 
@@ -170,7 +194,9 @@ def test_constraints_hold_and_scores_stay_the_models_own(loaded, more):
     batch = sample(task, range(12))
     unk = task.target_dictionary.unk()
     theirs, ours = (engine(name, models, task, **more).search(batch) for name in engines.NAMES)
-    assert sum(plain(a)[0] == plain(b)[0] for a, b in zip(ours, theirs)) >= 9  # the search itself differs a little
+    assert (
+        sum(plain(a)[0] == plain(b)[0] for a, b in zip(ours, theirs)) >= 9
+    )  # the search itself differs a little
     known = {(i, tuple(h.tokens.tolist())): h.log_prob for i, row in enumerate(theirs) for h in row}
     compared = 0
     for i, row in enumerate(ours):
@@ -200,8 +226,12 @@ def test_samples_are_the_models_and_depend_on_the_seed(loaded):
     made = engine("ctranslate2", models, task, sampling=True, sampling_topk=2, temperature=0.3)
     made.begin_part(1)
     rows = [[tuple(h.tokens) for h in row] for row in made.search(batch)]
-    assert [len(row) for row in rows] == [4] * 12 and min(len(set(row)) for row in rows) < 4  # drawn twice counts twice
-    assert made._difference(batch, {})[0] < 1e-3  # log-probabilities at temperature 1, by fairseq's forward pass
+    assert [len(row) for row in rows] == [4] * 12 and min(
+        len(set(row)) for row in rows
+    ) < 4  # drawn twice counts twice
+    assert (
+        made._difference(batch, {})[0] < 1e-3
+    )  # log-probabilities at temperature 1, by fairseq's forward pass
 
 
 def test_a_model_that_is_not_the_teachers_stops_the_run(loaded):
@@ -229,7 +259,13 @@ def test_every_option_of_the_search_is_honoured_or_refused_or_without_effect():
         with pytest.raises(Refusal, match=f"--{option.name.replace('_', '-')} .*--engine fairseq"):
             options.check_for_ctranslate2(Group(search))
         refused.add(option.name)
-    assert {"no_repeat_ngram_size", "prefix_size", "match_source_len", "lm_path", "retain_dropout"} <= refused
+    assert {
+        "no_repeat_ngram_size",
+        "prefix_size",
+        "match_source_len",
+        "lm_path",
+        "retain_dropout",
+    } <= refused
 
 
 class Group:
@@ -248,7 +284,8 @@ class Group:
 
 
 @pytest.mark.parametrize(
-    "more,sentence", [({"unkpen": 1.5}, "--unkpen 1.5"), ({"temperature": 2.0}, "--temperature in a beam search")]
+    "more,sentence",
+    [({"unkpen": 1.5}, "--unkpen 1.5"), ({"temperature": 2.0}, "--temperature in a beam search")],
 )
 def test_values_that_ctranslate2_lacks_are_refused(more, sentence):
     with pytest.raises(Refusal, match=sentence):
@@ -259,7 +296,9 @@ def test_values_that_ctranslate2_lacks_are_refused(more, sentence):
 def test_lstms_and_ensembles_are_told_to_use_fairseq(loaded, tiny):
     models, task = loaded
     _, lstm, _ = helpers.build(tiny, helpers.LSTM, criterion="cross_entropy")
-    with pytest.raises(Refusal, match="Transformers only, this teacher is a LSTMModel; use --engine fairseq"):
+    with pytest.raises(
+        Refusal, match="Transformers only, this teacher is a LSTMModel; use --engine fairseq"
+    ):
         engine("ctranslate2", [lstm], task)
     with pytest.raises(Refusal, match="not with an ensemble of 2; use --engine fairseq"):
         engine("ctranslate2", models * 2, task)
@@ -268,7 +307,9 @@ def test_lstms_and_ensembles_are_told_to_use_fairseq(loaded, tiny):
 def test_transformers_that_it_cannot_hold_are_told_so(loaded, tiny):
     _, task = loaded
     _, model, _ = helpers.build(tiny, criterion="cross_entropy", decoder_normalize_before=True)
-    with pytest.raises(Refusal, match="differ in places of layer norms.*translate with fairseq instead"):
+    with pytest.raises(
+        Refusal, match="differ in places of layer norms.*translate with fairseq instead"
+    ):
         engine("ctranslate2", [model], task)
     _, model, _ = helpers.build(tiny, criterion="cross_entropy", activation_fn="tanh")
     with pytest.raises(Refusal, match="tanh.*translate with fairseq instead"):
@@ -276,7 +317,9 @@ def test_transformers_that_it_cannot_hold_are_told_so(loaded, tiny):
 
 
 def test_a_missing_library_and_a_missing_type_are_one_sentence(monkeypatch):
-    monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32", "int8"})
+    monkeypatch.setattr(
+        ctranslate2, "get_supported_compute_types", lambda device: {"float32", "int8"}
+    )
     monkeypatch.setattr(eight_bits, "saturates", lambda: True)
     with pytest.raises(Refusal, match="int8 translates wrongly here: .*no VNNI.*; take float32"):
         check_installed("int8", on_gpu=False)
@@ -305,7 +348,9 @@ def by_ctranslate2(tiny, teacher, tmp_path_factory):
 def test_it_decodes_the_split_as_fairseq_does(by_ctranslate2, distilled):
     folder, printed = by_ctranslate2
     ours, theirs = Hypotheses(folder), Hypotheses(distilled)
-    same = sum(ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(len(theirs)))
+    same = sum(
+        ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(len(theirs))
+    )
     assert len(ours) == len(theirs) and same >= 0.999 * len(theirs) - 1
     assert "agree with fairseq's to" in printed
     version = compat.versions("ctranslate2")["ctranslate2"]
@@ -333,7 +378,9 @@ def test_int8_translates_nearly_as_float32(tiny, teacher, tmp_path, monkeypatch)
     assert manifest.read(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
     helpers.decode(tiny, teacher, tmp_path / "float32", **{**INT8, "compute_type": None})
     ours, theirs = (Hypotheses(tmp_path / name) for name in ("int8", "float32"))
-    same = sum(ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(len(theirs)))
+    same = sum(
+        ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(len(theirs))
+    )
     assert same >= 0.9 * len(theirs) > 45
     scores = [[h.score for nbest in store for h in nbest[:1]] for store in (ours, theirs)]
     assert scores[0] == pytest.approx(scores[1], abs=0.1) and scores[0] != scores[1]
@@ -348,7 +395,11 @@ def test_a_smaller_type_that_changes_the_teacher_is_refused(tiny, teacher, tmp_p
 
     status = helpers.wait(helpers.fork(decode, tmp_path / "said"))
     said = (tmp_path / "said").read_text()
-    assert status == 1 and "--compute-type int8 changes this teacher too much" in said and "take float32" in said
+    assert (
+        status == 1
+        and "--compute-type int8 changes this teacher too much" in said
+        and "take float32" in said
+    )
     assert not list(tmp_path.glob("out/parts/*.part"))
 
 
@@ -374,12 +425,22 @@ def test_where_int8_saturates(cpu, environment, wrong, tmp_path):
     "more,sentence",
     [
         ({"prefix_size": 1}, "--prefix-size is not among"),
-        ({"compute_type": "int8", "engine": "fairseq"}, "--compute-type is for --engine ctranslate2"),
+        (
+            {"compute_type": "int8", "engine": "fairseq"},
+            "--compute-type is for --engine ctranslate2",
+        ),
         ({"fp16": True}, "--compute-type float16"),
     ],
 )
 def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, more, sentence):
-    done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, gen_subset="valid", **{"engine": "ctranslate2", **more})
+    done = helpers.decode(
+        tiny,
+        teacher,
+        tmp_path / "out",
+        check=False,
+        gen_subset="valid",
+        **{"engine": "ctranslate2", **more},
+    )
     assert sentence in helpers.refusal(done)
     assert not (tmp_path / "out").exists()
 
@@ -396,17 +457,23 @@ def test_without_its_wastes_fairseq_finds_the_very_same(tiny, architecture):
     how = search_options()
     stock = task.build_generator([model], how).generate([model], batch)
     mine = [copy.deepcopy(model)]
-    rows = FairseqEngine(task.build_generator(mine, how), mine, how.nbest, task.target_dictionary.eos()).search(batch)
+    rows = FairseqEngine(
+        task.build_generator(mine, how), mine, how.nbest, task.target_dictionary.eos()
+    ).search(batch)
     for row, theirs in zip(rows, stock):
         assert [h.tokens.tolist() for h in row] == [h["tokens"].tolist()[:-1] for h in theirs]
-        assert [h.score for h in row] == pytest.approx([float(h["score"]) for h in theirs], abs=1e-6)
+        assert [h.score for h in row] == pytest.approx(
+            [float(h["score"]) for h in theirs], abs=1e-6
+        )
 
 
 def test_a_target_shorter_than_the_prefix_leaves_the_rest_free(loaded):
     """Of an empty one nothing is left, and its sentence is searched as without a prefix."""
     models, task = loaded
     mine = engine("fairseq", models, task)
-    recorder = SimpleNamespace(engine=mine, dataset=task.dataset("train"), found={}, _submit=lambda *_: None)
+    recorder = SimpleNamespace(
+        engine=mine, dataset=task.dataset("train"), found={}, _submit=lambda *_: None
+    )
     batch, eos = sample(task, range(3)), task.target_dictionary.eos()
     prefix = batch["target"][:, :2].clone()
     prefix[0, :], prefix[1, 1] = eos, eos
@@ -415,7 +482,9 @@ def test_a_target_shorter_than_the_prefix_leaves_the_rest_free(loaded):
     free = dict(zip(batch["id"].tolist(), recorder.engine.search(batch)))
     empty, short, whole = batch["id"].tolist()
     assert plain(rows[empty]) == plain(free[empty])
-    assert len({tuple(h.tokens.tolist()) for h in rows[short]}) == 4 and {h.tokens[0] for h in rows[short]} == {int(prefix[1, 0])}
+    assert len({tuple(h.tokens.tolist()) for h in rows[short]}) == 4 and {
+        h.tokens[0] for h in rows[short]
+    } == {int(prefix[1, 0])}
     assert {tuple(h.tokens[:2].tolist()) for h in rows[whole]} == {tuple(prefix[2].tolist())}
 
 
@@ -426,17 +495,27 @@ def test_after_a_search_the_model_is_as_it_was(loaded):
     how = search_options()
     with torch.no_grad():
         before = model(**batch["net_input"])[0]
-        FairseqEngine(task.build_generator([model], how), [model], 1, task.target_dictionary.eos()).search(batch)
+        FairseqEngine(
+            task.build_generator([model], how), [model], 1, task.target_dictionary.eos()
+        ).search(batch)
         assert torch.equal(model(**batch["net_input"])[0], before)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA failed: out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA failed: out of memory")],
+)
 def test_too_little_memory_is_said_in_a_sentence(error):
     def record(*_, **__):
         raise error
 
     closed = []
-    task = SimpleNamespace(recorder=SimpleNamespace(record=record), work=SimpleNamespace(close=lambda: closed.append(True)))
-    with pytest.raises(Refusal, match="too little memory for a batch of 3,000 tokens .* smaller --max-tokens"):
+    task = SimpleNamespace(
+        recorder=SimpleNamespace(record=record),
+        work=SimpleNamespace(close=lambda: closed.append(True)),
+    )
+    with pytest.raises(
+        Refusal, match="too little memory for a batch of 3,000 tokens .* smaller --max-tokens"
+    ):
         TeacherDecodingTask.inference_step(task, None, [], {"ntokens": 3000})
     assert closed == [True]

@@ -36,7 +36,9 @@ def make_databin(folder, split="test", seed=0, words=WORDS, with_target=True):
     for word in words:
         dictionary.add_symbol(word)
     random = np.random.default_rng(seed)
-    sentences = [random.integers(dictionary.nspecial, len(dictionary), 1 + i) for i in range(SENTENCES)]
+    sentences = [
+        random.integers(dictionary.nspecial, len(dictionary), 1 + i) for i in range(SENTENCES)
+    ]
     sentences = [sentences[i] for i in random.permutation(SENTENCES)]
     for side, lang in enumerate(("de", "en")[: 1 + with_target]):
         dictionary.save(str(folder / f"dict.{lang}.txt"))
@@ -53,7 +55,11 @@ def save_checkpoint(path, cfg, model):
     """A checkpoint in the format of fairseq-train."""
     from omegaconf import OmegaConf
 
-    history = {"criterion_name": "CrossEntropyCriterion", "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}}
+    history = {
+        "criterion_name": "CrossEntropyCriterion",
+        "optimizer_name": "FairseqAdam",
+        "lr_scheduler_state": {},
+    }
     torch.save(
         {
             "args": None,
@@ -73,12 +79,19 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     make_databin(folder / "bin", "valid", seed=1)
     make_databin(folder / "bin")
-    options = {"criterion": "cross_entropy", "share-decoder-input-output-embed": True, "dropout": 0.0}
+    options = {
+        "criterion": "cross_entropy",
+        "share-decoder-input-output-embed": True,
+        "dropout": 0.0,
+    }
     cfg = helpers.configure(folder / "bin", options)
     task, model, criterion = helpers.build(folder / "bin", options)
     task.load_dataset("test")
     dataset = task.dataset("test")
-    optimizer, sample = torch.optim.Adam(model.parameters(), 0.01), helpers.batch(task, SENTENCES, "test")
+    optimizer, sample = (
+        torch.optim.Adam(model.parameters(), 0.01),
+        helpers.batch(task, SENTENCES, "test"),
+    )
     for _ in range(40):
         loss, size, _ = criterion(model, sample)
         optimizer.zero_grad()
@@ -122,11 +135,17 @@ def greedy_by_hand(model, dataset, limit):
 
 
 def text_by_hand(tokens, dictionary, unknown):
-    return " ".join(unknown if i == dictionary.unk() else dictionary[i] for i in map(int, tokens) if i != dictionary.eos())
+    return " ".join(
+        unknown if i == dictionary.unk() else dictionary[i]
+        for i in map(int, tokens)
+        if i != dictionary.eos()
+    )
 
 
 def references(dataset):
-    return [text_by_hand(dataset.tgt[i], dataset.tgt_dict, "UNKNOWN-THERE") for i in range(len(dataset))]
+    return [
+        text_by_hand(dataset.tgt[i], dataset.tgt_dict, "UNKNOWN-THERE") for i in range(len(dataset))
+    ]
 
 
 def test_greedy_numbers_are_those_of_a_search_by_hand(world, measured):
@@ -137,7 +156,9 @@ def test_greedy_numbers_are_those_of_a_search_by_hand(world, measured):
     assert 0 < score.score < 100
     assert measured["bleu_greedy"] == pytest.approx(score.score, abs=1e-9)
     assert measured["length_ratio_greedy"] == pytest.approx(score.sys_len / score.ref_len)
-    assert measured["mode_probability"] == pytest.approx(np.mean([probability for _, probability in outputs]), rel=1e-4)
+    assert measured["mode_probability"] == pytest.approx(
+        np.mean([probability for _, probability in outputs]), rel=1e-4
+    )
     assert measured["hit_limit_greedy"] == sum(len(tokens) == LIMIT for tokens, _ in outputs) > 0
 
 
@@ -145,9 +166,13 @@ def test_beam_numbers_are_those_of_fairseqs_search_one_sentence_at_a_time(world,
     from fairseq.dataclass.configs import GenerationConfig
 
     task, model, dataset = world["task"], world["model"], world["dataset"]
-    generator = task.build_generator([model], GenerationConfig(beam=5, max_len_a=0, max_len_b=LIMIT))
+    generator = task.build_generator(
+        [model], GenerationConfig(beam=5, max_len_a=0, max_len_b=LIMIT)
+    )
     tokens = [
-        task.inference_step(generator, [model], dataset.collater([dataset[i]]))[0][0]["tokens"].tolist()
+        task.inference_step(generator, [model], dataset.collater([dataset[i]]))[0][0][
+            "tokens"
+        ].tolist()
         for i in range(len(dataset))
     ]
     texts = [text_by_hand(line, dataset.tgt_dict, "UNKNOWN-HERE") for line in tokens]
@@ -156,7 +181,9 @@ def test_beam_numbers_are_those_of_fairseqs_search_one_sentence_at_a_time(world,
     assert measured["bleu_beam5"] == pytest.approx(score.score, abs=1e-9)
     assert measured["length_ratio_beam5"] == pytest.approx(score.sys_len / score.ref_len)
     assert measured["hit_limit_beam5"] == sum(len(line) - 1 == LIMIT for line in tokens)
-    assert measured["greedy_equals_beam5"] == np.mean([line[:-1] == other for line, other in zip(tokens, greedy)])
+    assert measured["greedy_equals_beam5"] == np.mean(
+        [line[:-1] == other for line, other in zip(tokens, greedy)]
+    )
 
 
 def test_perplexity_is_that_of_fairseqs_criterion_over_every_sentence(world, measured):
@@ -174,12 +201,18 @@ def test_every_sentence_counts_and_tied_weights_count_once(world, measured):
     assert measured["sentences"] == SENTENCES
     assert measured["params"] == sum(tensors.values())
     names = world["model"].state_dict()
-    assert "decoder.output_projection.weight" in names and measured["params"] < sum(t.numel() for t in names.values())
+    assert "decoder.output_projection.weight" in names and measured["params"] < sum(
+        t.numel() for t in names.values()
+    )
 
 
 def test_signatures_and_speeds_are_there(measured):
-    assert measured["sacrebleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
-    assert measured["sentences_per_second_greedy"] > 0 and measured["sentences_per_second_beam5"] > 0
+    assert measured["sacrebleu_signature"].startswith(
+        "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:"
+    )
+    assert (
+        measured["sentences_per_second_greedy"] > 0 and measured["sentences_per_second_beam5"] > 0
+    )
     assert measured["distillation_signature"] is None
     assert json.loads(json.dumps(measured)) == measured
 
@@ -187,11 +220,25 @@ def test_signatures_and_speeds_are_there(measured):
 def test_chrf_is_sacrebleus_of_the_outputs_that_are_kept(world, measured):
     dataset = world["dataset"]
     for name in ("greedy", "beam5"):
-        texts = [line.replace(text.UNKNOWN_IN_OUTPUT, "UNKNOWN-HERE") for line in measured["outputs"][name]]
-        assert measured[f"bleu_{name}"] == sacrebleu.corpus_bleu(texts, [references(dataset)], force=True).score
-        gold = [line.replace("UNKNOWN-THERE", text.UNKNOWN_IN_REFERENCE) for line in references(dataset)]
-        assert measured[f"chrf_{name}"] == sacrebleu.corpus_chrf(measured["outputs"][name], [gold]).score > 0
-    assert measured["chrf_signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+        texts = [
+            line.replace(text.UNKNOWN_IN_OUTPUT, "UNKNOWN-HERE")
+            for line in measured["outputs"][name]
+        ]
+        assert (
+            measured[f"bleu_{name}"]
+            == sacrebleu.corpus_bleu(texts, [references(dataset)], force=True).score
+        )
+        gold = [
+            line.replace("UNKNOWN-THERE", text.UNKNOWN_IN_REFERENCE) for line in references(dataset)
+        ]
+        assert (
+            measured[f"chrf_{name}"]
+            == sacrebleu.corpus_chrf(measured["outputs"][name], [gold]).score
+            > 0
+        )
+    assert measured["chrf_signature"].startswith(
+        "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:"
+    )
     same = [a == b for a, b in zip(measured["outputs"]["greedy"], measured["outputs"]["beam5"])]
     assert measured["greedy_equals_beam5"] == np.mean(same)
 
@@ -199,10 +246,13 @@ def test_chrf_is_sacrebleus_of_the_outputs_that_are_kept(world, measured):
 def test_measuring_again_gives_the_same_numbers_and_leaves_the_threads_alone(world, measured):
     before = torch.get_num_threads()
     again = measuring.measure(
-        systems.prepare(world["checkpoint"], world["bin"], max_len_a=0, max_len_b=LIMIT), torch.device("cpu")
+        systems.prepare(world["checkpoint"], world["bin"], max_len_a=0, max_len_b=LIMIT),
+        torch.device("cpu"),
     )
     assert torch.get_num_threads() == before
-    assert {k: v for k, v in again.items() if "second" not in k} == {k: v for k, v in measured.items() if "second" not in k}
+    assert {k: v for k, v in again.items() if "second" not in k} == {
+        k: v for k, v in measured.items() if "second" not in k
+    }
 
 
 def test_the_length_limit_is_obeyed(world, measured):
@@ -226,7 +276,13 @@ def test_unknown_words_match_nothing(world):
     dictionary = world["dataset"].tgt_dict
     output = text.Detokeniser(dictionary, unknown=text.UNKNOWN_IN_OUTPUT)
     reference = text.Detokeniser(dictionary, unknown=text.UNKNOWN_IN_REFERENCE)
-    tokens = [dictionary.index("w1"), dictionary.unk(), dictionary.index("w2"), dictionary.index("w3"), dictionary.eos()]
+    tokens = [
+        dictionary.index("w1"),
+        dictionary.unk(),
+        dictionary.index("w2"),
+        dictionary.index("w3"),
+        dictionary.eos(),
+    ]
     for tokenizer in ("13a", "char", "zh", "none"):
         score, _ = measuring.bleu([output(tokens)], [reference(tokens)], tokenizer)
         assert score.counts[0] == score.totals[0] - 1 and score.sys_len == score.ref_len
@@ -237,7 +293,10 @@ def test_subwords_are_joined_as_the_dictionary_shows_or_the_user_says(tmp_path, 
 
     dictionary = Dictionary()
     tokens = [dictionary.add_symbol(symbol) for symbol in ("▁a", "▁hou", "se")]
-    assert text.joined_by(None, dictionary) == "sentencepiece" and text.joined_by("none", dictionary) is None
+    assert (
+        text.joined_by(None, dictionary) == "sentencepiece"
+        and text.joined_by("none", dictionary) is None
+    )
     assert text.joined_by("subword_nmt", dictionary) == "subword_nmt"
     assert text.Detokeniser(dictionary, "sentencepiece")(tokens) == "a house"
 
@@ -309,15 +368,21 @@ def changed(world, path, change):
 
 def test_sentences_that_the_model_cannot_read_are_refused(world, tmp_path, monkeypatch):
     def shorten(state):
-        state["cfg"]["model"].max_source_positions = state["cfg"]["task"]["max_source_positions"] = 10
+        state["cfg"]["model"].max_source_positions = state["cfg"]["task"][
+            "max_source_positions"
+        ] = 10
 
     path = changed(world, tmp_path / "short.pt", shorten)
-    with pytest.raises(Refusal, match="4 sentences .* source tokens .*10"):  # those of 10 to 13 words, and EOS
+    with pytest.raises(
+        Refusal, match="4 sentences .* source tokens .*10"
+    ):  # those of 10 to 13 words, and EOS
         prepare(world, path=path)  # before anything is measured
     monkeypatch.setattr(systems, "check_lengths", lambda *args: None)
     system = prepare(world, path=path)
     monkeypatch.undo()
-    with pytest.raises(Refusal, match="4 sentences .* source tokens .*10"):  # where its settings do not say it
+    with pytest.raises(
+        Refusal, match="4 sentences .* source tokens .*10"
+    ):  # where its settings do not say it
         measuring.measure(system, torch.device("cpu"))
 
 
@@ -341,9 +406,16 @@ def test_a_checkpoint_of_another_architecture_than_it_says_is_refused(world, tmp
 
 def test_the_criterion_of_a_student_is_not_needed(world, tmp_path):
     def teach(state):
-        state["cfg"]["criterion"] = {"_name": "seq_kd", "teacher_path": "/gone/teacher.pt", "alpha": 0.5, "temperature": 1.0}
+        state["cfg"]["criterion"] = {
+            "_name": "seq_kd",
+            "teacher_path": "/gone/teacher.pt",
+            "alpha": 0.5,
+            "temperature": 1.0,
+        }
 
-    system = prepare(world, path=changed(world, tmp_path / "student.pt", teach), max_len_a=0, max_len_b=LIMIT)
+    system = prepare(
+        world, path=changed(world, tmp_path / "student.pt", teach), max_len_a=0, max_len_b=LIMIT
+    )
     assert measuring.measure(system, torch.device("cpu"))["distillation_signature"].startswith(
         "criterion:seq_kd|word_teacher:unknown"
     )
@@ -353,7 +425,13 @@ def test_the_criterion_of_a_student_is_not_needed(world, tmp_path):
 
 
 def state_of(data="/gone", finetune_from=None, **criterion):
-    return {"cfg": {"criterion": criterion, "task": {"data": str(data)}, "checkpoint": {"finetune_from_model": finetune_from}}}
+    return {
+        "cfg": {
+            "criterion": criterion,
+            "task": {"data": str(data)},
+            "checkpoint": {"finetune_from_model": finetune_from},
+        }
+    }
 
 
 @pytest.fixture
@@ -361,12 +439,19 @@ def view(tmp_path):
     folder = tmp_path / "seq_kd"
     folder.mkdir()
     facts = {"split": "train", "source_lang": "de", "target_lang": "en", "rows": 1, "left_out": 0}
-    manifest.write(folder, {"kind": "view", "view": "seq_kd", "signature": "teacher:abc|beam:5", **facts})
+    manifest.write(
+        folder, {"kind": "view", "view": "seq_kd", "signature": "teacher:abc|beam:5", **facts}
+    )
     return folder
 
 
 def test_training_on_gold_has_no_distillation_signature(tmp_path):
-    assert teaching.distillation_signature(state_of(tmp_path, _name="label_smoothed_cross_entropy", label_smoothing=0.1)) is None
+    assert (
+        teaching.distillation_signature(
+            state_of(tmp_path, _name="label_smoothed_cross_entropy", label_smoothing=0.1)
+        )
+        is None
+    )
     assert teaching.distillation_signature(state_of(_name="cross_entropy")) is None
     assert teaching.distillation_signature({"cfg": None, "args": None}) is None
 
@@ -375,27 +460,55 @@ def test_the_signature_names_view_and_teacher(view, tmp_path):
     teacher = tmp_path / "teacher.pt"
     teacher.write_bytes(b"teacher")
     short = sha256(teacher)[:12]
-    plain = state_of(view, _name="seq_kd", label_smoothing=0.0, teacher_path=None, alpha=None, temperature=1.0)
-    assert teaching.distillation_signature(plain) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
+    plain = state_of(
+        view, _name="seq_kd", label_smoothing=0.0, teacher_path=None, alpha=None, temperature=1.0
+    )
+    assert (
+        teaching.distillation_signature(plain) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
+    )
     smoothed = state_of(view, _name="label_smoothed_cross_entropy", label_smoothing=0.1)
     assert teaching.distillation_signature(smoothed) == (
         "criterion:label_smoothed_cross_entropy|label_smoothing:0.1|view:seq_kd|teacher:abc|beam:5"
     )
-    both = state_of(view, _name="seq_kd", teacher_path=f"{teacher}:/gone.pt", alpha=0.3, temperature=2.0)
+    both = state_of(
+        view, _name="seq_kd", teacher_path=f"{teacher}:/gone.pt", alpha=0.3, temperature=2.0
+    )
     assert teaching.distillation_signature(both) == (
         f"criterion:seq_kd|word_teacher:{short}+unknown|alpha:0.3|temperature:2.0|view:seq_kd|teacher:abc|beam:5"
     )
-    old = {"args": argparse.Namespace(task="translation", criterion="seq_kd", data=str(view)), "cfg": None}
+    old = {
+        "args": argparse.Namespace(task="translation", criterion="seq_kd", data=str(view)),
+        "cfg": None,
+    }
     assert teaching.distillation_signature(old) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
-    word = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=None, temperature=1.0)
-    assert teaching.distillation_signature(word) == f"criterion:word_kd|word_teacher:{short}|alpha:0.5|temperature:1.0"
-    stored = {"teacher": {"sha256": ["3f2a5c0b9d11" + "0" * 52]}, "scoring": {"topk": 8, "vocabulary": 9, "too_long": 0}}
-    stored["scoring"]["positions"], stored["plan"] = [9, 9], {"part_size": 1, "max_tokens": 9, "max_sentences": None}
+    word = state_of(
+        tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=None, temperature=1.0
+    )
+    assert (
+        teaching.distillation_signature(word)
+        == f"criterion:word_kd|word_teacher:{short}|alpha:0.5|temperature:1.0"
+    )
+    stored = {
+        "teacher": {"sha256": ["3f2a5c0b9d11" + "0" * 52]},
+        "scoring": {"topk": 8, "vocabulary": 9, "too_long": 0},
+    }
+    stored["scoring"]["positions"], stored["plan"] = (
+        [9, 9],
+        {"part_size": 1, "max_tokens": 9, "max_sentences": None},
+    )
     stored["data"] = {
-        **dict.fromkeys(("split", "source_lang", "target_lang", "source_sha256", "target_sha256"), "x"),
+        **dict.fromkeys(
+            ("split", "source_lang", "target_lang", "source_sha256", "target_sha256"), "x"
+        ),
         "sentences": 1,
     }
-    facts = {"kind": "distributions", "complete": True, "signature": "x", "sentences": 1, "settings": stored}
+    facts = {
+        "kind": "distributions",
+        "complete": True,
+        "signature": "x",
+        "sentences": 1,
+        "settings": stored,
+    }
     (tmp_path / "stored").mkdir()
     manifest.write(tmp_path / "stored", facts)
     by_stored = {
@@ -407,23 +520,42 @@ def test_the_signature_names_view_and_teacher(view, tmp_path):
     assert teaching.distillation_signature(state_of(tmp_path, **by_stored)) == (
         "criterion:word_kd|word_teacher:3f2a5c0b9d11/top8+unknown|alpha:0.5|temperature:1.0"
     )
-    otherwise = teaching.distillation_signature(state_of(tmp_path, **{**by_stored, "tail": "ignore", "divergence": "js"}))
+    otherwise = teaching.distillation_signature(
+        state_of(tmp_path, **{**by_stored, "tail": "ignore", "divergence": "js"})
+    )
     assert "divergence:js" in otherwise and "tail:ignore" in otherwise
-    unused = state_of(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=0.0, temperature=1.0)
+    unused = state_of(
+        tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=0.0, temperature=1.0
+    )
     assert teaching.distillation_signature(unused) is None
     tuned = state_of(view, str(teacher), _name="seq_inter")
-    assert teaching.distillation_signature(tuned) == f"criterion:seq_inter|init:{short}|view:seq_kd|teacher:abc|beam:5"
+    assert (
+        teaching.distillation_signature(tuned)
+        == f"criterion:seq_inter|init:{short}|view:seq_kd|teacher:abc|beam:5"
+    )
 
 
 def test_data_that_are_gone_are_unknown(tmp_path):
-    assert teaching.distillation_signature(state_of(_name="seq_inter")) == "criterion:seq_inter|view:seq_inter|teacher:unknown"
+    assert (
+        teaching.distillation_signature(state_of(_name="seq_inter"))
+        == "criterion:seq_inter|view:seq_inter|teacher:unknown"
+    )
     (tmp_path / "manifest.json").write_text("{")
-    assert teaching.distillation_signature(state_of(tmp_path, _name="seq_kd")) == "criterion:seq_kd|view:seq_kd|teacher:unknown"
+    assert (
+        teaching.distillation_signature(state_of(tmp_path, _name="seq_kd"))
+        == "criterion:seq_kd|view:seq_kd|teacher:unknown"
+    )
 
 
 # The results file.
 
-FACTS = {"checkpoint_sha256": "c", "data_sha256": "d", "settings": {"beam": 5}, "versions": {"torch": "2"}, "machine": "m"}
+FACTS = {
+    "checkpoint_sha256": "c",
+    "data_sha256": "d",
+    "settings": {"beam": 5},
+    "versions": {"torch": "2"},
+    "machine": "m",
+}
 
 
 def test_results_are_continued_and_nothing_is_lost(tmp_path):
@@ -433,19 +565,33 @@ def test_results_are_continued_and_nothing_is_lost(tmp_path):
     first.add({"name": "B", "seed": 1, **FACTS, "checkpoint_sha256": "b"})
     second = results.Results(path)
     second.add({"name": "A", "seed": None, **FACTS, "checkpoint_sha256": "retrained"})
-    assert [(r["name"], r["checkpoint_sha256"]) for r in results.read(path)] == [("B", "b"), ("A", "retrained")]
+    assert [(r["name"], r["checkpoint_sha256"]) for r in results.read(path)] == [
+        ("B", "b"),
+        ("A", "retrained"),
+    ]
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_two_processes_continue_one_file(tmp_path):
     path = tmp_path / "results.json"
     first, second = results.Results(path), results.Results(path)
-    sides = {"a": "B", "search_a": "greedy", "checkpoint_a": "c", "b": "A", "search_b": "greedy", "checkpoint_b": "c"}
+    sides = {
+        "a": "B",
+        "search_a": "greedy",
+        "checkpoint_a": "c",
+        "b": "A",
+        "search_b": "greedy",
+        "checkpoint_b": "c",
+    }
     first.add({"name": "A", "seed": None, **FACTS})
     second.add({"name": "B", "seed": None, **FACTS})
     second.compare([{**sides, "seed": None, "difference": 1.0, "p_value": 0.1}])
     first.add({"name": "C", "seed": None, **FACTS})
-    assert {r["name"] for r in results.read(path)} == {"A", "B", "C"} == {r["name"] for r in first.all()}
+    assert (
+        {r["name"] for r in results.read(path)}
+        == {"A", "B", "C"}
+        == {r["name"] for r in first.all()}
+    )
     assert len(results.pairs_of(results.read_json(path), path)) == 1
     before = path.read_bytes()
     with pytest.raises(Refusal, match="on other data"):
@@ -460,12 +606,16 @@ def test_comet_of_the_same_outputs_stays(tmp_path):
     scores = {"comet_greedy": 0.7, "comet_beam5": 0.8, "comet_signature": "comet:2|model:a"}
     results.Results(path).add({"name": "A", "seed": None, **FACTS, **scores})
     results.Results(path).add({"name": "A", "seed": None, **FACTS, "bleu_greedy": 1.0})
-    assert results.read(path) == [{"name": "A", "seed": None, **FACTS, "bleu_greedy": 1.0, **scores}]
+    assert results.read(path) == [
+        {"name": "A", "seed": None, **FACTS, "bleu_greedy": 1.0, **scores}
+    ]
     results.Results(path).add({"name": "A", "seed": None, **FACTS, "checkpoint_sha256": "another"})
     assert "comet_greedy" not in results.read(path)[0]
 
 
-def test_a_checkpoint_that_changes_meanwhile_is_not_kept_under_its_old_name(world, tmp_path, monkeypatch):
+def test_a_checkpoint_that_changes_meanwhile_is_not_kept_under_its_old_name(
+    world, tmp_path, monkeypatch
+):
     path = shutil.copy(world["checkpoint"], tmp_path / "growing.pt")
     system, kept = prepare(world, path=path), cache.Cache(tmp_path / "cache")
     kept.prepare()
@@ -484,22 +634,37 @@ def test_how_a_checkpoint_read_its_training_data_says_nothing_about_others(world
     """Cut or padded sources, buckets and text data: a split is measured as it lies there."""
 
     def settings_of_its_training(state):
-        told = {"truncate_source": True, "max_source_positions": 20, "required_seq_len_multiple": 8, "num_batch_buckets": 4}
+        told = {
+            "truncate_source": True,
+            "max_source_positions": 20,
+            "required_seq_len_multiple": 8,
+            "num_batch_buckets": 4,
+        }
         state["cfg"]["task"].update(told, dataset_impl="raw", load_alignments=True)
 
     facts = [
         measuring.measure(prepare(world, path=path), torch.device("cpu"))
-        for path in (world["checkpoint"], changed(world, tmp_path / "odd.pt", settings_of_its_training))
+        for path in (
+            world["checkpoint"],
+            changed(world, tmp_path / "odd.pt", settings_of_its_training),
+        )
     ]
     for measured in facts:
-        assert all(measured.pop(f"sentences_per_second_{search}") for search, _ in measuring.beams(prepare(world)))
+        assert all(
+            measured.pop(f"sentences_per_second_{search}")
+            for search, _ in measuring.beams(prepare(world))
+        )
     assert facts[0] == facts[1]
 
 
 @pytest.mark.parametrize("fact", FACTS)
 def test_every_fact_decides_what_is_the_same_measurement(fact):
     assert tuple(FACTS) == systems.FACTS
-    assert cache.key(FACTS) == cache.key(dict(reversed(FACTS.items()))) != cache.key({**FACTS, fact: "other"})
+    assert (
+        cache.key(FACTS)
+        == cache.key(dict(reversed(FACTS.items())))
+        != cache.key({**FACTS, fact: "other"})
+    )
 
 
 def test_results_of_other_data_are_not_mixed(tmp_path):
@@ -518,21 +683,51 @@ def test_results_of_other_data_are_not_mixed(tmp_path):
 def test_bpe_and_tokenizer_are_undone_on_both_sides(tiny, teacher, tmp_path):
     """fairseq's `characters` takes spaces away, so a sentence is one word; its settings tell such results from others."""
     told = {}
-    for name, words in (("plain", []), ("letters", ["--bpe", "characters"]), ("moses", ["--tokenizer", "moses"])):
+    for name, words in (
+        ("plain", []),
+        ("letters", ["--bpe", "characters"]),
+        ("moses", ["--tokenizer", "moses"]),
+    ):
         out = tmp_path / f"{name}.json"
-        common = ["--data", tiny, "--split", "valid", "--cpu", "--cache", tmp_path / "cache", "-o", out]
+        common = [
+            "--data",
+            tiny,
+            "--split",
+            "valid",
+            "--cpu",
+            "--cache",
+            tmp_path / "cache",
+            "-o",
+            out,
+        ]
         printed = helpers.command("seqkd", "evaluate", f"A={teacher}", *common, *words).stdout
         told[name] = results.read(out)[0]
         assert "BLEU" in printed
-    assert "undone" not in told["plain"]["settings"] and told["plain"]["settings"]["post_process"] == "@@ "
-    assert told["letters"]["settings"] == {**told["plain"]["settings"], "undone": "--bpe characters", "post_process": None}
+    assert (
+        "undone" not in told["plain"]["settings"]
+        and told["plain"]["settings"]["post_process"] == "@@ "
+    )
+    assert told["letters"]["settings"] == {
+        **told["plain"]["settings"],
+        "undone": "--bpe characters",
+        "post_process": None,
+    }
     assert told["moses"]["settings"] == {**told["plain"]["settings"], "undone": "--tokenizer moses"}
-    system = systems.prepare(teacher, tiny, "valid", decoders=Decoders(argparse.Namespace(**LETTERS), "evaluate"))
+    system = systems.prepare(
+        teacher, tiny, "valid", decoders=Decoders(argparse.Namespace(**LETTERS), "evaluate")
+    )
     sources, references = systems.texts(system)
-    assert all(" " not in line for line in (*sources, *references)) and told["letters"]["bleu_beam5"] < 100
+    assert (
+        all(" " not in line for line in (*sources, *references))
+        and told["letters"]["bleu_beam5"] < 100
+    )
     assert told["letters"]["length_ratio_greedy"] != told["plain"]["length_ratio_greedy"]
-    done = helpers.command("seqkd", "evaluate", teacher, "--data", tiny, "--moses-no-escape", check=False)
-    assert "unknown options: --moses-no-escape; see `seqkd evaluate --help`" in helpers.refusal(done)
+    done = helpers.command(
+        "seqkd", "evaluate", teacher, "--data", tiny, "--moses-no-escape", check=False
+    )
+    assert "unknown options: --moses-no-escape; see `seqkd evaluate --help`" in helpers.refusal(
+        done
+    )
 
 
 LETTERS = {"bpe": "characters", "tokenizer": None, "rest": []}
@@ -555,20 +750,34 @@ def test_a_machine_has_more_of_a_name_than_what_it_is_sold_as(monkeypatch):
         monkeypatch.setattr(systems.Path, "read_text", lambda *args, **more: "\n".join(lines))
         return systems.machine(torch.device("cpu"))
 
-    first, second = ([f"cpu family\t: {n}", "model\t\t: 1", "model name\t: AMD EPYC", "flags\t\t: a:b"] for n in (25, 26))
-    assert machine(*first, "", *second) == "AMD EPYC (family 25, model 1), one thread" != machine(*second)
+    first, second = (
+        [f"cpu family\t: {n}", "model\t\t: 1", "model name\t: AMD EPYC", "flags\t\t: a:b"]
+        for n in (25, 26)
+    )
+    assert (
+        machine(*first, "", *second)
+        == "AMD EPYC (family 25, model 1), one thread"
+        != machine(*second)
+    )
     assert machine("Processor : rev 4").endswith(", one thread")
 
 
 def test_systems_of_two_directions_are_refused_before_they_are_measured():
-    found, mine = results.Results(), {"name": "A", "seed": None, "data_sha256": "d", "settings": {"source_lang": "de"}}
+    found, mine = (
+        results.Results(),
+        {"name": "A", "seed": None, "data_sha256": "d", "settings": {"source_lang": "de"}},
+    )
     found.check(mine)
     found.check({**mine, "name": "B"})
-    with pytest.raises(Refusal, match="A and C do not translate the same sentences into the same language"):
+    with pytest.raises(
+        Refusal, match="A and C do not translate the same sentences into the same language"
+    ):
         found.check({**mine, "name": "C", "settings": {"source_lang": "en"}})
 
 
-@pytest.mark.parametrize("text, sentence", [("{", "no JSON"), ("[1]", "no results"), ('{"results": [1]}', "no results")])
+@pytest.mark.parametrize(
+    "text, sentence", [("{", "no JSON"), ("[1]", "no results"), ('{"results": [1]}', "no results")]
+)
 def test_files_that_are_no_results_are_refused(tmp_path, text, sentence):
     (tmp_path / "file").write_text(text)
     with pytest.raises(Refusal, match=sentence):

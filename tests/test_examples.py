@@ -31,7 +31,9 @@ FEWER = {
 
 def commands(path):
     """The bash blocks of a page, but those that a comment before them excepts."""
-    text = re.sub(r"<!-- not tested[^>]*-->\n```bash\n.*?```\n", "", path.read_text(), flags=re.DOTALL)
+    text = re.sub(
+        r"<!-- not tested[^>]*-->\n```bash\n.*?```\n", "", path.read_text(), flags=re.DOTALL
+    )
     return "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
 
 
@@ -39,7 +41,9 @@ def commands(path):
 def test_the_worked_example_works(tmp_path):
     pytest.importorskip("ctranslate2")
     pytest.importorskip("matplotlib")
-    subprocess.run([sys.executable, helpers.ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True)
+    subprocess.run(
+        [sys.executable, helpers.ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True
+    )
     for lang in ("de", "en"):
         (tmp_path / "text" / f"train.{lang}").rename(tmp_path / f"corpus.{lang}")
     clone = tmp_path / "fairseq_seqkd"
@@ -47,7 +51,9 @@ def test_the_worked_example_works(tmp_path):
     for path in helpers.ROOT.iterdir():
         (clone / path.name).symlink_to(path)
     (clone / "examples").unlink()
-    shutil.copytree(helpers.ROOT / "examples", clone / "examples")  # a report looks into folders, and must pass over these
+    shutil.copytree(
+        helpers.ROOT / "examples", clone / "examples"
+    )  # a report looks into folders, and must pass over these
     script = commands(EXAMPLE)
     for found, fewer in FEWER.items():
         script, times = re.subn(found, fewer, script)
@@ -64,10 +70,16 @@ def test_the_worked_example_works(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    lines = [len((tmp_path / name).read_text().splitlines()) for name in ("text/test.de", "test.out.en")]
+    lines = [
+        len((tmp_path / name).read_text().splitlines()) for name in ("text/test.de", "test.out.en")
+    ]
     assert lines[0] == lines[1] > 10
     page = (tmp_path / "report.html").read_text()
-    assert "Seq-KD + Seq-Inter 80% retrained" in page and "complexity" in page and "student.log" in page
+    assert (
+        "Seq-KD + Seq-Inter 80% retrained" in page
+        and "complexity" in page
+        and "student.log" in page
+    )
 
 
 OPTIONS = helpers.ROOT / "examples" / "options.md"
@@ -80,15 +92,23 @@ def explained():
 
 
 def rows_of(section):
-    return {name for row in explained()[section] for name in re.findall(r"`(--[\w-]+)", row.split("|")[1])}
+    return {
+        name
+        for row in explained()[section]
+        for name in re.findall(r"`(--[\w-]+)", row.split("|")[1])
+    }
 
 
 def test_every_option_of_the_criterions_is_explained():
-    from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig as Stock
+    from fairseq.criterions.label_smoothed_cross_entropy import (
+        LabelSmoothedCrossEntropyCriterionConfig as Stock,
+    )
 
     from fairseq_seqkd.criterions.word_kd import WordKDConfig
 
-    ours = {field.name for field in fields(WordKDConfig)} - {field.name for field in fields(Stock)} | {"label_smoothing"}
+    ours = {field.name for field in fields(WordKDConfig)} - {
+        field.name for field in fields(Stock)
+    } | {"label_smoothing"}
     names = {f"--{name.replace('_', '-')}" for name in ours}
     assert names == rows_of("Criterions")
 
@@ -98,8 +118,14 @@ def test_every_option_of_the_task_is_explained():
 
     from fairseq_seqkd.decoding.config import TeacherDecodingConfig
 
-    ours = {field.name: field for field in fields(TeacherDecodingConfig) if "help" in field.metadata}
-    names = {f"--{name.replace('_', '-')}" for name in ours if name not in {field.name for field in fields(TranslationConfig)}}
+    ours = {
+        field.name: field for field in fields(TeacherDecodingConfig) if "help" in field.metadata
+    }
+    names = {
+        f"--{name.replace('_', '-')}"
+        for name in ours
+        if name not in {field.name for field in fields(TranslationConfig)}
+    }
     assert len(names) > 15 and names <= rows_of("Task teacher_decoding")
 
 
@@ -109,7 +135,11 @@ PARSERS = cli.make_parser()._subparsers._group_actions[0].choices
 @pytest.mark.parametrize("command", sorted({*PARSERS} - {"doctor"}))  # which has --json alone
 def test_every_option_of_a_command_is_explained(command):
     actions = PARSERS[command]._actions
-    names = {next(name for name in action.option_strings if name.startswith("--")) for action in actions if action.option_strings}
+    names = {
+        next(name for name in action.option_strings if name.startswith("--"))
+        for action in actions
+        if action.option_strings
+    }
     assert names - {"--help", "--json"} == rows_of(f"seqkd {command}") - {"--json"}
 
 
@@ -118,16 +148,30 @@ def test_the_papers_tables_are_made_of_what_was_measured(tmp_path):
     shutil.copytree(kept / "measured", tmp_path / "measured")
     subprocess.run([sys.executable, kept / "results.py", tmp_path], check=True)
     for name in ("RESULTS.md", "results.json"):
-        assert (tmp_path / name).read_text() == (kept / name).read_text(), f"{name} is not what results.py makes of measured/"
+        assert (tmp_path / name).read_text() == (kept / name).read_text(), (
+            f"{name} is not what results.py makes of measured/"
+        )
     for row in json.loads((kept / "results.json").read_text())["table1"]:
-        split = {"test_2016_flickr": "test", "test_2017_flickr": "test1", "val": "valid"}[row["test"]]
+        split = {"test_2016_flickr": "test", "test_2017_flickr": "test1", "val": "valid"}[
+            row["test"]
+        ]
         name = f"{row['pair']}.{row['student']}.{split}.json"
         files = sorted((kept / "measured").rglob(name), key=lambda file: (len(file.parts), file))
         runs = [json.loads(file.read_text())["results"] for file in files]
         found = [one for run in runs for one in run if one["name"] == row["name"]]
         # Of several runs' teachers each goes by its run's first seed.
-        first = [min((one["seed"] for one in run if one["seed"]), default=None) if len(runs) > 1 else None for run in runs]
-        seeds = [one["seed"] or first[i] for i, run in enumerate(runs) for one in run if one["name"] == row["name"]]
+        first = [
+            min((one["seed"] for one in run if one["seed"]), default=None)
+            if len(runs) > 1
+            else None
+            for run in runs
+        ]
+        seeds = [
+            one["seed"] or first[i]
+            for i, run in enumerate(runs)
+            for one in run
+            if one["name"] == row["name"]
+        ]
         for key in ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability"):
             assert row[key]["seeds"] == [one[key] for one in found]
             assert row["seeds"] == seeds
@@ -146,10 +190,13 @@ def rows_of_readme(begin, end):
 
 
 @pytest.mark.parametrize(
-    "pair, begin", [("transformer", "\nThe Transformer pair, BLEU"), ("lstm", "\nThe LSTM pair, three seeds:")]
+    "pair, begin",
+    [("transformer", "\nThe Transformer pair, BLEU"), ("lstm", "\nThe LSTM pair, three seeds:")],
 )
 def test_the_readmes_means_are_those_of_the_results(pair, begin):
-    rows = json.loads((helpers.ROOT / "examples" / "multi30k" / "results.json").read_text())["table1"]
+    rows = json.loads((helpers.ROOT / "examples" / "multi30k" / "results.json").read_text())[
+        "table1"
+    ]
     found = {(row["student"], row["test"], row["name"]): row for row in rows if row["pair"] == pair}
     students = set()
     for student, name, cells in rows_of_readme(begin, "\n* "):
@@ -160,17 +207,29 @@ def test_the_readmes_means_are_those_of_the_results(pair, begin):
             if name == "Teacher":  # of several one's figures are there
                 assert cell == " / ".join(f"{value['seeds'][0]:.2f}" for value in values)
             else:
-                assert cell == " / ".join(f"{value['mean']:.2f} ± {value['std']:.2f}" for value in values)
+                assert cell == " / ".join(
+                    f"{value['mean']:.2f} ± {value['std']:.2f}" for value in values
+                )
     assert students == {None, "medium", "small"}
 
 
 def test_what_was_tried_has_the_figures_that_were_measured():
     splits = {"test_2016_flickr": "test", "test_2017_flickr": "test1"}
     compared = 0
-    for test, name, cells in rows_of_readme("**Longer training makes the better student of", "(Seed 3 of the rows"):
-        file = helpers.ROOT / "examples" / "multi30k" / "tried" / f"lstm.medium.8000_updates.{splits[test]}.json"
+    for test, name, cells in rows_of_readme(
+        "**Longer training makes the better student of", "(Seed 3 of the rows"
+    ):
+        file = (
+            helpers.ROOT
+            / "examples"
+            / "multi30k"
+            / "tried"
+            / f"lstm.medium.8000_updates.{splits[test]}.json"
+        )
         found = [one for one in json.loads(file.read_text())["results"] if one["name"] == name]
-        assert [f"{one['bleu_greedy']:.2f} / {one['bleu_beam5']:.2f}" for one in found] == [cell for cell in cells if cell]
+        assert [f"{one['bleu_greedy']:.2f} / {one['bleu_beam5']:.2f}" for one in found] == [
+            cell for cell in cells if cell
+        ]
         compared += len(found)
     assert compared == 42
 
@@ -179,12 +238,18 @@ def test_the_longer_transformer_has_the_figures_that_were_measured():
     kept = helpers.ROOT / "examples" / "multi30k"
     found, means, seen = {}, {}, []
     for split, test in (("test", "test_2016_flickr"), ("valid", "val")):
-        for one in json.loads((kept / "tried" / f"transformer.medium.9000_updates.{split}.json").read_text())["results"]:
+        for one in json.loads(
+            (kept / "tried" / f"transformer.medium.9000_updates.{split}.json").read_text()
+        )["results"]:
             found[one["name"], test] = f"{one['bleu_greedy']:.2f} / {one['bleu_beam5']:.2f}"
     for row in json.loads((kept / "results.json").read_text())["table1"]:
         if (row["pair"], row["student"]) == ("transformer", "medium"):
-            means[row["name"], row["test"]] = f"{row['bleu_greedy']['mean']:.2f} / {row['bleu_beam5']['mean']:.2f}"
-    for _, name, cells in rows_of_readme("### What was tried for the medium Transformer", "### What was tried for the LSTM"):
+            means[row["name"], row["test"]] = (
+                f"{row['bleu_greedy']['mean']:.2f} / {row['bleu_beam5']['mean']:.2f}"
+            )
+    for _, name, cells in rows_of_readme(
+        "### What was tried for the medium Transformer", "### What was tried for the LSTM"
+    ):
         source, name = (found, name) if name != "after 5,000" else (means, seen[-1])
         assert cells == [source[name, test] for test in ("test_2016_flickr", "val")]
         seen.append(name)
@@ -204,16 +269,34 @@ def test_a_student_that_has_not_finished_its_training_is_not_measured(part, tmp_
     for size in ("small", "medium"):
         for run in ("student", "word_kd", "seq_kd", "student_inter", "seq_inter_word"):
             (work / "students" / f"transformer.{size}.{run}.1").mkdir(parents=True)
-            (work / "students" / f"transformer.{size}.{run}.1" / "checkpoint_last.pt").touch()  # as after its first epoch
+            (
+                work / "students" / f"transformer.{size}.{run}.1" / "checkpoint_last.pt"
+            ).touch()  # as after its first epoch
     script = helpers.ROOT / "examples" / "multi30k" / "paper.sh"
     done = subprocess.run(
-        ["bash", script, "--text", tmp_path / "text", "--train-teacher", "--work", work, "--pairs", "transformer", *part],
-        env=helpers.environment(VIRTUAL_ENV=sys.prefix, PATH=f"{helpers.BIN}:/usr/local/bin:/usr/bin:/bin"),
+        [
+            "bash",
+            script,
+            "--text",
+            tmp_path / "text",
+            "--train-teacher",
+            "--work",
+            work,
+            "--pairs",
+            "transformer",
+            *part,
+        ],
+        env=helpers.environment(
+            VIRTUAL_ENV=sys.prefix, PATH=f"{helpers.BIN}:/usr/local/bin:/usr/bin:/bin"
+        ),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 1 and "has not finished its training: run table1 with it first" in done.stdout, done.stdout[-3000:]
+    assert (
+        done.returncode == 1
+        and "has not finished its training: run table1 with it first" in done.stdout
+    ), done.stdout[-3000:]
     assert {mark.name for mark in (work / "done").iterdir()} == {"text", "subwords", "binarise"}
 
 
@@ -239,7 +322,9 @@ def test_paper_refuses_wrong_options(options, sentence, tmp_path):
         (tmp_path / name).touch()
     script = helpers.ROOT / "examples" / "multi30k" / "paper.sh"
     words = ["bash", script, "--text", "text", *options]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+    )
     assert done.returncode == 1 and sentence in done.stdout, done.stdout
     assert not (tmp_path / "multi30k-paper").exists() and not (tmp_path / "a,b").exists()
 
@@ -254,20 +339,37 @@ def test_students_of_two_teachers_are_not_averaged(tmp_path, other):
     found["results"].append({**seq_kd, "seed": 2, "distillation_signature": signature})
     (tmp_path / "measured").mkdir()
     (tmp_path / "measured" / name).write_text(json.dumps(found))
-    done = subprocess.run([sys.executable, kept / "results.py", tmp_path], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, kept / "results.py", tmp_path], stderr=subprocess.PIPE, text=True
+    )
     refused = other != "unknown"  # of which nobody knows that it is another one
-    assert refused == (done.returncode == 1) == (f"students of several teachers ({other}, 03244e1ef168)" in done.stderr)
+    assert (
+        refused
+        == (done.returncode == 1)
+        == (f"students of several teachers ({other}, 03244e1ef168)" in done.stderr)
+    )
     assert refused != (tmp_path / "results.json").exists()
 
 
 def test_a_work_folder_that_is_not_there_is_refused(tmp_path):
-    words = [sys.executable, helpers.ROOT / "examples" / "multi30k" / "results.py", tmp_path / "absent"]
+    words = [
+        sys.executable,
+        helpers.ROOT / "examples" / "multi30k" / "results.py",
+        tmp_path / "absent",
+    ]
     done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 2 and f"there is no folder {tmp_path / 'absent'}; name the work folder of paper.sh" in done.stderr
+    assert (
+        done.returncode == 2
+        and f"there is no folder {tmp_path / 'absent'}; name the work folder of paper.sh"
+        in done.stderr
+    )
 
 
 def test_nothing_measured_yet_makes_no_tables(tmp_path):
-    subprocess.run([sys.executable, helpers.ROOT / "examples" / "multi30k" / "results.py", tmp_path], check=True)
+    subprocess.run(
+        [sys.executable, helpers.ROOT / "examples" / "multi30k" / "results.py", tmp_path],
+        check=True,
+    )
     assert not any(json.loads((tmp_path / "results.json").read_text()).values())
 
 
@@ -286,18 +388,26 @@ def test_further_runs_have_teachers_of_their_own(tmp_path):
     (tmp_path / "measured" / name).write_text(first)
     (tmp_path / "measured" / "again" / name).write_text(json.dumps(second))
     subprocess.run([sys.executable, kept / "results.py", tmp_path], check=True)
-    rows = {row["name"]: row for row in json.loads((tmp_path / "results.json").read_text())["table1"]}
+    rows = {
+        row["name"]: row for row in json.loads((tmp_path / "results.json").read_text())["table1"]
+    }
     for row, in_one in ((rows[one["name"]], one) for one in json.loads(first)["results"]):
         assert row["seeds"] == [1, 2]
         assert row["bleu_greedy"]["mean"] == pytest.approx(in_one["bleu_greedy"] + 0.5)
         assert row["bleu_greedy"]["std"] == pytest.approx(0.5**0.5)
         assert row["bleu_beam5"]["seeds"] == [in_one["bleu_beam5"]] * 2
     # Every comparison of both runs is there: a star needs a p below 0.05 of each seed.
-    seq_kd = next(line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("| Seq-KD "))
+    seq_kd = next(
+        line
+        for line in (tmp_path / "RESULTS.md").read_text().splitlines()
+        if line.startswith("| Seq-KD ")
+    )
     assert "+1.92*" in seq_kd
 
     (tmp_path / "measured" / "again" / name).write_text(first)
-    done = subprocess.run([sys.executable, kept / "results.py", tmp_path], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, kept / "results.py", tmp_path], stderr=subprocess.PIPE, text=True
+    )
     assert done.returncode == 1 and done.stderr.strip().count("\n") == 0
     assert "there are two results for Teacher, seed 1;" in done.stderr
 
@@ -325,8 +435,14 @@ def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(m
     monkeypatch.syspath_prepend(helpers.ROOT / "examples" / "multi30k")
     from results import unpunished
 
-    references = ["a man in a red shirt is riding a bicycle down the street", "two dogs play in the deep snow"]
-    for hypotheses in (["a man in a red shirt is riding a bicycle", "two dogs play in the snow"], [f"{r} ." for r in references]):
+    references = [
+        "a man in a red shirt is riding a bicycle down the street",
+        "two dogs play in the deep snow",
+    ]
+    for hypotheses in (
+        ["a man in a red shirt is riding a bicycle", "two dogs play in the snow"],
+        [f"{r} ." for r in references],
+    ):
         bleu = sacrebleu.corpus_bleu(hypotheses, [references])
         row = {"bleu_greedy": bleu.score, "length_ratio_greedy": bleu.ratio}
         assert unpunished(row, "greedy") == pytest.approx(bleu.score / bleu.bp)
@@ -336,11 +452,23 @@ def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(m
     "taught,broken",
     [
         ({}, None),
-        ({"bleu_greedy": 32.9, "bleu_beam5": 33.0}, "Seq-KD with greedy search is as good as Student with beam 5"),
-        ({"bleu_beam5": 31.9}, "After Seq-KD, greedy search nearly equals beam 5"),  # 1.1 apart, 3 for Student
-        ({"mode_probability": 0.039}, "Seq-KD puts many times more probability on its own greedy output than Student"),
+        (
+            {"bleu_greedy": 32.9, "bleu_beam5": 33.0},
+            "Seq-KD with greedy search is as good as Student with beam 5",
+        ),
+        (
+            {"bleu_beam5": 31.9},
+            "After Seq-KD, greedy search nearly equals beam 5",
+        ),  # 1.1 apart, 3 for Student
+        (
+            {"mode_probability": 0.039},
+            "Seq-KD puts many times more probability on its own greedy output than Student",
+        ),
         ({"ppl": 8.0}, "Seq-KD has a worse perplexity on gold than Student"),
-        ({"bleu_greedy": 40.0, "bleu_beam5": 40.0}, "Seq-KD + Seq-Inter + Word-KD is the best student or within 0.2 of it"),
+        (
+            {"bleu_greedy": 40.0, "bleu_beam5": 40.0},
+            "Seq-KD + Seq-Inter + Word-KD is the best student or within 0.2 of it",
+        ),
     ],
 )
 def test_claims_on_multi30k_are_judged_as_asked(monkeypatch, taught, broken):
@@ -349,12 +477,28 @@ def test_claims_on_multi30k_are_judged_as_asked(monkeypatch, taught, broken):
     from results import BEST, judge
 
     def row(name, greedy, beam, ppl, mode):
-        made = {"name": name, "bleu_greedy": greedy, "bleu_beam5": beam, "ppl": ppl, "mode_probability": mode}
+        made = {
+            "name": name,
+            "bleu_greedy": greedy,
+            "bleu_beam5": beam,
+            "ppl": ppl,
+            "mode_probability": mode,
+        }
         return {**made, "length_ratio_greedy": 1.0, "length_ratio_beam5": 1.0}
 
-    rows = [row("Teacher", 39.0, 40.0, 5.0, 0.03), row("Teacher + Seq-Inter", 39.1, 40.0, 6.0, 0.06)]
-    rows += [row("Student", 30.0, 33.0, 8.0, 0.01), {**row("Seq-KD", 33.0, 34.0, 20.0, 0.04), **taught}]
+    rows = [
+        row("Teacher", 39.0, 40.0, 5.0, 0.03),
+        row("Teacher + Seq-Inter", 39.1, 40.0, 6.0, 0.06),
+    ]
+    rows += [
+        row("Student", 30.0, 33.0, 8.0, 0.01),
+        {**row("Seq-KD", 33.0, 34.0, 20.0, 0.04), **taught},
+    ]
     claims = judge([*rows, row(BEST, 32.8, 33.8, 9.0, 0.04)], "small")
     assert len(claims) == 8
-    failing = {claim["claim"].removesuffix(", greedy").removesuffix(", beam5") for claim in claims if not claim["holds"]}
+    failing = {
+        claim["claim"].removesuffix(", greedy").removesuffix(", beam5")
+        for claim in claims
+        if not claim["holds"]
+    }
     assert failing == {broken} - {None}

@@ -65,7 +65,9 @@ def test_eight_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, tea
     assert helpers.tree(out) == helpers.tree(distilled)
 
 
-def test_without_locks_the_same_work_is_done_twice_with_the_same_bytes(distilled, tiny, teacher, tmp_path):
+def test_without_locks_the_same_work_is_done_twice_with_the_same_bytes(
+    distilled, tiny, teacher, tmp_path
+):
     """Two workers of one directory on a file system without locks, one of which finishes while the other is in the middle."""
     out = tmp_path / "out"
     command = helpers.decode_command(tiny, teacher, out, part_size=64)
@@ -78,7 +80,9 @@ def test_without_locks_the_same_work_is_done_twice_with_the_same_bytes(distilled
         socket.gethostname = lambda: "another-machine"  # of which no byte may tell
 
     slow = fork(*command, prepare=lambda: (without_locks(), stopping.at_parts(out / "parts", 3)))
-    helpers.wait_until(lambda: helpers.is_stopped(slow) or not helpers.is_running(slow), seconds=240)
+    helpers.wait_until(
+        lambda: helpers.is_stopped(slow) or not helpers.is_running(slow), seconds=240
+    )
     assert helpers.is_stopped(slow)
     assert helpers.wait(fork(*command, prepare=without_locks)) == 0
     assert helpers.tree(out) == helpers.tree(distilled)
@@ -106,7 +110,9 @@ def small_disk(tmp_path):
     """A disk of two megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("only root may mount a disk")
     yield folder
@@ -125,7 +131,9 @@ def fill(disk):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_stops_the_run_and_emptied_it_goes_on(distilled, tiny, teacher, tmp_path, small_disk):
+def test_a_disk_that_fills_up_stops_the_run_and_emptied_it_goes_on(
+    distilled, tiny, teacher, tmp_path, small_disk
+):
     out = small_disk / "out"
     worker = helpers.decode_until(2, tiny, teacher, out)
     filler = fill(small_disk)

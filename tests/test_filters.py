@@ -13,7 +13,9 @@ from fairseq_seqkd.selection import filters
 from fairseq_seqkd.selection.filters import Ragged
 
 IDS = st.lists(st.integers(3, 7), max_size=12)
-SAME = np.array([0, 1, 2, -1, 5, 4, 6, -1, 9])  # source id -> target id: 3 and 7 have no counterpart, 4 and 5 change places
+SAME = np.array(
+    [0, 1, 2, -1, 5, 4, 6, -1, 9]
+)  # source id -> target id: 3 and 7 have no counterpart, 4 and 5 change places
 
 
 def by_hand(rule, limit, target, source, log_prob):
@@ -32,7 +34,10 @@ def by_hand(rule, limit, target, source, log_prob):
 
 
 @given(
-    sentences=st.lists(st.tuples(st.lists(st.tuples(IDS, st.floats(-40, 0, width=32)), max_size=3), IDS), max_size=8),
+    sentences=st.lists(
+        st.tuples(st.lists(st.tuples(IDS, st.floats(-40, 0, width=32)), max_size=3), IDS),
+        max_size=8,
+    ),
     data=st.data(),
 )
 @settings(max_examples=300, deadline=None)
@@ -44,9 +49,14 @@ def test_filters_are_loops_by_hand(sentences, data):
         "score": data.draw(st.floats(-5, -0.5)),
         "empty": True,
     }
-    nbests = [[Hypothesis(np.array(t, np.uint16), 0.0, p, False) for t, p in hypotheses] for hypotheses, _ in sentences]
+    nbests = [
+        [Hypothesis(np.array(t, np.uint16), 0.0, p, False) for t, p in hypotheses]
+        for hypotheses, _ in sentences
+    ]
     block = Block.from_lists(nbests, np.dtype(np.uint16), with_similarity=False)
-    chosen = np.array([data.draw(st.integers(-1 if nbest else -1, len(nbest) - 1)) for nbest in nbests], np.int64)
+    chosen = np.array(
+        [data.draw(st.integers(-1 if nbest else -1, len(nbest) - 1)) for nbest in nbests], np.int64
+    )
     source = Ragged.of([ids for (_, ids), rank in zip(sentences, chosen) if rank >= 0])
     found = filters.failures(rules, block, chosen, source, SAME)
     assert sorted(found) == sorted(filters.NAMES)
@@ -77,11 +87,15 @@ def test_repetitions(target, times, expected):
 
 
 def test_a_repetition_does_not_run_over_the_end_of_a_sentence():
-    assert filters.repeats(Ragged.of([[5], [5], [], [5, 6], [5, 6], [7, 7]]), 2).tolist() == [False] * 5 + [True]
+    assert filters.repeats(Ragged.of([[5], [5], [], [5, 6], [5, 6], [7, 7]]), 2).tolist() == [
+        False
+    ] * 5 + [True]
 
 
 def test_limits_themselves_are_kept_or_dropped_as_said():
-    ratio = filters.length_ratio(np.array([4, 8, 2, 1, 9, 0, 0, 3]), np.array([4, 4, 4, 3, 4, 0, 3, 0]))
+    ratio = filters.length_ratio(
+        np.array([4, 8, 2, 1, 9, 0, 0, 3]), np.array([4, 4, 4, 3, 4, 0, 3, 0])
+    )
     assert (ratio > 2).tolist() == [False, False, False, True, True, False, True, True]
     share = filters.shared(Ragged.of([[4, 4, 6, 6]]), Ragged.of([[5, 5, 5, 7]]), SAME)
     assert share.tolist() == [0.5]  # two of the three; 7 has no counterpart
@@ -91,4 +105,12 @@ def test_symbols_are_compared_and_unknown_words_are_never_the_same():
     def dictionary(*symbols):
         return SimpleNamespace(symbols=["<s>", "<pad>", "</s>", "<unk>", *symbols], unk=lambda: 3)
 
-    assert filters.same_symbols(dictionary("a", "b", "c"), dictionary("c", "x", "a")).tolist() == [0, 1, 2, -1, 6, -1, 4]
+    assert filters.same_symbols(dictionary("a", "b", "c"), dictionary("c", "x", "a")).tolist() == [
+        0,
+        1,
+        2,
+        -1,
+        6,
+        -1,
+        4,
+    ]

@@ -31,7 +31,24 @@ from fairseq_seqkd.selection import choose as selection
 
 INPUTS, MANY = 80, 5000  # for each reader
 NUMBERS = (0, 1, 7, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
-VALUES = (None, True, -1, 0, 1, 1 << 70, 1e308, "", "x", [], {}, [[]], {"a": None}, "../../x", "/etc/passwd", [".."])
+VALUES = (
+    None,
+    True,
+    -1,
+    0,
+    1,
+    1 << 70,
+    1e308,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    {"a": None},
+    "../../x",
+    "/etc/passwd",
+    [".."],
+)
 
 where = st.floats(0, 1, exclude_max=True)
 byte_damage = st.one_of(
@@ -73,7 +90,13 @@ def with_value(content, place, what):
     slots = []
 
     def walk(node):
-        for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        for key, value in (
+            node.items()
+            if isinstance(node, dict)
+            else enumerate(node)
+            if isinstance(node, list)
+            else ()
+        ):
             slots.append((node, key))
             walk(value)
 
@@ -135,12 +158,27 @@ def read_results(folder):
 READERS = {
     "part": ("1.part", read_part),
     "part, by an attacker": ("1.part", with_the_right_checksum(read_part, array_files)),
-    "part of distributions": ("2.part", with_the_right_checksum(read_part_of_distributions, array_files)),
-    "hypotheses": ("distilled/hypotheses.safetensors", lambda folder: read_hypotheses(folder / "distilled")),
-    "distributions": ("stored/distributions.safetensors", lambda folder: read_distributions(folder / "stored")),
+    "part of distributions": (
+        "2.part",
+        with_the_right_checksum(read_part_of_distributions, array_files),
+    ),
+    "hypotheses": (
+        "distilled/hypotheses.safetensors",
+        lambda folder: read_hypotheses(folder / "distilled"),
+    ),
+    "distributions": (
+        "stored/distributions.safetensors",
+        lambda folder: read_distributions(folder / "stored"),
+    ),
     "manifest": ("distilled/manifest.json", lambda folder: progress.read(folder / "distilled")),
-    "manifest, examined": ("distilled/manifest.json", lambda folder: read_for_people(folder / "distilled")),
-    "manifest of a view": ("distilled/seq_kd/manifest.json", lambda folder: views.find(folder / "distilled" / "seq_kd")),
+    "manifest, examined": (
+        "distilled/manifest.json",
+        lambda folder: read_for_people(folder / "distilled"),
+    ),
+    "manifest of a view": (
+        "distilled/seq_kd/manifest.json",
+        lambda folder: views.find(folder / "distilled" / "seq_kd"),
+    ),
     "sparse": ("student.sparse", with_the_right_checksum(read_sparse, sparse)),
     "results": ("file", read_results),
     "deployed": ("seqkd.json", lambda folder: deployed.read(folder)),
@@ -157,13 +195,19 @@ def files(distilled, whole, teacher, tmp_path_factory):
     store = distributions.Distributions(whole)
     order = store.first.argsort()
     arrays = {"keys": store.keys[order], "lengths": store.lengths[order], **store.per_token}
-    distributions.write_part(out / "2.part", distributions.Block({key: array[:] for key, array in arrays.items()}))
+    distributions.write_part(
+        out / "2.part", distributions.Block({key: array[:] for key, array in arrays.items()})
+    )
     state = checkpoints.read(teacher)
     for tensor in state["model"].values():
         tensor[torch.rand(tensor.shape, generator=torch.Generator().manual_seed(1)) < 0.5] = 0
     sparse.compress(state, out / "student.sparse")
-    (out / "file").write_text(json.dumps({"results": [result("Student", 1), result("Seq-KD")], "pairs": []}))
-    deployed.Folder("de", "en", "int8", 100, 1.2, 10, 99, "sentencepiece", deployed.SUBWORD_FILE).write(out)
+    (out / "file").write_text(
+        json.dumps({"results": [result("Student", 1), result("Seq-KD")], "pairs": []})
+    )
+    deployed.Folder(
+        "de", "en", "int8", 100, 1.2, 10, 99, "sentencepiece", deployed.SUBWORD_FILE
+    ).write(out)
     return out
 
 
@@ -175,7 +219,13 @@ def fuzz(files, name, inputs):
     has_values = valid[:1] in b"{[" or valid[8:9] == b"{"
     kinds = st.one_of(byte_damage, value_damage) if has_values else byte_damage
 
-    @settings(max_examples=inputs, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=inputs,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.lists(kinds, min_size=1, max_size=3))
     def try_it(damages):
         nonlocal refused
@@ -217,5 +267,7 @@ def test_a_manifest_cannot_name_a_file_elsewhere(files, tmp_path):
     found["files"] = {f"../../{secret.name}": {"bytes": 0, "sha256": ""}}
     found.pop("format")
     manifest.write(tmp_path / "distilled" / "seq_kd", found)
-    with pytest.raises(Refusal, match=f"seq_kd/{secret.name} is not the file that belongs to this view"):
+    with pytest.raises(
+        Refusal, match=f"seq_kd/{secret.name} is not the file that belongs to this view"
+    ):
         views.find(tmp_path / "distilled" / "seq_kd")

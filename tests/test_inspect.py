@@ -33,10 +33,16 @@ def test_a_finished_directory_in_words(distilled):
 def test_nbest_lists_are_those_of_the_store(distilled, tiny):
     found = json.loads(inspect(distilled, "--ids", "3,0", "--data", tiny, "--json").stdout)
     store, text = hypotheses.opened(distilled), tiny.parent / "text"
-    lines = {lang: (text / f"train.{lang}").read_text().replace("@@ ", "").splitlines() for lang in ("de", "en")}
+    lines = {
+        lang: (text / f"train.{lang}").read_text().replace("@@ ", "").splitlines()
+        for lang in ("de", "en")
+    }
     assert [entry["id"] for entry in found["nbest"]] == [3, 0]
     for entry in found["nbest"]:
-        assert (entry["source"], entry["gold"]) == (lines["de"][entry["id"]], lines["en"][entry["id"]])
+        assert (entry["source"], entry["gold"]) == (
+            lines["de"][entry["id"]],
+            lines["en"][entry["id"]],
+        )
         assert [h["score"] for h in entry["hypotheses"]] == [h.score for h in store[entry["id"]]]
         assert all(h["text"] and "@@" not in h["text"] for h in entry["hypotheses"])
 
@@ -69,7 +75,10 @@ def flip(path):
         (lambda folder: shutil.rmtree(folder / "seq_inter"), "the view seq_inter is missing"),
         (lambda folder: (folder / hypotheses.NAME).unlink(), "there is no"),
         (lambda folder: flip(folder / hypotheses.NAME), "its hash is not the manifest's"),
-        (lambda folder: (folder / hypotheses.NAME).write_bytes(b"x" * 100), "decode the split again"),
+        (
+            lambda folder: (folder / hypotheses.NAME).write_bytes(b"x" * 100),
+            "decode the split again",
+        ),
     ],
 )
 def test_damage_is_seen_and_said_to_who_asks_for_lists_too(distilled, tmp_path, damage, sentence):
@@ -77,7 +86,9 @@ def test_damage_is_seen_and_said_to_who_asks_for_lists_too(distilled, tmp_path, 
     damage(folder)
     done = inspect(folder, "--ids", 1, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stdout
-    assert [line for line in done.stdout.splitlines() if line.startswith("wrong: ") and sentence in line], done.stdout
+    assert [
+        line for line in done.stdout.splitlines() if line.startswith("wrong: ") and sentence in line
+    ], done.stdout
 
 
 def test_a_view_and_an_unfinished_directory(distilled, tiny, teacher, tmp_path):
@@ -90,7 +101,9 @@ def test_a_view_and_an_unfinished_directory(distilled, tiny, teacher, tmp_path):
     worker.communicate()
     done = inspect(tmp_path / "half")
     assert re.search(r"NOT FINISHED: [1-9]\d* of \d+ parts", done.stdout)
-    assert "holds no finished n-best lists" in helpers.refusal(inspect(tmp_path / "half", "--ids", 1, check=False))
+    assert "holds no finished n-best lists" in helpers.refusal(
+        inspect(tmp_path / "half", "--ids", 1, check=False)
+    )
     part = next((tmp_path / "half" / "parts").glob("*.part"))
     part.write_bytes(part.read_bytes()[:-1])
     done = inspect(tmp_path / "half", check=False)
@@ -121,7 +134,9 @@ def test_other_folders_and_other_gold_are_refused(distilled, tiny, tmp_path):
     other = tmp_path / "bin"
     shutil.copytree(tiny, other)
     flip(other / "train.de-en.en.bin")
-    assert "is not the data-bin that was decoded" in helpers.refusal(inspect(distilled, "--ids", 1, "--data", other, check=False))
+    assert "is not the data-bin that was decoded" in helpers.refusal(
+        inspect(distilled, "--ids", 1, "--data", other, check=False)
+    )
 
 
 def test_sources_of_a_view_with_fewer_rows(distilled, tmp_path):
@@ -129,7 +144,9 @@ def test_sources_of_a_view_with_fewer_rows(distilled, tmp_path):
     folder = copied(distilled, tmp_path) / "seq_kd"
     content = json.loads((folder / "manifest.json").read_text())
     everything = inspection.sources(folder, content)
-    kept = np.setdiff1d(np.arange(content["rows"] + 1), [2])  # row r is sentence r, or r + 1 from the third on
+    kept = np.setdiff1d(
+        np.arange(content["rows"] + 1), [2]
+    )  # row r is sentence r, or r + 1 from the third on
     np.save(folder / "rows.npy", kept)
     some = inspection.sources(folder, content)
     assert some(2) is None and some(1).equal(everything(1)) and some(4).equal(everything(3))
@@ -140,7 +157,10 @@ def test_the_doctor_tells_what_is_in_use():
     found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
     import torch
 
-    assert found["torch"]["says"].startswith(torch.__version__) and "--user-dir" in found["torch"]["do"]
+    assert (
+        found["torch"]["says"].startswith(torch.__version__)
+        and "--user-dir" in found["torch"]["do"]
+    )
     assert found["threads"]["level"] == "ok"  # the tests set OMP_NUM_THREADS
     assert all(finding["do"] for finding in found.values() if finding["level"] != "ok")
     printed = helpers.command("seqkd", "doctor").stdout
@@ -157,7 +177,9 @@ def test_the_doctor_tells_of_a_gpu_that_ctranslate2_cannot_use(monkeypatch):
     monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32"})
     monkeypatch.setattr(cublas, "wanted", lambda: "libcublas.so.0")
     found = diagnosis.search_engine()
-    assert found["level"] == diagnosis.WARNING and found["do"].startswith("CTranslate2 needs libcublas.so.0 on a GPU")
+    assert found["level"] == diagnosis.WARNING and found["do"].startswith(
+        "CTranslate2 needs libcublas.so.0 on a GPU"
+    )
     monkeypatch.setattr(cublas, "wanted", lambda: None)
     assert diagnosis.search_engine()["level"] == diagnosis.OK
 
@@ -170,7 +192,10 @@ def test_the_doctor_sees_whether_batches_lose_sentences(monkeypatch):
     monkeypatch.setattr(data_utils, "batch_by_size", lambda *args, **more: whole)
     assert diagnosis.batching()["level"] == "ok"
     monkeypatch.setattr(data_utils, "batch_by_size", lambda *args, **more: whole[:1])
-    assert diagnosis.batching()["level"] == "warning" and "--required-batch-size-multiple 1" in diagnosis.batching()["do"]
+    assert (
+        diagnosis.batching()["level"] == "warning"
+        and "--required-batch-size-multiple 1" in diagnosis.batching()["do"]
+    )
 
     def broken(*args, **more):
         raise ImportError("compiled for another Python")
@@ -180,8 +205,15 @@ def test_the_doctor_sees_whether_batches_lose_sentences(monkeypatch):
 
 
 def test_the_doctor_names_what_prevents_work(monkeypatch):
-    monkeypatch.setattr(diagnosis, "version", lambda package: {"fairseq": "0.12.2", "ve-fairseq": "0.12.3"}.get(package))
-    assert diagnosis.fairseq()["level"] == "error" and "uninstall all but one" in diagnosis.fairseq()["do"]
+    monkeypatch.setattr(
+        diagnosis,
+        "version",
+        lambda package: {"fairseq": "0.12.2", "ve-fairseq": "0.12.3"}.get(package),
+    )
+    assert (
+        diagnosis.fairseq()["level"] == "error"
+        and "uninstall all but one" in diagnosis.fairseq()["do"]
+    )
     assert diagnosis.search_engine()["level"] == "warning"
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert diagnosis.threads()["level"] == "warning"
@@ -190,8 +222,12 @@ def test_the_doctor_names_what_prevents_work(monkeypatch):
 def test_the_doctor_says_what_ends_in_an_error_as_soon_as_it_is_asked(tmp_path):
     """Such as fairseq 0.12.2 on Python 3.11, which is what a doctor is called for."""
     (tmp_path / "fairseq").mkdir()
-    (tmp_path / "fairseq" / "__init__.py").write_text("raise ValueError('mutable default for field common\\nmore')\n")
-    (tmp_path / "ctranslate2.py").write_text("raise ImportError('libctranslate2.so.4: cannot open shared object file')\n")
+    (tmp_path / "fairseq" / "__init__.py").write_text(
+        "raise ValueError('mutable default for field common\\nmore')\n"
+    )
+    (tmp_path / "ctranslate2.py").write_text(
+        "raise ImportError('libctranslate2.so.4: cannot open shared object file')\n"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "fairseq_seqkd", "doctor", "--json"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{helpers.ROOT}"},
@@ -201,9 +237,18 @@ def test_the_doctor_says_what_ends_in_an_error_as_soon_as_it_is_asked(tmp_path):
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
     found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
-    assert found["fairseq's batches"]["says"] == "does not work: ValueError: mutable default for field common"
-    assert found["CTranslate2"]["says"].endswith("cannot open shared object file") and found["NumPy"]["level"] != "error"
-    assert {what for what, finding in found.items() if finding["level"] == "error"} == {"fairseq's batches", "CTranslate2"}
+    assert (
+        found["fairseq's batches"]["says"]
+        == "does not work: ValueError: mutable default for field common"
+    )
+    assert (
+        found["CTranslate2"]["says"].endswith("cannot open shared object file")
+        and found["NumPy"]["level"] != "error"
+    )
+    assert {what for what, finding in found.items() if finding["level"] == "error"} == {
+        "fairseq's batches",
+        "CTranslate2",
+    }
 
 
 def test_a_store_without_gold_has_nothing_to_compare(tmp_path):

@@ -33,7 +33,11 @@ def between(p, q, divergence):
 def by_hand(logits, teacher_probs, target, keep, objective):
     """(loss, nll, kd) as the paper and fairseq's label smoothing write them: loops and no torch."""
     loss = nll = kd = 0.0
-    alpha, smoothing, temperature = objective.alpha, objective.label_smoothing, objective.temperature
+    alpha, smoothing, temperature = (
+        objective.alpha,
+        objective.label_smoothing,
+        objective.temperature,
+    )
     for row in range(len(logits)):
         if not keep[row]:
             continue
@@ -51,7 +55,9 @@ def by_hand(logits, teacher_probs, target, keep, objective):
 
 def example(seed, rows, vocabulary, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
-    student, teacher = (torch.randn(rows, vocabulary, generator=generator, dtype=dtype) * 3 for _ in range(2))
+    student, teacher = (
+        torch.randn(rows, vocabulary, generator=generator, dtype=dtype) * 3 for _ in range(2)
+    )
     target = torch.randint(vocabulary, (rows,), generator=generator)
     keep = torch.rand(rows, generator=generator) > 0.3
     return student, torch.softmax(teacher, -1), target, keep
@@ -70,17 +76,31 @@ OBJECTIVES = st.builds(
 )
 
 
-@given(seed=st.integers(0, 10_000), rows=st.integers(1, 6), vocabulary=st.integers(2, 9), objective=OBJECTIVES)
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(1, 6),
+    vocabulary=st.integers(2, 9),
+    objective=OBJECTIVES,
+)
 @settings(max_examples=120, deadline=None)
 def test_the_objective_equals_the_loops(seed, rows, vocabulary, objective):
     student, teacher, target, keep = example(seed, rows, vocabulary)
-    found = losses.word_level(student, target, keep, dense(teacher, objective.temperature), objective)
-    expected = by_hand(student.tolist(), teacher.tolist(), target.tolist(), keep.tolist(), objective)
+    found = losses.word_level(
+        student, target, keep, dense(teacher, objective.temperature), objective
+    )
+    expected = by_hand(
+        student.tolist(), teacher.tolist(), target.tolist(), keep.tolist(), objective
+    )
     assert [rows.sum().item() for rows in found] == pytest.approx(expected, rel=1e-9, abs=1e-9)
     assert all(not values[~keep].any() for values in found)
 
 
-@given(seed=st.integers(0, 10_000), rows=st.integers(1, 5), vocabulary=st.integers(2, 7), objective=OBJECTIVES)
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(1, 5),
+    vocabulary=st.integers(2, 7),
+    objective=OBJECTIVES,
+)
 @settings(max_examples=60, deadline=None)
 def test_the_gradient_is_that_of_finite_differences(seed, rows, vocabulary, objective):
     student, teacher, target, keep = example(seed, rows, vocabulary)
@@ -89,8 +109,12 @@ def test_the_gradient_is_that_of_finite_differences(seed, rows, vocabulary, obje
         if ((p - dense(teacher, objective.temperature).probabilities).abs() < 1e-4).any():
             return
     soft = dense(teacher, objective.temperature)
-    weights = torch.linspace(0.5, 2.0, rows, dtype=torch.float64)  # as another reduction would weigh the rows
-    loss = lambda logits: (losses.word_level(logits, target, keep, soft, objective).loss * weights).sum()  # noqa: E731
+    weights = torch.linspace(
+        0.5, 2.0, rows, dtype=torch.float64
+    )  # as another reduction would weigh the rows
+    loss = lambda logits: (
+        losses.word_level(logits, target, keep, soft, objective).loss * weights
+    ).sum()  # noqa: E731
     assert torch.autograd.gradcheck(loss, (student.requires_grad_(),), atol=1e-6)
 
 
@@ -103,12 +127,18 @@ def test_the_gradient_is_that_of_finite_differences(seed, rows, vocabulary, obje
     tail=st.sampled_from(divergences.TAILS),
 )
 @settings(max_examples=80, deadline=None)
-def test_a_stored_distribution_is_a_whole_one_with_a_flat_tail(seed, k, alpha, smoothing, temperature, tail):
+def test_a_stored_distribution_is_a_whole_one_with_a_flat_tail(
+    seed, k, alpha, smoothing, temperature, tail
+):
     """Loss and gradient of the top k against those of the same distribution written out over the vocabulary."""
     student, teacher, target, keep = example(seed, 5, 7)
     probabilities, ids = teacher.topk(k, dim=-1)
     rest = 1 - probabilities.sum(-1)
-    whole = torch.zeros_like(teacher) if tail == "ignore" or k == 7 else (rest / (7 - k)).unsqueeze(-1).repeat(1, 7)
+    whole = (
+        torch.zeros_like(teacher)
+        if tail == "ignore" or k == 7
+        else (rest / (7 - k)).unsqueeze(-1).repeat(1, 7)
+    )
     whole.scatter_(-1, ids, probabilities)
     whole = whole / whole.sum(-1, keepdim=True)
     objective, gradients, values = Objective(alpha, smoothing, temperature), [], []
@@ -128,13 +158,20 @@ def test_worked_examples():
 
     def kd(divergence, temperature=1.0):
         objective = Objective(1.0, 0.0, temperature, divergence)
-        return losses.word_level(student, target, keep, dense(teacher, temperature), objective).kd.item()
+        return losses.word_level(
+            student, target, keep, dense(teacher, temperature), objective
+        ).kd.item()
 
     assert kd("forward_kl") == pytest.approx(math.log(2), abs=1e-6)
     assert kd("forward_kl", 2.0) == pytest.approx(4 * math.log(2), abs=1e-6)
     assert kd("reverse_kl") == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2), abs=1e-6)
     # m = (5/8, 3/8)
-    js = (0.5 * math.log(4 / 5) + 0.5 * math.log(4 / 3) + 0.75 * math.log(6 / 5) + 0.25 * math.log(2 / 3)) / 2
+    js = (
+        0.5 * math.log(4 / 5)
+        + 0.5 * math.log(4 / 3)
+        + 0.75 * math.log(6 / 5)
+        + 0.25 * math.log(2 / 3)
+    ) / 2
     assert kd("js") == pytest.approx(js, abs=1e-6)
     assert kd("tvd") == pytest.approx(0.25, abs=1e-6)
 
@@ -146,7 +183,9 @@ def test_the_papers_gradient_is_the_closed_form(temperature):
     logits, teacher_logits = torch.randn(4, 7, requires_grad=True), torch.randn(4, 7)
     keep, target = torch.tensor([True, False, True, True]), torch.zeros(4, dtype=torch.long)
     q = torch.softmax(teacher_logits / temperature, -1)
-    losses.word_level(logits, target, keep, Dense(q), Objective(1.0, 0.0, temperature)).loss.sum().backward()
+    losses.word_level(
+        logits, target, keep, Dense(q), Objective(1.0, 0.0, temperature)
+    ).loss.sum().backward()
     expected = temperature * (torch.softmax(logits / temperature, -1) - q) * keep.unsqueeze(-1)
     assert torch.allclose(logits.grad, expected, atol=1e-5)
 
@@ -159,7 +198,9 @@ def test_chunks_change_nothing(monkeypatch):
         logits = student.clone().requires_grad_()
         rows = losses.word_level(logits, target, keep, dense(teacher), Objective(0.4, 0.1))
         rows.loss.sum().backward()
-        found.append(torch.cat([torch.stack([r.detach() for r in rows]).flatten(), logits.grad.flatten()]))
+        found.append(
+            torch.cat([torch.stack([r.detach() for r in rows]).flatten(), logits.grad.flatten()])
+        )
     assert torch.equal(found[0], found[1]) and torch.equal(found[1], found[2])
 
 
@@ -168,11 +209,17 @@ def test_chunks_change_nothing(monkeypatch):
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_no_nan_at_the_limits(dtype, divergence, temperature):
     """Probabilities of 0 and 1 on either side, in agreement and in contradiction, and rows of padding."""
-    certain = torch.tensor([[30000.0, -30000.0, 0.0], [0.0, -math.inf, 0.0], [-30000.0, 30000.0, 0.0], [0.0, 0.0, 0.0]])
+    certain = torch.tensor(
+        [[30000.0, -30000.0, 0.0], [0.0, -math.inf, 0.0], [-30000.0, 30000.0, 0.0], [0.0, 0.0, 0.0]]
+    )
     logits = certain.to(dtype).requires_grad_()
-    teacher = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
+    teacher = torch.tensor(
+        [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]]
+    )
     target, keep = torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, True, False])
-    rows = losses.word_level(logits, target, keep, Dense(teacher), Objective(0.5, 0.1, temperature, divergence))
+    rows = losses.word_level(
+        logits, target, keep, Dense(teacher), Objective(0.5, 0.1, temperature, divergence)
+    )
     rows.loss.sum().backward()
     assert all(values.dtype == torch.float32 and torch.isfinite(values).all() for values in rows)
     assert torch.isfinite(logits.grad).all() and logits.grad.dtype == dtype
@@ -189,16 +236,23 @@ def test_no_nan_where_the_top_k_hold_everything_or_nothing(dtype, tail, temperat
     probabilities = torch.tensor([[1.0, 0.0], [0.6, 0.4], [0.0, 0.0]])
     soft = top_k(ids, probabilities, torch.tensor([0.0, 0.0, 1.0]), 50, temperature, tail)
     keep = torch.tensor([True, True, False])
-    rows = losses.word_level(logits, torch.tensor([4, 7, 1]), keep, soft, Objective(0.5, 0.1, temperature))
+    rows = losses.word_level(
+        logits, torch.tensor([4, 7, 1]), keep, soft, Objective(0.5, 0.1, temperature)
+    )
     rows.loss.sum().backward()
-    assert all(torch.isfinite(values).all() for values in rows) and torch.isfinite(logits.grad).all()
+    assert (
+        all(torch.isfinite(values).all() for values in rows) and torch.isfinite(logits.grad).all()
+    )
     assert not logits.grad[2].any()
 
 
 def test_padding_of_a_whole_vocabulary_is_no_number_by_zero():
     """With every symbol stored there is no rest, and a row of padding sums to nothing."""
     logits = torch.randn(2, 3, requires_grad=True)
-    ids, probabilities = torch.tensor([[0, 1, 2], [0, 0, 0]]), torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0]])
+    ids, probabilities = (
+        torch.tensor([[0, 1, 2], [0, 0, 0]]),
+        torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0]]),
+    )
     for temperature in (1.0, 2.0):
         soft = top_k(ids, probabilities, torch.tensor([0.0, 1.0]), 3, temperature)
         objective, keep = Objective(0.5, 0.0, temperature), torch.tensor([True, False])
@@ -209,7 +263,9 @@ def test_padding_of_a_whole_vocabulary_is_no_number_by_zero():
 def test_only_padding_is_zero():
     logits = torch.randn(3, 5, requires_grad=True)
     none, target = torch.zeros(3, dtype=torch.bool), torch.zeros(3, dtype=torch.long)
-    rows = losses.word_level(logits, target, none, dense(torch.softmax(torch.randn(3, 5), -1)), Objective())
+    rows = losses.word_level(
+        logits, target, none, dense(torch.softmax(torch.randn(3, 5), -1)), Objective()
+    )
     rows.loss.sum().backward()
     assert not any(values.any() for values in rows) and not logits.grad.any()
 
@@ -219,7 +275,9 @@ def test_half_precision_gradients_are_scaled_before_they_are_rounded():
     logits = torch.zeros(1, 4096, dtype=torch.float16, requires_grad=True)
     teacher = torch.full((1, 4096), 1 / 4096)
     teacher[0, 0] += 1e-6
-    rows = losses.word_level(logits, torch.tensor([0]), torch.tensor([True]), Dense(teacher), Objective(1.0))
+    rows = losses.word_level(
+        logits, torch.tensor([0]), torch.tensor([True]), Dense(teacher), Objective(1.0)
+    )
     (rows.loss.sum() * 2**14).backward()
     assert logits.grad[0, 0].item() == pytest.approx(-1e-6 * 2**14, rel=0.01)
 
@@ -227,7 +285,12 @@ def test_half_precision_gradients_are_scaled_before_they_are_rounded():
 def test_top_k_of_a_uniform_tail():
     soft = top_k(torch.tensor([[3]]), torch.tensor([[0.5]]), torch.tensor([0.5]), 6)
     assert isinstance(soft, TopK) and soft.other.item() == pytest.approx(0.1)
-    assert top_k(torch.tensor([[3]]), torch.tensor([[0.5]]), torch.tensor([0.5]), 6, tail="ignore").other.item() == 0
+    assert (
+        top_k(
+            torch.tensor([[3]]), torch.tensor([[0.5]]), torch.tensor([0.5]), 6, tail="ignore"
+        ).other.item()
+        == 0
+    )
 
 
 def test_an_ensemble_is_averaged_in_probability_space_before_the_temperature():

@@ -36,14 +36,25 @@ SYMBOLS = 32  # of the data's dictionary
 def both(tiny, tmp_path_factory):
     """The toy corpus with one dictionary for both languages."""
     text, folder = tiny.parent / "text", tmp_path_factory.mktemp("both") / "bin"
-    options = {"source-lang": "de", "target-lang": "en", "destdir": folder, "workers": 1, "joined-dictionary": True}
+    options = {
+        "source-lang": "de",
+        "target-lang": "en",
+        "destdir": folder,
+        "workers": 1,
+        "joined-dictionary": True,
+    }
     prefixes = {"trainpref": text / "train", "validpref": text / "valid", "testpref": text / "test"}
     helpers.command("fairseq-preprocess", *helpers.flags(options, prefixes))
     return folder
 
 
 def train(data, folder, settings, epochs):
-    more = {"criterion": "cross_entropy", "max-epoch": epochs, "dropout": 0.1, "disable-validation": True}
+    more = {
+        "criterion": "cross_entropy",
+        "max-epoch": epochs,
+        "dropout": 0.1,
+        "disable-validation": True,
+    }
     helpers.train(data, folder, settings, more)
     return folder / "checkpoint_last.pt"
 
@@ -99,7 +110,11 @@ def test_the_mode_is_what_the_stock_task_prints(decoded, both, multi):
 
 @pytest.mark.parametrize("case", ["the other direction", "tokens in place of eos"])
 def test_other_directions_and_other_tokens_too(both, multi, replacing, tmp_path, case):
-    settings, teacher, pair = (TOKENS, multi, ("en", "de")) if "direction" in case else (REPLACING, replacing, ("de", "en"))
+    settings, teacher, pair = (
+        (TOKENS, multi, ("en", "de"))
+        if "direction" in case
+        else (REPLACING, replacing, ("de", "en"))
+    )
     theirs = stock(both, teacher, settings, pair)
     more = {**DECODE, "source_lang": pair[0], "target_lang": pair[1]}
     helpers.decode(both, teacher, tmp_path / "out", **more)
@@ -110,7 +125,9 @@ def test_other_directions_and_other_tokens_too(both, multi, replacing, tmp_path,
 def test_scores_are_those_of_the_search_with_the_forced_token(decoded, both, multi):
     """Forced decoding by hand, the tokens written out."""
     overrides = {"data": str(both), "source_lang": "de", "target_lang": "en"}
-    (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(multi)], arg_overrides=overrides)
+    (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [str(multi)], arg_overrides=overrides
+    )
     model.eval()
     dictionary, store, sources = task.target_dictionary, Hypotheses(decoded), side(both, "de")
     de, en, eos = dictionary.index("__de__"), dictionary.index("__en__"), dictionary.eos()
@@ -119,9 +136,13 @@ def test_scores_are_those_of_the_search_with_the_forced_token(decoded, both, mul
         for h in store[i]:
             tokens = [en, *h.tokens.tolist(), eos]
             with torch.no_grad():
-                out = model(source, torch.tensor([source.size(1)]), torch.tensor([[eos, *tokens[:-1]]]))
+                out = model(
+                    source, torch.tensor([source.size(1)]), torch.tensor([[eos, *tokens[:-1]]])
+                )
             lprobs = model.get_normalized_probs(out, log_probs=True)[0]
-            assert h.log_prob == pytest.approx(sum(lprobs[j, t].item() for j, t in enumerate(tokens)), abs=1e-3)
+            assert h.log_prob == pytest.approx(
+                sum(lprobs[j, t].item() for j, t in enumerate(tokens)), abs=1e-3
+            )
             assert h.score == pytest.approx(h.log_prob / (len(h.tokens) + 2), abs=1e-5)
 
 
@@ -129,7 +150,9 @@ def task_settings(data, **more):
     """A stock task's settings as the command line gives them, for decoding de-en."""
     parser = argparse.ArgumentParser()
     tasks.TASK_REGISTRY[TASK].add_args(parser)
-    flags = helpers.flags({**PAIRS, "task": None, **{key.replace("_", "-"): value for key, value in more.items()}})
+    flags = helpers.flags(
+        {**PAIRS, "task": None, **{key.replace("_", "-"): value for key, value in more.items()}}
+    )
     args = parser.parse_args([str(data), *flags])
     args.__dict__.update(_name=TASK, task=TASK, seed=1, dataset_impl=None, train_subset="train")
     return args
@@ -157,12 +180,21 @@ def files(data):
         {"encoder_langtok": "src", "decoder_langtok": True, "enable_lang_ids": True},
         {"encoder_langtok": "tgt", "lang_tok_replacing_bos_eos": True},
         {"decoder_langtok": True, "lang_tok_replacing_bos_eos": True},
-        {"encoder_langtok": "src", "decoder_langtok": True, "lang_tok_replacing_bos_eos": True, "langs": None},
+        {
+            "encoder_langtok": "src",
+            "decoder_langtok": True,
+            "lang_tok_replacing_bos_eos": True,
+            "langs": None,
+        },
     ],
 )
 def test_dictionaries_batches_and_beginnings_are_the_stock_tasks(both, tmp_path, settings):
     """Every way to place the tokens, without a model: what the stock task makes for inference, against ours."""
-    found = languages.of_teacher([saved(tmp_path / "t.pt", **vars(task_settings(both, **settings)))], ("de", "en"), files(both))
+    found = languages.of_teacher(
+        [saved(tmp_path / "t.pt", **vars(task_settings(both, **settings)))],
+        ("de", "en"),
+        files(both),
+    )
     args = task_settings(both, **settings)
     args.source_lang, args.target_lang = "de", "en"
     task = tasks.setup_task(args)
@@ -209,13 +241,23 @@ def test_views_have_no_language_tokens(decoded, both):
         assert side(decoded / view, "de") == side(both, "de")
         assert max(token for sentence in side(decoded / view, "en") for token in sentence) < SYMBOLS
         for lang in ("de", "en"):
-            assert (decoded / view / f"dict.{lang}.txt").read_bytes() == (both / f"dict.{lang}.txt").read_bytes()
-    for i, (seq_kd, seq_inter) in enumerate(zip(side(decoded / "seq_kd", "en"), side(decoded / "seq_inter", "en"))):
+            assert (decoded / view / f"dict.{lang}.txt").read_bytes() == (
+                both / f"dict.{lang}.txt"
+            ).read_bytes()
+    for i, (seq_kd, seq_inter) in enumerate(
+        zip(side(decoded / "seq_kd", "en"), side(decoded / "seq_inter", "en"))
+    ):
         nbest = store[i]
-        bleu = [sacrebleu.sentence_bleu(text(h.tokens), [text(gold[i])], use_effective_order=True).score for h in nbest]
+        bleu = [
+            sacrebleu.sentence_bleu(text(h.tokens), [text(gold[i])], use_effective_order=True).score
+            for h in nbest
+        ]
         assert [h.similarity for h in nbest] == pytest.approx(bleu, abs=1e-3)
         assert seq_kd == [*nbest[0].tokens.tolist(), dictionary.eos()]
-        assert seq_inter == [*nbest[int(np.argmax(np.float32(bleu)))].tokens.tolist(), dictionary.eos()]
+        assert seq_inter == [
+            *nbest[int(np.argmax(np.float32(bleu)))].tokens.tolist(),
+            dictionary.eos(),
+        ]
 
 
 def test_a_token_that_the_teacher_prefers_inside_is_never_stored(both, multi, tmp_path):
@@ -233,9 +275,20 @@ def test_a_token_that_the_teacher_prefers_inside_is_never_stored(both, multi, tm
 
 
 def test_a_student_trains_on_the_view(decoded, tmp_path):
-    helpers.train(decoded / "seq_kd", tmp_path, criterion="seq_kd", max_update=3, train_subset="valid", disable_validation=True)
+    helpers.train(
+        decoded / "seq_kd",
+        tmp_path,
+        criterion="seq_kd",
+        max_update=3,
+        train_subset="valid",
+        disable_validation=True,
+    )
     state = compat.read_checkpoint(tmp_path / "checkpoint_last.pt")
-    assert len(state["model"]["encoder.embed_tokens.weight"]) == len(state["model"]["decoder.embed_tokens.weight"]) == SYMBOLS
+    assert (
+        len(state["model"]["encoder.embed_tokens.weight"])
+        == len(state["model"]["decoder.embed_tokens.weight"])
+        == SYMBOLS
+    )
 
 
 # The same bytes, and the manifest.
@@ -279,8 +332,19 @@ def refused(match, *args):
 def test_wrong_languages_and_dictionaries_are_refused(both, tiny, multi, teacher, tmp_path):
     pair, data = ("de", "en"), files(both)
     assert languages.of_teacher([teacher], pair, files(tiny)) is None
-    refused("does not know the language zh; it knows de, en, fr: .*--teacher-source-lang", [multi], ("zh", "en"), data)
-    refused("35 symbols on its encoder's side, .* 2 languages has 34", [multi], pair, data, "{'langs': 'de,en'}")
+    refused(
+        "does not know the language zh; it knows de, en, fr: .*--teacher-source-lang",
+        [multi],
+        ("zh", "en"),
+        data,
+    )
+    refused(
+        "35 symbols on its encoder's side, .* 2 languages has 34",
+        [multi],
+        pair,
+        data,
+        "{'langs': 'de,en'}",
+    )
     refused("symbol 4 is", [multi], pair, [reordered(data[0], tmp_path), data[1]])
     refused("different language tokens", [multi, teacher], pair, data)
     refused("no Python dictionary", [multi], pair, data, "langs=de,en")
@@ -288,8 +352,14 @@ def test_wrong_languages_and_dictionaries_are_refused(both, tiny, multi, teacher
     lost = saved(tmp_path / "lost.pt", _name=TASK, lang_dict="/no/such/langs.txt")
     refused("/no/such/langs.txt, which is not there", [lost], pair, data)
     (tmp_path / "langs.txt").write_text("fr\nen\nde\n")
-    found = languages.of_teacher([lost], pair, data, f"{{'lang_dict': '{tmp_path / 'langs.txt'}', 'decoder_langtok': True}}")
-    assert found.target_token == SYMBOLS + 1 and found.target_dictionary[SYMBOLS] == "__fr__" and found.source_token is None
+    found = languages.of_teacher(
+        [lost], pair, data, f"{{'lang_dict': '{tmp_path / 'langs.txt'}', 'decoder_langtok': True}}"
+    )
+    assert (
+        found.target_token == SYMBOLS + 1
+        and found.target_dictionary[SYMBOLS] == "__fr__"
+        and found.source_token is None
+    )
     refused("does not say which languages", [saved(tmp_path / "silent.pt", _name=TASK)], pair, data)
 
 
@@ -306,18 +376,33 @@ def fixed(file):
 def test_a_fixed_dictionary_may_have_symbols_after_the_tokens(both, multi, tmp_path):
     """M2M-100's own has made-up words at its end, so that its size is a multiple of eight."""
     state, data = compat.read_checkpoint(multi), files(both)
-    for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight"):
+    for name in (
+        "encoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+        "decoder.output_projection.weight",
+    ):
         state["model"][name] = torch.cat([state["model"][name], torch.zeros(5, 32)])
     torch.save(state, tmp_path / "m2m.pt")
-    tail = [f"__{lang}__ 1\n" for lang in ("de", "en", "fr")] + [f"madeupword{i} 0\n" for i in range(5)]
+    tail = [f"__{lang}__ 1\n" for lang in ("de", "en", "fr")] + [
+        f"madeupword{i} 0\n" for i in range(5)
+    ]
     (tmp_path / "model_dict.txt").write_text(Path(data[0]).read_text() + "".join(tail))
-    refused("40 symbols on its encoder's side.*fixed_dictionary", [tmp_path / "m2m.pt"], ("de", "en"), data)
+    refused(
+        "40 symbols on its encoder's side.*fixed_dictionary",
+        [tmp_path / "m2m.pt"],
+        ("de", "en"),
+        data,
+    )
     overrides = fixed(tmp_path / "model_dict.txt")
     found = languages.of_teacher([tmp_path / "m2m.pt"], ("de", "en"), data, overrides)
     assert len(found.target_dictionary) == 40 and found.target_token == SYMBOLS + 1
-    assert [found.target_dictionary.index(symbol) for symbol in found.foreign] == list(range(SYMBOLS, 40))
+    assert [found.target_dictionary.index(symbol) for symbol in found.foreign] == list(
+        range(SYMBOLS, 40)
+    )
     wrong = fixed(reordered(tmp_path / "model_dict.txt", tmp_path))
-    refused("does not begin with the data's: symbol 4", [tmp_path / "m2m.pt"], ("de", "en"), data, wrong)
+    refused(
+        "does not begin with the data's: symbol 4", [tmp_path / "m2m.pt"], ("de", "en"), data, wrong
+    )
     gone = fixed("/no/such/file")
     refused("/no/such/file, which is not there", [tmp_path / "m2m.pt"], ("de", "en"), data, gone)
 
@@ -329,7 +414,9 @@ def test_a_fixed_dictionary_may_have_symbols_after_the_tokens(both, multi, tmp_p
         ("teacher", {"teacher_source_lang": "deu"}, "are for multilingual teachers"),
     ],
 )
-def test_options_that_do_not_go_with_the_teacher_are_refused(request, both, which, options, sentence):
+def test_options_that_do_not_go_with_the_teacher_are_refused(
+    request, both, which, options, sentence
+):
     cfg = SimpleNamespace(
         data=str(both), source_lang="de", target_lang="en",
         teacher_source_lang=options.get("teacher_source_lang"), teacher_target_lang=None,
@@ -352,7 +439,10 @@ def test_ctranslate2_begins_with_the_token_too(decoded, both, multi, tmp_path):
     pytest.importorskip("ctranslate2")
     helpers.decode(both, multi, tmp_path / "out", **DECODE, engine="ctranslate2")
     ours, theirs = Hypotheses(tmp_path / "out"), Hypotheses(decoded)
-    assert sum(ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(VALID)) >= VALID - 1
+    assert (
+        sum(ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(VALID))
+        >= VALID - 1
+    )
     for i in range(VALID):
         known = {tuple(h.tokens.tolist()): h for h in theirs[i]}
         for h in ours[i]:

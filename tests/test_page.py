@@ -31,13 +31,29 @@ def run_dir(tiny, teacher, distilled, tmp_path_factory):
     shutil.copytree(tiny, home / "bin")
     shutil.copytree(distilled, home / "distilled")
     common = {"max_epoch": 2, "max_tokens": 300}
-    trainings = {"student": (tiny, "cross_entropy"), "seq_kd": (home / "distilled" / "seq_kd", "seq_kd")}
+    trainings = {
+        "student": (tiny, "cross_entropy"),
+        "seq_kd": (home / "distilled" / "seq_kd", "seq_kd"),
+    }
     for name, (data, criterion) in trainings.items():
         done = helpers.train(data, home / name, criterion=criterion, **common)
         (home / f"{name}.log").write_text(done.stdout)
-    helpers.command("seqkd", "prune", home / "seq_kd" / "checkpoint_last.pt", "--sparsity", 0.5, "-o", home / "pruned.pt")
+    helpers.command(
+        "seqkd",
+        "prune",
+        home / "seq_kd" / "checkpoint_last.pt",
+        "--sparsity",
+        0.5,
+        "-o",
+        home / "pruned.pt",
+    )
     last = {name: f"{home}/{name}/checkpoint_last.pt" for name in trainings}
-    systems = [f"Teacher={teacher}", f"Student={last['student']}", f"Seq-KD={last['seq_kd']}", f"Seq-KD 50%={home}/pruned.pt"]
+    systems = [
+        f"Teacher={teacher}",
+        f"Student={last['student']}",
+        f"Seq-KD={last['seq_kd']}",
+        f"Seq-KD 50%={home}/pruned.pt",
+    ]
     helpers.command("seqkd", "evaluate", *systems, "--data", tiny, "-o", home / "results.json")
     first = json.loads((home / "results.json").read_text())["results"][0]
     speeds = [
@@ -98,7 +114,9 @@ def elements(written):
 
 def test_every_figure_is_drawn_and_says_what_it_is(elements, written):
     pictures = elements.of("svg")
-    assert len(pictures) == len(FIGURES) - 1 + len(written[1]["beams"]) and all(len(svg["aria-label"]) > 20 for svg in pictures)
+    assert len(pictures) == len(FIGURES) - 1 + len(written[1]["beams"]) and all(
+        len(svg["aria-label"]) > 20 for svg in pictures
+    )
     ids = [element["id"] for element in elements.all if "id" in element]
     assert len(ids) == len(set(ids))
     assert all(any(name.startswith(f"{figure}-") for name in ids) for figure in FIGURES)
@@ -108,8 +126,14 @@ def test_every_figure_is_drawn_and_says_what_it_is(elements, written):
 
 def test_nothing_comes_from_elsewhere(elements, written):
     text = written[0]
-    assert not re.findall(r'(?:src|xlink:href)="(?!#|data:)', text) and "@import" not in text and "url(http" not in text
-    assert [e["href"] for e in elements.all if str(e.get("href", "#"))[0] not in "#d"] == ["https://aclanthology.org/D16-1139/"]
+    assert (
+        not re.findall(r'(?:src|xlink:href)="(?!#|data:)', text)
+        and "@import" not in text
+        and "url(http" not in text
+    )
+    assert [e["href"] for e in elements.all if str(e.get("href", "#"))[0] not in "#d"] == [
+        "https://aclanthology.org/D16-1139/"
+    ]
     assert len(text) < 3e6
 
 
@@ -117,7 +141,11 @@ def test_the_tables_say_what_was_measured(elements, written):
     made = written[1]
     cells = [element["text"] for element in elements.all if element["tag"] in ("td", "th")]
     for row in made["rows"]:
-        assert row["name"] in cells and f"{row['bleu_greedy']:.2f}" in cells and f"{row['ppl']:.2f}" in cells
+        assert (
+            row["name"] in cells
+            and f"{row['bleu_greedy']:.2f}" in cells
+            and f"{row['ppl']:.2f}" in cells
+        )
     for name, found in made["corpus"].items():
         assert name in cells and f"{found['complexity']:.2f}" in cells
     assert {row["name"] for row in made["table3"]} >= {"Seq-KD", "Seq-KD 50%"} and "300" in cells
@@ -131,8 +159,13 @@ def test_curves_are_those_of_the_logs(written, run_dir):
     curves = {curve["name"]: curve["points"] for curve in written[1]["curves"]}
     assert curves.keys() == {"Student", "Seq-KD"}
     for name, log in (("Student", "student.log"), ("Seq-KD", "seq_kd.log")):
-        said = re.findall(r"valid on 'valid' subset .*\| ppl ([\d.]+) .*num_updates (\d+)", (run_dir / log).read_text())
-        assert curves[name] == [[int(updates), float(ppl)] for ppl, updates in said] and len(said) == 2
+        said = re.findall(
+            r"valid on 'valid' subset .*\| ppl ([\d.]+) .*num_updates (\d+)",
+            (run_dir / log).read_text(),
+        )
+        assert (
+            curves[name] == [[int(updates), float(ppl)] for ppl, updates in said] and len(said) == 2
+        )
 
 
 def test_beams_are_those_of_the_store(written, distilled):
@@ -145,28 +178,48 @@ def test_beams_are_those_of_the_store(written, distilled):
         assert [h["log_prob"] for h in entry["hypotheses"]] == [h.log_prob for h in nbest]
         similarity = [h["similarity"] for h in entry["hypotheses"]]
         assert similarity[entry["seq_inter"]] == max(similarity) and entry["seq_kd"] == 0
-    gains = [e["hypotheses"][e["seq_inter"]]["similarity"] - e["hypotheses"][0]["similarity"] for e in found]
-    best = max(max(h.similarity for h in store[i]) - store[i][0].similarity for i in range(len(store)) if len(store[i]) > 1)
+    gains = [
+        e["hypotheses"][e["seq_inter"]]["similarity"] - e["hypotheses"][0]["similarity"]
+        for e in found
+    ]
+    best = max(
+        max(h.similarity for h in store[i]) - store[i][0].similarity
+        for i in range(len(store))
+        if len(store[i]) > 1
+    )
     assert max(gains) == pytest.approx(best, abs=1e-4)  # the most telling one is among them
 
 
 def test_markdown_and_page_have_the_same_sections(written):
-    for words in ("complexity", "The teacher's search", "Training: Seq-KD", "## Pruning", "## Speed"):
+    for words in (
+        "complexity",
+        "The teacher's search",
+        "Training: Seq-KD",
+        "## Pruning",
+        "## Speed",
+    ):
         assert words in written[2]
 
 
 def test_a_page_of_files_alone_has_what_they_have(run_dir, tmp_path):
     helpers.command("seqkd", "report", run_dir / "results.json", "-o", tmp_path / "r.html")
     found = Elements((tmp_path / "r.html").read_text())
-    assert len(found.of("svg")) == 4 and "Single sentences" not in found.all[0]["text"]  # search, mode, speed, pruning
-    assert "sentences a second" in found.all[0]["text"] and "source words a second" not in found.all[0]["text"]
+    assert (
+        len(found.of("svg")) == 4 and "Single sentences" not in found.all[0]["text"]
+    )  # search, mode, speed, pruning
+    assert (
+        "sentences a second" in found.all[0]["text"]
+        and "source words a second" not in found.all[0]["text"]
+    )
 
 
 def test_text_is_text(written):
     """Names and sentences may hold anything."""
     made = {**written[1], "title": "<script>alert(1)</script>"}
     made["rows"] = [{**row, "name": f"{row['name']} <b> & | ` **"} for row in made["rows"]]
-    made["curves"] = [{**curve, "name": f"{curve['name']} <b> & | ` **"} for curve in made["curves"]]
+    made["curves"] = [
+        {**curve, "name": f"{curve['name']} <b> & | ` **"} for curve in made["curves"]
+    ]
     made["beams"] = [{**made["beams"][0], "source": "</option><img src=x>"}]
     found = Elements(page.render(made))
     assert not found.of("b") and not found.of("img") and len(found.of("script")) == 1
@@ -210,12 +263,17 @@ def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how)
     nbest = hypotheses.opened(tmp_path / "distilled")[entry["id"]]
     page_text = page.render({"title": "x", "rows": [], **made})
     if "select" in how:
-        assert entry["seq_kd"] > 0 and nbest[entry["seq_kd"]].consensus == max(h.consensus for h in nbest)
-        assert "most similar to the others" in page_text and "the teacher's favourite" not in page_text
+        assert entry["seq_kd"] > 0 and nbest[entry["seq_kd"]].consensus == max(
+            h.consensus for h in nbest
+        )
+        assert (
+            "most similar to the others" in page_text and "the teacher's favourite" not in page_text
+        )
     else:
         assert max(h.similarity for h in nbest) <= 0
         clip = re.search(
-            r'<clipPath id="beam0-[^>]*>\s*<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', page_text
+            r'<clipPath id="beam0-[^>]*>\s*<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"',
+            page_text,
         )
         x, y, width, height = map(float, clip.groups())
         for point in re.findall(r'<g id="beam0-h\d+">.*?</g>\s*</g>', page_text, re.DOTALL):
@@ -234,14 +292,29 @@ def test_text_without_targets_has_a_pipeline_and_no_beams(tiny, teacher, tmp_pat
     run = run_folder.Run()
     assert not list(run_folder.walk(tmp_path, run))
     made = details.of(run, [])
-    assert [step["step"] for step in made["pipeline"]] == ["Gold", "The teacher's search", "Data seq_kd"]
-    assert made["pipeline"][0]["where"] == str(tmp_path / "bin") and "without targets" in made["pipeline"][0]["what"]
-    assert not made["beams"] and not made["corpus"] and page.render({"title": "x", "rows": [], **made})
+    assert [step["step"] for step in made["pipeline"]] == [
+        "Gold",
+        "The teacher's search",
+        "Data seq_kd",
+    ]
+    assert (
+        made["pipeline"][0]["where"] == str(tmp_path / "bin")
+        and "without targets" in made["pipeline"][0]["what"]
+    )
+    assert (
+        not made["beams"] and not made["corpus"] and page.render({"title": "x", "rows": [], **made})
+    )
 
 
 def test_what_is_left_out_is_said_where_nothing_else_is():
-    found = Elements(page.render({"title": "x", "rows": [], "remarks": ["a.json is of other data, and left out"]}))
-    assert "a.json is of other data, and left out" in [element["text"] for element in found.of("li")]
+    found = Elements(
+        page.render(
+            {"title": "x", "rows": [], "remarks": ["a.json is of other data, and left out"]}
+        )
+    )
+    assert "a.json is of other data, and left out" in [
+        element["text"] for element in found.of("li")
+    ]
 
 
 def test_one_system_needs_no_comparison(run_dir):
@@ -301,12 +374,25 @@ def test_no_error_no_overflow_and_every_figure_has_a_size(opened, width, scheme)
     browser = opened(width=width, scheme=scheme)
     assert browser.get_log("browser") == []
     assert script(browser, "document.documentElement.scrollWidth") <= width
-    sizes = script(browser, "[...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect())")
+    sizes = script(
+        browser, "[...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect())"
+    )
     sizes = [(size["width"], size["height"]) for size in sizes if size["width"]]
-    assert len(sizes) == len(FIGURES) and all(250 < w <= width and h > 80 for w, h in sizes)  # one beam is shown
-    ink, paper = (script(browser, f"getComputedStyle(document.body).{key}") for key in ("color", "backgroundColor"))
+    assert len(sizes) == len(FIGURES) and all(
+        250 < w <= width and h > 80 for w, h in sizes
+    )  # one beam is shown
+    ink, paper = (
+        script(browser, f"getComputedStyle(document.body).{key}")
+        for key in ("color", "backgroundColor")
+    )
     assert contrast(ink, paper) > 7
-    assert script(browser, "getComputedStyle(document.querySelector('#curves-text_1 text, #curves-text_1 g')).fill") == ink
+    assert (
+        script(
+            browser,
+            "getComputedStyle(document.querySelector('#curves-text_1 text, #curves-text_1 g')).fill",
+        )
+        == ink
+    )
     folder = os.environ.get("SEQKD_SCREENSHOTS")
     if folder:
         full = {"captureBeyondViewport": True, "format": "png"}
@@ -321,7 +407,9 @@ def contrast(one, other):
 
     def luminance(colour):
         parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        r, g, b = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        r, g, b = (
+            part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        )
         return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
@@ -355,18 +443,33 @@ def test_a_click_on_a_point_shows_its_text(opened):
     from selenium.webdriver.common.by import By
 
     browser = opened()
-    browser.execute_script("document.getElementById('beam0-h1').dispatchEvent(new MouseEvent('click'))")
+    browser.execute_script(
+        "document.getElementById('beam0-h1').dispatchEvent(new MouseEvent('click'))"
+    )
     row = browser.find_element(By.CSS_SELECTOR, "[data-beam='0'] tr.chosen")
-    assert row.get_attribute("data-rank") == "1" and script(browser, "document.activeElement.dataset.rank") == "1"
+    assert (
+        row.get_attribute("data-rank") == "1"
+        and script(browser, "document.activeElement.dataset.rank") == "1"
+    )
 
 
 def test_printed_it_has_every_section_and_nothing_to_press(opened):
     browser = opened(media="print", width=700)
     assert not script(browser, "document.querySelector('.controls').getClientRects().length")
     sections = script(
-        browser, "[...document.querySelectorAll('section')].map(s => [s.id, s.getBoundingClientRect().height > 100])"
+        browser,
+        "[...document.querySelectorAll('section')].map(s => [s.id, s.getBoundingClientRect().height > 100])",
     )
-    assert [name for name, _ in sections] == ["results", "pipeline", "training", "search", "speed", "pruning", "corpus", "beams"]
+    assert [name for name, _ in sections] == [
+        "results",
+        "pipeline",
+        "training",
+        "search",
+        "speed",
+        "pruning",
+        "corpus",
+        "beams",
+    ]
     assert all(tall for _, tall in sections)
     printed = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
     assert base64.b64decode(printed).startswith(b"%PDF")

@@ -40,19 +40,39 @@ def pages():
 
 
 def test_pages_are_joined_by_paragraph_and_cut_into_sentences(pages, tmp_path):
-    german = {"title": "Titel", "first": "Das ist ein Satz. Das ist noch", "second": "ein Satz.", "twice": "Zweimal da."}
-    english = {"title": "Title", "first": "This is a sentence. This is one", "second": "more.", "twice": "There twice."}
+    german = {
+        "title": "Titel",
+        "first": "Das ist ein Satz. Das ist noch",
+        "second": "ein Satz.",
+        "twice": "Zweimal da.",
+    }
+    english = {
+        "title": "Title",
+        "first": "This is a sentence. This is one",
+        "second": "more.",
+        "twice": "There twice.",
+    }
     for lang, words in (("de", german), ("en-US", english)):
         (tmp_path / lang / "text" / "shared").mkdir(parents=True)
-        (tmp_path / lang / "text" / "shared" / "page.html").write_text(PAGE.format(**words), encoding="utf-8")
+        (tmp_path / lang / "text" / "shared" / "page.html").write_text(
+            PAGE.format(**words), encoding="utf-8"
+        )
     paragraphs = list(pages.aligned(tmp_path, "de", "en-US"))
     assert ("Titel", "Title") in paragraphs
-    assert ("Das ist ein Satz. Das ist noch ein Satz.", "This is a sentence. This is one more.") in paragraphs
-    assert not any("Zweimal" in source for source, _ in paragraphs)  # an id that occurs twice tells nothing
+    assert (
+        "Das ist ein Satz. Das ist noch ein Satz.",
+        "This is a sentence. This is one more.",
+    ) in paragraphs
+    assert not any(
+        "Zweimal" in source for source, _ in paragraphs
+    )  # an id that occurs twice tells nothing
     found = [pair for paragraph in paragraphs for pair in pages.sentences(*paragraph)]
     assert ("Das ist noch ein Satz.", "This is one more.") in found
     kept = [pair for pair in found if pages.is_pair(*pair, 3, 12)]
-    assert kept == [("Das ist ein Satz.", "This is a sentence."), ("Das ist noch ein Satz.", "This is one more.")]
+    assert kept == [
+        ("Das ist ein Satz.", "This is a sentence."),
+        ("Das ist noch ein Satz.", "This is one more."),
+    ]
 
 
 ONE, TWO, ABSENT = "0" * 32, "1" * 32, "2" * 32
@@ -88,10 +108,13 @@ LISTS = {
 def make_lists(folder):
     for lang, packages in LISTS.items():
         entries = [
-            f"Package: p{key[0]}\nDescription-md5: {key}\nDescription-{lang}: {title}\n" + "".join(f"{line}\n" for line in lines)
+            f"Package: p{key[0]}\nDescription-md5: {key}\nDescription-{lang}: {title}\n"
+            + "".join(f"{line}\n" for line in lines)
             for key, (title, *lines) in packages.items()
         ]
-        (folder / f"mirror_dists_x_main_i18n_Translation-{lang}").write_text("\n".join(entries), encoding="utf-8")
+        (folder / f"mirror_dists_x_main_i18n_Translation-{lang}").write_text(
+            "\n".join(entries), encoding="utf-8"
+        )
 
 
 def test_descriptions_are_joined_by_the_hash_of_their_original(pages, tmp_path):
@@ -103,7 +126,9 @@ def test_descriptions_are_joined_by_the_hash_of_their_original(pages, tmp_path):
         ("", ""),  # the list
         ("Det brygger også kaffe.", "It also makes coffee."),
     ]
-    assert set(pages.described(tmp_path, "en", "da")) == {(target, source) for source, target in paragraphs}
+    assert set(pages.described(tmp_path, "en", "da")) == {
+        (target, source) for source, target in paragraphs
+    }
     with pytest.raises(SystemExit, match="no list of descriptions in 'fo'"):
         list(pages.described(tmp_path, "fo", "en"))
 
@@ -111,10 +136,22 @@ def test_descriptions_are_joined_by_the_hash_of_their_original(pages, tmp_path):
 @pytest.mark.parametrize(
     "source, target",
     [
-        (["Это небольшая программа.", "Она очень нужна всем."], ["This is a small program.", "Everybody needs it a lot."]),
-        (["これは小さなプログラムです。", "誰でもそれを使えます。"], ["This is a small program.", "Everybody can use it."]),
-        (["这是一个小小的程序。", "谁都可以使用这个程序！"], ["This is a small program.", "Everybody can use it!"]),
-        (["यह एक छोटा कार्यक्रम है।", "सबको यह चाहिए ही है।"], ["This is a small program.", "Everybody needs it a lot."]),
+        (
+            ["Это небольшая программа.", "Она очень нужна всем."],
+            ["This is a small program.", "Everybody needs it a lot."],
+        ),
+        (
+            ["これは小さなプログラムです。", "誰でもそれを使えます。"],
+            ["This is a small program.", "Everybody can use it."],
+        ),
+        (
+            ["这是一个小小的程序。", "谁都可以使用这个程序！"],
+            ["This is a small program.", "Everybody can use it!"],
+        ),
+        (
+            ["यह एक छोटा कार्यक्रम है।", "सबको यह चाहिए ही है।"],
+            ["This is a small program.", "Everybody needs it a lot."],
+        ),
         (["Es kostet 3.5 Euro, d.h. wenig Geld."], ["It costs 3.5 euros, i.e. little money."]),
     ],
 )
@@ -122,7 +159,9 @@ def test_sentences_of_any_script(pages, source, target):
     blank = "" if source[0].endswith("。") else " "
     pairs = pages.sentences(blank.join(source), " ".join(target))
     assert pairs == list(zip(source, target, strict=True))
-    assert [pages.is_pair(*pair, 3, 12) for pair in pairs] == ["3.5" not in source for source, _ in pairs]
+    assert [pages.is_pair(*pair, 3, 12) for pair in pairs] == [
+        "3.5" not in source for source, _ in pairs
+    ]
 
 
 def test_lines_of_a_script_without_blanks_are_joined_without(pages):
@@ -135,7 +174,9 @@ def test_held_out_sentences_are_not_in_train(pages):
     parts = pages.split(pairs, 10, 10)
     assert len(parts["valid"]) == len(parts["test"]) == 10
     held = parts["valid"] + parts["test"]
-    assert not {t for _, t in held} & {t for _, t in parts["train"]} and not {s for s, _ in held} & {s for s, _ in parts["train"]}
+    assert not {t for _, t in held} & {t for _, t in parts["train"]} and not {
+        s for s, _ in held
+    } & {s for s, _ in parts["train"]}
     assert pages.split(list(reversed(pairs)), 10, 10) == parts
 
 
@@ -145,18 +186,38 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
     files = ["--src-file", tmp_path / "a", "--tgt-file", tmp_path / "b"]
     done = parallel_text("files", *files, "--src", "da", "--tgt", "en", "-o", tmp_path / "text")
     assert done.returncode == 0, done.stderr
-    train = zip(*((tmp_path / "text" / f"train.{lang}").read_text().splitlines() for lang in ("da", "en")), strict=True)
-    assert all(left.startswith("en linje til ") and left.split()[-1] == right.split()[-1] for left, right in train)
+    train = zip(
+        *((tmp_path / "text" / f"train.{lang}").read_text().splitlines() for lang in ("da", "en")),
+        strict=True,
+    )
+    assert all(
+        left.startswith("en linje til ") and left.split()[-1] == right.split()[-1]
+        for left, right in train
+    )
 
 
 @pytest.mark.parametrize(
     "source,sentence",
-    [(b"eins\nzwei\n", "different numbers of lines"), ("dr\xfcben\n".encode("latin-1"), "/a is no UTF-8 in line 1")],
+    [
+        (b"eins\nzwei\n", "different numbers of lines"),
+        ("dr\xfcben\n".encode("latin-1"), "/a is no UTF-8 in line 1"),
+    ],
 )
 def test_files_that_are_no_pairs_of_lines_are_refused(source, sentence, tmp_path):
     (tmp_path / "a").write_bytes(source)
     (tmp_path / "b").write_text("one\n")
-    options = ["--src-file", tmp_path / "a", "--tgt-file", tmp_path / "b", "--src", "de", "--tgt", "en", "-o", tmp_path / "o"]
+    options = [
+        "--src-file",
+        tmp_path / "a",
+        "--tgt-file",
+        tmp_path / "b",
+        "--src",
+        "de",
+        "--tgt",
+        "en",
+        "-o",
+        tmp_path / "o",
+    ]
     done = parallel_text("files", *options)
     assert done.returncode != 0 and sentence in done.stdout and "Traceback" not in done.stdout
 
@@ -177,7 +238,11 @@ def test_files_that_are_no_pairs_of_lines_are_refused(source, sentence, tmp_path
 )
 def test_quickstart_refuses_wrong_options(tmp_path, options, sentence):
     done = subprocess.run(
-        ["bash", RECIPES / "quickstart.sh", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+        ["bash", RECIPES / "quickstart.sh", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
     )
     assert done.returncode != 0 and sentence in done.stdout and not list(tmp_path.iterdir())
 
@@ -186,25 +251,48 @@ def recipe(script, folder, *words):
     """Runs a recipe with commands that start warm; `folder` is for what that takes."""
     (folder / "warm").mkdir(exist_ok=True)
     shims = warm.shims(folder / "warm", helpers.BIN)
-    environment = helpers.environment(VIRTUAL_ENV=sys.prefix, PATH=f"{shims}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
+    environment = helpers.environment(
+        VIRTUAL_ENV=sys.prefix, PATH=f"{shims}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin"
+    )
     return subprocess.run(
-        ["bash", script, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ["bash", script, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
     )
 
 
 def quickstart(work, text, **more):
-    options = {"work": work, "pair": "de-en", "src": text / "train.de", "tgt": text / "train.en", "vocabulary": 60, "beam": 3}
+    options = {
+        "work": work,
+        "pair": "de-en",
+        "src": text / "train.de",
+        "tgt": text / "train.en",
+        "vocabulary": 60,
+        "beam": 3,
+    }
     lengths = {"teacher-updates": 250, "student-updates": 15, "tuning-updates": 5}
     return recipe(RECIPES / "quickstart.sh", text.parent, *helpers.flags(options, lengths, more))
 
 
 @pytest.mark.slow
 def test_quickstart_goes_from_text_to_the_table_and_continues(tmp_path):
-    subprocess.run([sys.executable, helpers.ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True)
+    subprocess.run(
+        [sys.executable, helpers.ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True
+    )
     done = quickstart(tmp_path / "work", tmp_path / "text")
     assert done.returncode == 0, done.stdout[-3000:]
     report = json.loads((tmp_path / "work" / "report.json").read_text())
-    names = ["Teacher", "Student", "Word-KD", "Seq-KD", "Student + Seq-Inter", "Seq-KD + Seq-Inter", "Seq-KD + Word-KD"]
+    names = [
+        "Teacher",
+        "Student",
+        "Word-KD",
+        "Seq-KD",
+        "Student + Seq-Inter",
+        "Seq-KD + Seq-Inter",
+        "Seq-KD + Word-KD",
+    ]
     assert [row["name"] for row in report["rows"]] == [*names, "Seq-KD + Seq-Inter + Word-KD"]
     columns = {
         "params", "bleu_greedy", "bleu_beam5", "ppl", "mode_probability", "sentences_per_second_greedy",
@@ -232,7 +320,9 @@ do_good() {{ sleep 0.1; }}
 side_by_side good@1 bad@1 good@2
 echo "went on"
 """
-    done = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        ["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode != 0 and "bad@1: FAILED" in done.stdout and "went on" not in done.stdout
     assert sorted(mark.name for mark in (tmp_path / "done").iterdir()) == ["good@1", "good@2"]
     assert "went on" not in (tmp_path / "logs" / "bad@1.log").read_text()
@@ -251,8 +341,15 @@ def own_data(folder, *words, **more):
 
 @pytest.mark.slow
 def test_own_data_trains_what_it_is_asked_for(tiny, teacher, tmp_path):
-    words, work = ["--data-bin", tiny, "--teacher", teacher], tmp_path / "my work"  # blanks do no harm, nor those in the list
-    more = {"methods": "student, word_kd, seq_kd, seq_word, word_kd_inter, seq_inter_word", "jobs": 2, "work": work}
+    words, work = (
+        ["--data-bin", tiny, "--teacher", teacher],
+        tmp_path / "my work",
+    )  # blanks do no harm, nor those in the list
+    more = {
+        "methods": "student, word_kd, seq_kd, seq_word, word_kd_inter, seq_inter_word",
+        "jobs": 2,
+        "work": work,
+    }
     done = own_data(tmp_path, *words, **more)
     assert done.returncode == 0, done.stdout[-3000:]
     report = json.loads((work / "report.json").read_text())
@@ -260,20 +357,36 @@ def test_own_data_trains_what_it_is_asked_for(tiny, teacher, tmp_path):
     assert [*found] == [
         "Teacher", "Student", "Word-KD", "Seq-KD", "Word-KD + Seq-Inter", "Seq-KD + Word-KD", "Seq-KD + Seq-Inter + Word-KD",
     ]  # fmt: skip
-    assert found["Student"] is None and "word_teacher" in found["Word-KD"] and "view:seq_inter" in found[[*found][-1]]
+    assert (
+        found["Student"] is None
+        and "word_teacher" in found["Word-KD"]
+        and "view:seq_inter" in found[[*found][-1]]
+    )
     assert (work / "report.html").is_file()
     again = own_data(tmp_path, *words, **more)
-    assert again.returncode == 0 and " s\n" not in again.stdout.replace(": there\n", ""), again.stdout[-3000:]
+    assert again.returncode == 0 and " s\n" not in again.stdout.replace(": there\n", ""), (
+        again.stdout[-3000:]
+    )
 
 
 @pytest.mark.slow
 def test_own_data_with_a_vocabulary_of_the_students_own(tiny, teacher, tmp_path):
-    done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, methods="seq_kd,seq_inter", vocabulary=70)
+    done = own_data(
+        tmp_path,
+        "--data-bin",
+        tiny,
+        "--teacher",
+        teacher,
+        methods="seq_kd,seq_inter",
+        vocabulary=70,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     work = tmp_path / "work"
     names = [row["name"] for row in json.loads((work / "report.json").read_text())["rows"]]
     assert names == ["Seq-KD", "Seq-KD + Seq-Inter"]
-    assert [r["name"] for r in json.loads((work / "teacher.test.json").read_text())["results"]] == ["Teacher"]
+    assert [r["name"] for r in json.loads((work / "teacher.test.json").read_text())["results"]] == [
+        "Teacher"
+    ]
     dictionaries = {
         (work / "own" / view / "bin" / f"dict.{lang}.txt").read_text()
         for view in ("seq_kd", "seq_inter")
@@ -299,7 +412,9 @@ def test_own_data_with_a_vocabulary_needs_no_test_split_to_report_on_valid(tiny,
     words = ["--data-bin", tmp_path / "bin", "--teacher", teacher, "--split", "valid"]
     done = own_data(tmp_path, *words, methods="seq_kd", vocabulary=70)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert [row["name"] for row in json.loads((tmp_path / "work" / "report.json").read_text())["rows"]] == ["Seq-KD"]
+    assert [
+        row["name"] for row in json.loads((tmp_path / "work" / "report.json").read_text())["rows"]
+    ] == ["Seq-KD"]
 
 
 @pytest.mark.parametrize(
@@ -329,23 +444,46 @@ def test_own_data_refuses_wrong_options(options, sentence, tiny, teacher, tmp_pa
 def test_own_data_says_before_the_search_what_fairseq_train_does_not_take(tiny, teacher, tmp_path):
     words = ["--data-bin", tiny, "--teacher", teacher]
     done = own_data(tmp_path, *words, training="--optimizer adam --lr 5e-3 --warm-up 2")
-    assert done.returncode != 0 and "unrecognized arguments: --warm-up 2" in done.stdout, done.stdout[-3000:]
+    assert done.returncode != 0 and "unrecognized arguments: --warm-up 2" in done.stdout, (
+        done.stdout[-3000:]
+    )
     assert "fairseq-train does not take these options of --student and --training" in done.stdout
-    assert not (tmp_path / "work" / "settings").exists() and not (tmp_path / "work" / "distilled").exists()
+    assert (
+        not (tmp_path / "work" / "settings").exists()
+        and not (tmp_path / "work" / "distilled").exists()
+    )
 
 
 @pytest.mark.parametrize(
     "methods,training,refused",
     [
-        ("student,seq_kd,seq_inter", "--optimizer adam --lr 5e-3 --label-smoothing 0.1", None),  # the baseline's is smoothed too
-        ("seq_kd,seq_inter", "--optimizer adam --lr 5e-3 --lr-scheduler tri_stage", "--warmup-updates"),  # of fine-tuning alone
+        (
+            "student,seq_kd,seq_inter",
+            "--optimizer adam --lr 5e-3 --label-smoothing 0.1",
+            None,
+        ),  # the baseline's is smoothed too
+        (
+            "seq_kd,seq_inter",
+            "--optimizer adam --lr 5e-3 --lr-scheduler tri_stage",
+            "--warmup-updates",
+        ),  # of fine-tuning alone
         ("seq_kd", "--optimizer adam --lr 5e-3 --lr-scheduler tri_stage", None),
-        ("seq_kd", "--optimizer adam --lr 5e-3 --tail ignore", None),  # no criterion of fairseq's is asked
+        (
+            "seq_kd",
+            "--optimizer adam --lr 5e-3 --tail ignore",
+            None,
+        ),  # no criterion of fairseq's is asked
         ("student,seq_kd", "--optimizer adam --lr 5e-3 --tail ignore", "--tail"),
     ],
 )
-def test_own_data_looks_at_every_kind_of_its_trainings_before_the_search(tiny, teacher, tmp_path, methods, training, refused):
-    more = {"training": training, "methods": methods, "text": "--tokenizer wrong"}  # the next complaint
+def test_own_data_looks_at_every_kind_of_its_trainings_before_the_search(
+    tiny, teacher, tmp_path, methods, training, refused
+):
+    more = {
+        "training": training,
+        "methods": methods,
+        "text": "--tokenizer wrong",
+    }  # the next complaint
     done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, **more)
     complaint = "fairseq-train does not take" if refused else "fairseq-generate does not take"
     assert complaint in done.stdout and (not refused or refused in done.stdout), done.stdout[-2000:]
@@ -355,15 +493,25 @@ def test_own_data_looks_at_every_kind_of_its_trainings_before_the_search(tiny, t
 @pytest.mark.parametrize("rate", ["1", "1.", ".5", "2e-4", "1E+1", "-0.5"])
 def test_own_data_knows_a_number(rate, tiny, teacher, tmp_path):
     """It goes on to the next complaint."""
-    done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, tuning_lr=rate, engine="marian")
+    done = own_data(
+        tmp_path, "--data-bin", tiny, "--teacher", teacher, tuning_lr=rate, engine="marian"
+    )
     assert "--engine is 'marian'" in done.stdout
 
 
 @pytest.mark.parametrize("text", ["--bpe marian", "--post-proces"])
-def test_own_data_says_before_the_search_what_fairseq_generate_does_not_take(tiny, teacher, tmp_path, text):
+def test_own_data_says_before_the_search_what_fairseq_generate_does_not_take(
+    tiny, teacher, tmp_path, text
+):
     done = own_data(tmp_path, "--data-bin", tiny, "--teacher", teacher, "--text", text)
-    assert done.returncode != 0 and "fairseq-generate does not take these options of --text" in done.stdout, done.stdout[-3000:]
-    assert not (tmp_path / "work" / "settings").exists() and not (tmp_path / "work" / "distilled").exists()
+    assert (
+        done.returncode != 0
+        and "fairseq-generate does not take these options of --text" in done.stdout
+    ), done.stdout[-3000:]
+    assert (
+        not (tmp_path / "work" / "settings").exists()
+        and not (tmp_path / "work" / "distilled").exists()
+    )
 
 
 def test_own_data_needs_a_valid_split(tiny, teacher, tmp_path):
@@ -373,7 +521,9 @@ def test_own_data_needs_a_valid_split(tiny, teacher, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_own_data_refuses_one_matrix_for_two_dictionaries_before_the_search(tiny, teacher, tmp_path):
+def test_own_data_refuses_one_matrix_for_two_dictionaries_before_the_search(
+    tiny, teacher, tmp_path
+):
     words = ["--data-bin", tiny, "--teacher", teacher]
     (tmp_path / "joined").mkdir()
     for lang in ("de", "en"):
@@ -385,15 +535,27 @@ def test_own_data_refuses_one_matrix_for_two_dictionaries_before_the_search(tiny
     assert done.returncode != 0 and sentence in done.stdout and not (tmp_path / "work").exists()
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "settings").write_text("others")
-    for options in ({"data-bin": tmp_path / "joined"}, {"student": "--arch lstm"}, {"vocabulary": 70, "methods": "seq_kd"}):
-        done = own_data(tmp_path, *words, **{"student": "--arch transformer --share-all-embeddings", **options})
+    for options in (
+        {"data-bin": tmp_path / "joined"},
+        {"student": "--arch lstm"},
+        {"vocabulary": 70, "methods": "seq_kd"},
+    ):
+        done = own_data(
+            tmp_path, *words, **{"student": "--arch transformer --share-all-embeddings", **options}
+        )
         assert done.returncode != 0 and "begun with other options" in done.stdout
 
 
 def shell(script, **more):
     """Runs a script of bash that has the recipes' functions."""
     head = f'set -euo pipefail\nROOT={helpers.ROOT}\n. "$ROOT/recipes/lib.sh"\n'
-    return subprocess.Popen(["bash", "-c", head + script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+    return subprocess.Popen(
+        ["bash", "-c", head + script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **more,
+    )
 
 
 @pytest.mark.parametrize(
@@ -412,7 +574,9 @@ def shell(script, **more):
 def test_a_batch_is_the_same_however_many_gpus_there_are(gpus, batch, at_once, expected):
     words = shell(f"GPUS={gpus}; batch_of {batch} {at_once}").communicate()[0].split()
     value = {word: words[i + 1] for i, word in enumerate(words[:-1])}
-    found = tuple(int(value[name]) for name in ("--distributed-world-size", "--max-tokens", "--update-freq"))
+    found = tuple(
+        int(value[name]) for name in ("--distributed-world-size", "--max-tokens", "--update-freq")
+    )
     assert found == expected and batch <= math.prod(found) < batch * 1.001 and found[1] <= at_once
     assert ("--fp16" in words) == ("--load-checkpoint-on-all-dp-ranks" in words) == (gpus > 0)
 
@@ -435,29 +599,48 @@ cfg = OmegaConf.structured(DistributedTrainingConfig(distributed_world_size=4, t
 infer_init_method(cfg)
 print("processes", cfg.distributed_world_size, cfg.distributed_num_procs, cfg.distributed_no_spawn, cfg.distributed_init_method)
 """
-    environment = helpers.environment(**slurm, PATH=f"{tmp_path}:{helpers.BIN}:{os.environ['PATH']}")
-    printed = shell(f"WORK={tmp_path}/work; begin_work settings; python -c '{code}'", env=environment).communicate()[0]
+    environment = helpers.environment(
+        **slurm, PATH=f"{tmp_path}:{helpers.BIN}:{os.environ['PATH']}"
+    )
+    printed = shell(
+        f"WORK={tmp_path}/work; begin_work settings; python -c '{code}'", env=environment
+    ).communicate()[0]
     assert "processes 4 4 False tcp://localhost:" in printed, printed
 
 
 def test_a_checkpoint_that_was_cut_short_is_made_whole(teacher, tmp_path):
     """fairseq's newest checkpoint is whole before it is copied to the names that a training goes on from."""
     content = teacher.read_bytes()
-    for name, part in (("checkpoint1.pt", content[:-1]), ("checkpoint_2_100.pt", content), ("checkpoint_last.pt", content[:999])):
+    for name, part in (
+        ("checkpoint1.pt", content[:-1]),
+        ("checkpoint_2_100.pt", content),
+        ("checkpoint_last.pt", content[:999]),
+    ):
         (tmp_path / name).write_bytes(part)
     os.utime(tmp_path / "checkpoint1.pt", (1, 1))
     printed = shell(f"mend_checkpoints {tmp_path}").communicate()[0]
     assert "checkpoint_last.pt was cut short; checkpoint_2_100.pt takes its place" in printed
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint1.pt", "checkpoint_2_100.pt", "checkpoint_last.pt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "checkpoint1.pt",
+        "checkpoint_2_100.pt",
+        "checkpoint_last.pt",
+    ]
     assert (tmp_path / "checkpoint_last.pt").read_bytes() == content
-    assert shell(f"mend_checkpoints {tmp_path}; mend_checkpoints {tmp_path}/absent").communicate()[0] == ""
+    assert (
+        shell(f"mend_checkpoints {tmp_path}; mend_checkpoints {tmp_path}/absent").communicate()[0]
+        == ""
+    )
     for file in tmp_path.iterdir():
         file.write_bytes(content[:999])
-    assert "nothing takes its place" in shell(f"mend_checkpoints {tmp_path}").communicate()[0] and not list(tmp_path.iterdir())
+    assert "nothing takes its place" in shell(f"mend_checkpoints {tmp_path}").communicate()[
+        0
+    ] and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("last", ["side_by_side quick@1 long@1", "stage quick@1 do_quick; stage long@1 do_long"])
+@pytest.mark.parametrize(
+    "last", ["side_by_side quick@1 long@1", "stage quick@1 do_quick; stage long@1 do_long"]
+)
 def test_an_interrupted_recipe_says_so_stops_what_it_started_and_continues(tmp_path, number, last):
     script = f"""
 WORK={tmp_path} JOBS=2
@@ -473,17 +656,25 @@ do_long() {{
 echo ended
 """
     run = shell(script, start_new_session=True, preexec_fn=helpers.heed_interrupts)
-    helpers.wait_until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text().endswith("\n"))
+    helpers.wait_until(
+        lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text().endswith("\n")
+    )
     helpers.wait_until((tmp_path / "done" / "quick@1").exists)
     run.send_signal(number)
     said, _ = run.communicate(timeout=60)
-    assert run.returncode == 1 and said.endswith("interrupted; run the same command again, it continues\n"), said
-    assert "ended" not in said and [mark.name for mark in (tmp_path / "done").iterdir()] == ["quick@1"]
+    assert run.returncode == 1 and said.endswith(
+        "interrupted; run the same command again, it continues\n"
+    ), said
+    assert "ended" not in said and [mark.name for mark in (tmp_path / "done").iterdir()] == [
+        "quick@1"
+    ]
     sleeper = int((tmp_path / "begun").read_text())
     helpers.wait_until(lambda: not helpers.is_running(sleeper))
 
     said, _ = shell(script).communicate(timeout=60)
-    assert "quick@1: there" in said and re.search(r"long@1: \d+ s", said) and said.endswith("ended\n")
+    assert (
+        "quick@1: there" in said and re.search(r"long@1: \d+ s", said) and said.endswith("ended\n")
+    )
 
 
 def test_of_two_processes_that_train_none_outlives_the_other_one(tmp_path):
@@ -523,18 +714,25 @@ need_environment {tmp_path}/venv '' && echo "in $VIRTUAL_ENV"
     assert said.splitlines()[-1] == f"in {tmp_path}/venv", said
     assert (tmp_path / "called").read_text() == f"-m venv --clear {tmp_path}/venv\n"
     assert shell(script).communicate(timeout=60)[0] == f"in {tmp_path}/venv\n"
-    for gone in ("pip", "python"):  # as where the Python is not there any more that its links lead to
+    for gone in (
+        "pip",
+        "python",
+    ):  # as where the Python is not there any more that its links lead to
         (tmp_path / "called").unlink()
         (tmp_path / "venv" / "bin" / gone).unlink()
         shell(script).communicate(timeout=60)
         assert (tmp_path / "called").exists()
 
 
-@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb, which Debian and Ubuntu have")
+@pytest.mark.skipif(
+    not shutil.which("dpkg-deb"), reason="no dpkg-deb, which Debian and Ubuntu have"
+)
 def test_without_python3_venv_pip_comes_from_a_package(tmp_path):
     """As on a Debian that has python3 alone: no ensurepip, nobody is root, and there are no lists of packages."""
     ensurepip = pytest.importorskip("ensurepip")
-    bundled = sysconfig.get_config_var("WHEEL_PKG_DIR") or Path(ensurepip.__file__).parent / "_bundled"
+    bundled = (
+        sysconfig.get_config_var("WHEEL_PKG_DIR") or Path(ensurepip.__file__).parent / "_bundled"
+    )
     found = list(Path(bundled).glob("pip-*.whl"))
     if not found:
         pytest.skip("this Python has no wheel of pip")
@@ -544,7 +742,11 @@ def test_without_python3_venv_pip_comes_from_a_package(tmp_path):
     shutil.copy(found[0], wheels)
     facts = "Package: python3-pip-whl\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: pip\n"
     (tmp_path / "package" / "DEBIAN" / "control").write_text(facts)
-    subprocess.run(["dpkg-deb", "-b", tmp_path / "package", tmp_path / "pip.deb"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["dpkg-deb", "-b", tmp_path / "package", tmp_path / "pip.deb"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     script = f"""
 bare() {{ [[ "$*" == *--without-pip* ]] && {sys.executable} "$@"; }}
 apt-get() {{
@@ -568,7 +770,9 @@ def quickstart_with(fakes, folder, *words, **variables):
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{content}\n")
         (folder / "bin" / name).chmod(0o755)
     environment = helpers.environment(
-        VIRTUAL_ENV=sys.prefix, PATH=f"{folder / 'bin'}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin", **variables
+        VIRTUAL_ENV=sys.prefix,
+        PATH=f"{folder / 'bin'}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin",
+        **variables,
     )
     done = subprocess.run(
         ["bash", RECIPES / "quickstart.sh", "--work", folder / "work", *words],
@@ -584,8 +788,14 @@ def test_a_package_whose_download_broke_off_is_fetched_again(tmp_path):
         "dpkg-deb": 'cat "$2"; exit 1',
     }
     words = ["--text", "help", "--pair", "es-en"]
-    assert "cannot fetch libreoffice-help-es" in quickstart_with(fakes, tmp_path, *words, APT_GIVES="half")
-    assert quickstart_with(fakes, tmp_path, *words, APT_GIVES="whole").splitlines()[-1].startswith("whole")
+    assert "cannot fetch libreoffice-help-es" in quickstart_with(
+        fakes, tmp_path, *words, APT_GIVES="half"
+    )
+    assert (
+        quickstart_with(fakes, tmp_path, *words, APT_GIVES="whole")
+        .splitlines()[-1]
+        .startswith("whole")
+    )
 
 
 def test_descriptions_are_fetched_without_touching_the_machines_lists(tmp_path):
@@ -595,11 +805,21 @@ def test_descriptions_are_fetched_without_touching_the_machines_lists(tmp_path):
     fakes = {"apt-get": 'echo "$@" >>"$SAID"; [ -n "$LISTS" ] || exit 100\ncp "$LISTS"/* "${2#*=}"'}
     said = tmp_path / "said"
     offline = quickstart_with(fakes, tmp_path, LISTS="", SAID=str(said))
-    assert "apt-get could not fetch all lists" in offline and "no list of descriptions in 'da'" in offline
-    assert "only 3 sentence pairs are left" in quickstart_with(fakes, tmp_path, LISTS=str(tmp_path / "lists"), SAID=str(said))
+    assert (
+        "apt-get could not fetch all lists" in offline
+        and "no list of descriptions in 'da'" in offline
+    )
+    assert "only 3 sentence pairs are left" in quickstart_with(
+        fakes, tmp_path, LISTS=str(tmp_path / "lists"), SAID=str(said)
+    )
     packages = tmp_path / "work" / "packages"
     for call in said.read_text().splitlines():
-        assert call.split()[:4] == ["-o", f"Dir::State::Lists={packages / 'lists'}", "-o", f"Dir::Cache={packages}"]
+        assert call.split()[:4] == [
+            "-o",
+            f"Dir::State::Lists={packages / 'lists'}",
+            "-o",
+            f"Dir::Cache={packages}",
+        ]
         assert call.endswith(" update") and "Acquire::Languages=da,en" in call
 
 
@@ -641,7 +861,11 @@ side_by_side bad@1 waiting@1
 """
     run = shell(script)
     said, _ = run.communicate(timeout=60)
-    assert run.returncode == 1 and "bad@1, which this stage waits for, has failed" in said and "went on" not in said, said
+    assert (
+        run.returncode == 1
+        and "bad@1, which this stage waits for, has failed" in said
+        and "went on" not in said
+    ), said
     run = shell(script.replace("{ false; }", "{ :; }"))  # its mark is of that run alone
     said, _ = run.communicate(timeout=60)
     assert run.returncode == 0 and "waiting@1: " in said, said

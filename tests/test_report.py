@@ -37,19 +37,27 @@ SPEED = {
     "name": "A", "engine": "fairseq", "beam": 5, "size_bytes": 1, "nonzero_params": 1, "words_per_second": 1.0,
     "words_per_second_rounds": [1.0], "bleu": 1.0, "sacrebleu_signature": "s", "distillation_signature": None,
 }  # fmt: skip
-FACTS = {key: result("A")[key] for key in ("settings", "data_sha256", "versions", "machine", "date")}
+FACTS = {
+    key: result("A")[key] for key in ("settings", "data_sha256", "versions", "machine", "date")
+}
 
 
 def holds(student, taught):
-    claims = table.make_report([result("Student", **student), result("Seq-KD", **{**SEQ_KD, **taught})])["claims"]
+    claims = table.make_report(
+        [result("Student", **student), result("Seq-KD", **{**SEQ_KD, **taught})]
+    )["claims"]
     return [claim["holds"] for claim in claims]
 
 
 def test_scores_of_two_models_of_comet_are_not_put_into_one_column():
     by = [{"comet_beam5": 0.8, "comet_signature": f"comet:2|model:{name}"} for name in "ab"]
-    with pytest.raises(Refusal, match="COMET of B is by another model .*b.* evaluate all with one --comet"):
+    with pytest.raises(
+        Refusal, match="COMET of B is by another model .*b.* evaluate all with one --comet"
+    ):
         table.make_report([result("A", **by[0]), result("C"), result("B", **by[1])])
-    some = table.make_rows([result("A", 1, **by[0]), result("A", 2)])  # of seeds that were not all scored there is no mean
+    some = table.make_rows(
+        [result("A", 1, **by[0]), result("A", 2)]
+    )  # of seeds that were not all scored there is no mean
     assert "comet_beam5" not in some[0] and "comet_beam5_std" not in some[0]
     both = table.make_rows([result("A", 1, **by[0]), result("A", 2, **by[0])])
     assert both[0]["comet_beam5"] == 0.8 and both[0]["comet_beam5_std"] == 0
@@ -57,9 +65,16 @@ def test_scores_of_two_models_of_comet_are_not_put_into_one_column():
 
 def test_another_model_of_comet_is_refused_before_it_scores(tmp_path):
     path = tmp_path / "results.json"
-    path.write_text(results.to_json({"results": [result("A", comet_beam5=0.8, comet_signature="comet:2|model:a")]}))
+    path.write_text(
+        results.to_json(
+            {"results": [result("A", comet_beam5=0.8, comet_signature="comet:2|model:a")]}
+        )
+    )
     results.Results(path).check_scorer("comet:2|model:a")
-    with pytest.raises(Refusal, match="results.json holds COMET of A by another model .*a.; name that with --comet, or another"):
+    with pytest.raises(
+        Refusal,
+        match="results.json holds COMET of A by another model .*a.; name that with --comet, or another",
+    ):
         results.Results(path).check_scorer("comet:2|model:b")
     again = results.Results(path)
     again.check(result("A"))  # which takes the place of what is there
@@ -85,7 +100,8 @@ def test_a_terminal_without_the_letters_of_a_report_shows_the_rest(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "machines,drawn", [(["a toaster, one thread"] * 2, True), (["a toaster, one thread", "a kettle"], False)]
+    "machines,drawn",
+    [(["a toaster, one thread"] * 2, True), (["a toaster, one thread", "a kettle"], False)],
 )
 def test_speeds_of_different_machines_are_not_drawn_together(machines, drawn):
     pytest.importorskip("matplotlib")
@@ -104,10 +120,16 @@ def test_rows_keep_their_order_and_average_over_seeds():
     rows = table.make_rows(results)
     assert [row["name"] for row in rows] == ["Teacher", "Student", "Seq-KD"]
     student = rows[1]
-    assert student["bleu_greedy"] == 15.0 and student["bleu_greedy_std"] == 1.0  # of 14, 15, 16, divided by n - 1
+    assert (
+        student["bleu_greedy"] == 15.0 and student["bleu_greedy_std"] == 1.0
+    )  # of 14, 15, 16, divided by n - 1
     assert student["ppl"] == 9.0 and student["ppl_std"] == 1.0
     assert student["hit_limit_greedy"] == 3.0 and "hit_limit_greedy_std" not in student
-    assert student["params"] == 84_000_000 and student["bleu_beam5"] == 17.6 and student["bleu_beam5_std"] == 0
+    assert (
+        student["params"] == 84_000_000
+        and student["bleu_beam5"] == 17.6
+        and student["bleu_beam5_std"] == 0
+    )
     assert [seed["seed"] for seed in student["seeds"]] == [2, 1, 3]
     assert [seed["bleu_greedy"] for seed in student["seeds"]] == [14.0, 15.0, 16.0]
     assert "seeds" not in rows[0] and "bleu_greedy_std" not in rows[0]
@@ -118,7 +140,9 @@ def test_a_row_names_the_signatures_of_all_its_seeds():
         result("A", 1, distillation_signature="x"), result("A", 2, distillation_signature="y"),
         result("A", 3, distillation_signature="x"), result("B"),
     ])  # fmt: skip
-    assert rows[0]["distillation_signature"] == "x & y" and rows[1]["distillation_signature"] is None
+    assert (
+        rows[0]["distillation_signature"] == "x & y" and rows[1]["distillation_signature"] is None
+    )
 
 
 def test_the_paper_itself_holds():
@@ -130,7 +154,12 @@ def test_the_paper_itself_holds():
     [
         ({}, {"bleu_greedy": 17.3}, 0, True),  # 0.3 below, on the border
         ({}, {"bleu_greedy": 17.29}, 0, False),
-        ({"bleu_greedy": 17.0}, {"bleu_beam5": 19.2}, 1, True),  # gaps 0.6 and 0.3: more than a third, but small
+        (
+            {"bleu_greedy": 17.0},
+            {"bleu_beam5": 19.2},
+            1,
+            True,
+        ),  # gaps 0.6 and 0.3: more than a third, but small
         ({"bleu_greedy": 17.0}, {"bleu_beam5": 19.21}, 1, False),
         ({}, {"bleu_beam5": 19.86}, 1, True),  # gaps 2.9 and 0.96: less than a third
         ({}, {"bleu_beam5": 19.87}, 1, False),
@@ -156,7 +185,9 @@ def test_claims_state_their_numbers():
     assert "22.70 against 8.20" in text
     assert "16.9% against 0.9%, 18.8 times as much" in text
     assert text.count("**Holds.**") == 4
-    worse = table.to_markdown(table.make_report([result("Student"), result("Seq-KD", **{**SEQ_KD, "ppl": 8.0})]))
+    worse = table.to_markdown(
+        table.make_report([result("Student"), result("Seq-KD", **{**SEQ_KD, "ppl": 8.0})])
+    )
     assert worse.count("**Holds.**") == 3 and worse.count("**Does not hold.**") == 1
 
 
@@ -168,14 +199,29 @@ def test_no_claims_without_their_rows(names):
 
 
 def lines_of_table(text):
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
 
 
 def test_markdown_has_gains_over_the_student():
-    text = table.to_markdown(table.make_report([result("Student"), result("Seq-KD", **SEQ_KD)], title="En-De"))
+    text = table.to_markdown(
+        table.make_report([result("Student"), result("Seq-KD", **SEQ_KD)], title="En-De")
+    )
     assert text.startswith("# En-De\n")
     head, _, student, taught = lines_of_table(text)
-    assert head[:8] == ["Model", "Params", "BLEU K=1", "gain", "BLEU K=5", "gain", "PPL", "p(t = ŷ)"]
+    assert head[:8] == [
+        "Model",
+        "Params",
+        "BLEU K=1",
+        "gain",
+        "BLEU K=5",
+        "gain",
+        "PPL",
+        "p(t = ŷ)",
+    ]
     assert student[:8] == ["Student", "84.00M", "14.70", "", "17.60", "", "8.20", "0.9%"]
     assert taught[:8] == ["Seq-KD", "84.00M", "18.90", "+4.20", "19.00", "+1.40", "22.70", "16.9%"]
     assert taught[8:] == ["1,234", "55.5", "1.02", "0.98", "3", "0"]
@@ -189,28 +235,55 @@ def test_no_gains_without_a_student():
 
 def test_markdown_shows_deviations_and_every_signature_once():
     rows = [
-        result("Seq-KD", seed, bleu_greedy=18.0 + seed, distillation_signature="criterion:seq_kd|view:seq_kd") for seed in (1, 2)
+        result(
+            "Seq-KD",
+            seed,
+            bleu_greedy=18.0 + seed,
+            distillation_signature="criterion:seq_kd|view:seq_kd",
+        )
+        for seed in (1, 2)
     ]
     text = table.to_markdown(
-        table.make_report([result("Student"), *rows, result("X", distillation_signature="criterion:seq_kd|view:seq_kd")])
+        table.make_report(
+            [
+                result("Student"),
+                *rows,
+                result("X", distillation_signature="criterion:seq_kd|view:seq_kd"),
+            ]
+        )
     )
     assert "19.50 ± 0.71" in text
     assert text.count("nrefs:1|tok:13a") == 1
     assert "- Seq-KD, X: `criterion:seq_kd|view:seq_kd`" in text
-    assert "a toaster" in text and "torch 2" in text and "2026-01-01" in text and "2,737 sentences" in text
+    assert (
+        "a toaster" in text
+        and "torch 2" in text
+        and "2026-01-01" in text
+        and "2,737 sentences" in text
+    )
 
 
 def test_a_name_with_a_bar_stays_in_its_cell():
-    line = [line for line in table.to_markdown(table.make_report([result("a|b")])).splitlines() if "a\\|b" in line]
+    line = [
+        line
+        for line in table.to_markdown(table.make_report([result("a|b")])).splitlines()
+        if "a\\|b" in line
+    ]
     assert len(line) == 1
 
 
 def test_json_is_not_rounded_and_has_every_fact():
-    report = table.make_report([result("Student", bleu_greedy=100 / 3), result("B", machine="another")])
+    report = table.make_report(
+        [result("Student", bleu_greedy=100 / 3), result("B", machine="another")]
+    )
     again = json.loads(results.to_json(report))
     assert again == report
     assert again["rows"][0]["bleu_greedy"] == 100 / 3
-    assert again["split"] == "test" and again["settings"]["max_len_b"] == 10 and again["machine"] == ["a toaster", "another"]
+    assert (
+        again["split"] == "test"
+        and again["settings"]["max_len_b"] == 10
+        and again["machine"] == ["a toaster", "another"]
+    )
     assert "not comparable between rows" in table.to_markdown(report)
 
 
@@ -220,10 +293,19 @@ def test_json_is_not_rounded_and_has_every_fact():
         ([], "there are no results"),
         ([result("A", ppl=None)], "has no ppl"),
         ([result("A"), result("A")], "two results for A"),
-        ([result("A"), result("A", seed=1)], "results of A are not of seeds of one system: one has a seed, and one has none"),
-        ([result("A", seed=1, params=1000), result("A", seed=2, params=1001)], "one has 1,000 parameters, and one has 1,001"),
+        (
+            [result("A"), result("A", seed=1)],
+            "results of A are not of seeds of one system: one has a seed, and one has none",
+        ),
+        (
+            [result("A", seed=1, params=1000), result("A", seed=2, params=1001)],
+            "one has 1,000 parameters, and one has 1,001",
+        ),
         ([result("A"), result("B", data_sha256="e")], "B was measured on other data than A"),
-        ([result("A"), result("B", settings={"split": "valid"})], "B was measured on other settings than A"),
+        (
+            [result("A"), result("B", settings={"split": "valid"})],
+            "B was measured on other settings than A",
+        ),
     ],
 )
 def test_refusals(results, sentence):
@@ -234,17 +316,30 @@ def test_refusals(results, sentence):
 def test_what_is_not_whole_is_refused_or_left_out():
     with pytest.raises(Refusal, match="checkpoint is 5"):
         results.of({"results": [result("A", checkpoint=5)]}, "r.json")
-    for row in ({**result("A"), "nonzero_params": 0}, {**result("A"), "params": None, "nonzero_params": 5}):
+    for row in (
+        {**result("A"), "nonzero_params": 0},
+        {**result("A"), "params": None, "nonzero_params": 5},
+    ):
         assert pruning_table.make_rows([row]) == []
     speed, facts = SPEED, FACTS
     assert "words/s" in speed_table.markdown(results.speeds({"speeds": [speed], **facts}, "s.json"))
-    letters = speed_table.markdown(results.speeds({"speeds": [speed], **facts, "counted": "characters"}, "s.json"))
-    assert "| characters/s K=5 |" in letters and "source characters a second" in letters and "words" not in letters
+    letters = speed_table.markdown(
+        results.speeds({"speeds": [speed], **facts, "counted": "characters"}, "s.json")
+    )
+    assert (
+        "| characters/s K=5 |" in letters
+        and "source characters a second" in letters
+        and "words" not in letters
+    )
     for name in ("sacrebleu_signature", "distillation_signature"):
         with pytest.raises(Refusal, match=f"it has no {name}"):
-            results.speeds({"speeds": [{key: speed[key] for key in speed if key != name}], **facts}, "s.json")
+            results.speeds(
+                {"speeds": [{key: speed[key] for key in speed if key != name}], **facts}, "s.json"
+            )
     with pytest.raises(Refusal, match="it has no settings.split"):
-        results.speeds({"speeds": [speed], **facts, "settings": {"max_len_a": 1.2, "max_len_b": 10}}, "s.json")
+        results.speeds(
+            {"speeds": [speed], **facts, "settings": {"max_len_a": 1.2, "max_len_b": 10}}, "s.json"
+        )
 
 
 @pytest.mark.parametrize(
@@ -265,35 +360,57 @@ def test_the_report_says_what_text_was_scored(settings, said):
 
 def test_speeds_with_another_length_limit_do_not_stand_beside_results():
     speed = {"data_sha256": "d", "settings": {"split": "test", "max_len_a": 0.5}}
-    with pytest.raises(Refusal, match="the speeds were measured with max_len_a 0.5, the results with 1.2"):
+    with pytest.raises(
+        Refusal, match="the speeds were measured with max_len_a 0.5, the results with 1.2"
+    ):
         report.make([result("A")], [speed])
 
 
 def test_eight_bits_that_were_not_computed_as_such_are_named():
-    speeds = [{**SPEED, "engine": "ctranslate2-int8", "computed_in": computed} for computed in ("float32", "int8")]
-    texts = [speed_table.markdown({"speeds": [{**SPEED, "computed_in": "float32"}, speed], **FACTS}) for speed in speeds]
-    assert "- **ctranslate2-int8** was computed in float32: " in texts[0] and "was computed in" not in texts[1]
+    speeds = [
+        {**SPEED, "engine": "ctranslate2-int8", "computed_in": computed}
+        for computed in ("float32", "int8")
+    ]
+    texts = [
+        speed_table.markdown({"speeds": [{**SPEED, "computed_in": "float32"}, speed], **FACTS})
+        for speed in speeds
+    ]
+    assert (
+        "- **ctranslate2-int8** was computed in float32: " in texts[0]
+        and "was computed in" not in texts[1]
+    )
 
 
 def test_speeds_of_other_text_do_not_stand_beside_results():
     settings = result("A")["settings"]
     speed = {"data_sha256": "d", "settings": settings}
-    with pytest.raises(Refusal, match="measured with undone None, the results with --tokenizer moses"):
+    with pytest.raises(
+        Refusal, match="measured with undone None, the results with --tokenizer moses"
+    ):
         report.make([result("A", settings={**settings, "undone": "--tokenizer moses"})], [speed])
-    assert report.make([result("A", settings={**settings, "max_tokens": 4000})], [speed])["table2"] == [speed]
+    assert report.make([result("A", settings={**settings, "max_tokens": 4000})], [speed])[
+        "table2"
+    ] == [speed]
 
 
 def test_a_folder_leaves_out_speeds_of_other_settings(tmp_path):
     settings = {**result("A")["settings"], "max_len_b": 200}
     (tmp_path / "results.json").write_text(json.dumps({"results": [result("A")]}))
-    (tmp_path / "slow.json").write_text(json.dumps({"speeds": [SPEED], **FACTS, "settings": settings}))
+    (tmp_path / "slow.json").write_text(
+        json.dumps({"speeds": [SPEED], **FACTS, "settings": settings})
+    )
     (tmp_path / "speed.json").write_text(json.dumps({"speeds": [SPEED], **FACTS}))
     run = run_folder.look([tmp_path])
     assert len(run.speeds) == 1 and run.speeds[0]["settings"]["max_len_b"] == 10
-    assert run.remarks == [f"{tmp_path}/slow.json was measured with other settings, and is left out"]
+    assert run.remarks == [
+        f"{tmp_path}/slow.json was measured with other settings, and is left out"
+    ]
 
 
-@pytest.mark.parametrize("share, text", [(0.169, "16.9%"), (0.009, "0.9%"), (0.00014, "0.014%"), (0.0, "0.0%"), (1.0, "100.0%")])
+@pytest.mark.parametrize(
+    "share, text",
+    [(0.169, "16.9%"), (0.009, "0.9%"), (0.00014, "0.014%"), (0.0, "0.0%"), (1.0, "100.0%")],
+)
 def test_percent(share, text):
     assert text_table.percent(share) == text
 

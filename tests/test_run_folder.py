@@ -14,13 +14,22 @@ from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.report import corpus_statistics, run_folder, training_logs
 
-FACTS = {"bleu_greedy": 20.0, "bleu_beam5": 21.0, "ppl": 3.0, "mode_probability": 0.1, "checkpoint": "/gone/x/checkpoint_last.pt"}
+FACTS = {
+    "bleu_greedy": 20.0,
+    "bleu_beam5": 21.0,
+    "ppl": 3.0,
+    "mode_probability": 0.1,
+    "checkpoint": "/gone/x/checkpoint_last.pt",
+}
 
 
 def write(path, names, data="d", split="test", seed=None, **more):
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = {"split": split, "beam": 5}
-    found = [{"name": n, "seed": seed, "data_sha256": data, "settings": settings, **FACTS, **more} for n in names]
+    found = [
+        {"name": n, "seed": seed, "data_sha256": data, "settings": settings, **FACTS, **more}
+        for n in names
+    ]
     path.write_text(json.dumps({"results": found}))
 
 
@@ -36,20 +45,31 @@ def test_of_a_folder_the_largest_set_of_the_test_split_is_taken(tmp_path):
     write(tmp_path / "venv" / "hidden.json", "Y")
     (tmp_path / "strange.json").write_text('{"results": [{"name": "not ours"}]}')
     run = run_folder.look([tmp_path])
-    assert names(run) == ["A", "B", "C"] and run.results[0]["bleu_greedy"] == 25.0  # of the file with more systems
-    assert sorted(Path(r.split(" is ")[0]).name for r in run.remarks) == ["other.json", "valid.json"]
+    assert (
+        names(run) == ["A", "B", "C"] and run.results[0]["bleu_greedy"] == 25.0
+    )  # of the file with more systems
+    assert sorted(Path(r.split(" is ")[0]).name for r in run.remarks) == [
+        "other.json",
+        "valid.json",
+    ]
 
 
 def test_what_comes_with_a_clone_is_nobodys_experiment(tmp_path):
     write(tmp_path / "results.json", "AB")
-    write(tmp_path / "clone" / "examples" / "multi30k" / "measured" / "test.json", "CDEFG", data="of the example")
+    write(
+        tmp_path / "clone" / "examples" / "multi30k" / "measured" / "test.json",
+        "CDEFG",
+        data="of the example",
+    )
     write(tmp_path / "mine" / "examples" / "test.json", "H")
     package = tmp_path / "clone" / "fairseq_seqkd"
     package.mkdir()
     (package / "version.py").touch()
     run = run_folder.look([tmp_path])
     assert sorted(names(run)) == ["A", "B", "H"] and not run.remarks
-    assert names(run_folder.look([tmp_path / "clone" / "examples"])) == [*"CDEFG"]  # where they are asked for
+    assert names(run_folder.look([tmp_path / "clone" / "examples"])) == [
+        *"CDEFG"
+    ]  # where they are asked for
 
 
 def test_another_system_of_the_same_name_is_no_further_seed(tmp_path):
@@ -58,7 +78,10 @@ def test_another_system_of_the_same_name_is_no_further_seed(tmp_path):
     write(tmp_path / "c.json", ["A"], seed=None, params=31, checkpoint_sha256="another")
     run = run_folder.look([tmp_path])
     assert names(run) == ["Student", "A", "B"]
-    assert run.remarks[0] == f"{tmp_path / 'b.json'} has another Student (one has a seed, and one has none), which is left out"
+    assert (
+        run.remarks[0]
+        == f"{tmp_path / 'b.json'} has another Student (one has a seed, and one has none), which is left out"
+    )
     assert "c.json" in run.remarks[1] and "another checkpoint named A" in run.remarks[1]
 
 
@@ -87,7 +110,13 @@ def trained(tiny, teacher, tmp_path_factory):
     """{format: Training} of real trainings of two epochs, whose logs are in the formats simple and json."""
     home, found = tmp_path_factory.mktemp("logs"), {}
     for form in ("simple", "json"):
-        options = {"criterion": "word_kd", "teacher_path": teacher, "log_format": form, "max_epoch": 2, "alpha": 0.3}
+        options = {
+            "criterion": "word_kd",
+            "teacher_path": teacher,
+            "log_format": form,
+            "max_epoch": 2,
+            "alpha": 0.3,
+        }
         done = helpers.train(tiny, home / form, **options)
         (home / f"{form}.log").write_text(done.stdout)
         assert training_logs.is_log(home / f"{form}.log")
@@ -104,18 +133,35 @@ def test_a_real_log_tells_settings_and_perplexities(trained, tiny, teacher):
         assert f"| ppl {ppl:g} |" in line and f"| num_updates {updates}" in line
     assert trained["json"][0].curve == simple.curve
     settings = simple.settings
-    assert settings["criterion"] == "word_kd" and settings["alpha"] == "0.3" and settings["teacher_path"] == str(teacher)
-    assert settings["data"] == str(tiny) and settings["arch"] == "transformer" and settings["lr"] == "0.005"
+    assert (
+        settings["criterion"] == "word_kd"
+        and settings["alpha"] == "0.3"
+        and settings["teacher_path"] == str(teacher)
+    )
+    assert (
+        settings["data"] == str(tiny)
+        and settings["arch"] == "transformer"
+        and settings["lr"] == "0.005"
+    )
     assert simple.folder.name == "simple" and "teacher_distributions" not in settings
 
 
 def test_a_log_of_several_attempts_is_one_training(tmp_path):
     line = "2026-01-01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 4 | ppl {} | wps 1 | num_updates {}\n"
-    cut = "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': 'x@1'}}\n" + line.format(9.5, 100)
-    (tmp_path / "train.log").write_text(cut + "2026-01-01 | INFO | valid | epo\n" + cut + line.format(8.25, 200))
+    cut = (
+        "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': 'x@1'}}\n"
+        + line.format(9.5, 100)
+    )
+    (tmp_path / "train.log").write_text(
+        cut + "2026-01-01 | INFO | valid | epo\n" + cut + line.format(8.25, 200)
+    )
     (found,) = training_logs.read(tmp_path / "train.log")
     assert found.curve == {100: 9.5, 200: 8.25} and found.folder == tmp_path / "x@1"
-    others = line.format(9.5, 100) + line.format(99.5, 100).replace("'valid'", "'valid1'") + line.format("nan", 200)
+    others = (
+        line.format(9.5, 100)
+        + line.format(99.5, 100).replace("'valid'", "'valid1'")
+        + line.format("nan", 200)
+    )
     (tmp_path / "train.log").write_text(others)
     assert [one.curve for one in training_logs.read(tmp_path / "train.log")] == [{100: 9.5}]
     (tmp_path / "other.log").write_text("epoch 001 | ppl 3\n")
@@ -126,7 +172,15 @@ def test_trainings_of_one_log_are_told_apart(tmp_path):
     """What a job of a cluster prints: a teacher, its student, and the teacher's further attempt."""
     begin = "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': '%s'}}\n"
     line = "2026-01-01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 4 | ppl %s | wps 1 | num_updates %s\n"
-    said = [begin % "t", line % (9, 1000), begin % "s", line % (30, 400), line % (20, 1000), begin % "t", line % (8, 2000)]
+    said = [
+        begin % "t",
+        line % (9, 1000),
+        begin % "s",
+        line % (30, 400),
+        line % (20, 1000),
+        begin % "t",
+        line % (8, 2000),
+    ]
     (tmp_path / "slurm.out").write_text("".join(said))
     found = training_logs.read(tmp_path / "slurm.out")
     assert [one.curve for one in found] == [{1000: 9, 2000: 8}, {400: 30, 1000: 20}]
@@ -157,9 +211,17 @@ def test_trainings_are_told_by_the_folder_of_the_checkpoint():
 def test_a_relative_folder_is_looked_for_around_the_log(tmp_path):
     for name in ("student", "teacher"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
-    logs = [trained_in("checkpoints", tmp_path / name / "train.log", {1: 2.0}) for name in ("student", "teacher")]
-    run = run_folder.Run(trainings=logs, results=[result_in(tmp_path / name / "checkpoints") for name in ("student", "teacher")])
-    assert [run_folder.training_of(run, result).path for result in run.results] == [log.path for log in logs]
+    logs = [
+        trained_in("checkpoints", tmp_path / name / "train.log", {1: 2.0})
+        for name in ("student", "teacher")
+    ]
+    run = run_folder.Run(
+        trainings=logs,
+        results=[result_in(tmp_path / name / "checkpoints") for name in ("student", "teacher")],
+    )
+    assert [run_folder.training_of(run, result).path for result in run.results] == [
+        log.path for log in logs
+    ]
 
 
 def test_several_logs_of_a_folder_are_one_training():
@@ -178,7 +240,10 @@ def test_another_checkpoint_of_the_same_name_is_not_merged(tmp_path):
     with pytest.raises(Refusal, match="another checkpoint named A"):
         run_folder.look([tmp_path / "a.json", tmp_path / "b.json"])
     run = run_folder.look([tmp_path])
-    assert [r["checkpoint_sha256"] for r in run.results] == ["two", "two"] and "another checkpoint" in run.remarks[0]
+    assert [r["checkpoint_sha256"] for r in run.results] == [
+        "two",
+        "two",
+    ] and "another checkpoint" in run.remarks[0]
     assert names(run_folder.look([tmp_path / "a.json", tmp_path / "a.json"])) == ["A"]
 
 
@@ -205,7 +270,9 @@ def test_gold_is_told_by_its_hash(distilled, tiny, tmp_path):
     run = run_folder.look([tmp_path])
     assert sorted(path.name for path in run.bins) == ["bin", "wrong"]  # the views are not gold
     ((folder, manifest),) = run.distilled
-    assert folder.name == "distilled" and run_folder.gold_of(run, manifest).folder == tmp_path / "bin"
+    assert (
+        folder.name == "distilled" and run_folder.gold_of(run, manifest).folder == tmp_path / "bin"
+    )
     shutil.rmtree(tmp_path / "bin")
     assert run_folder.gold_of(run_folder.look([tmp_path]), manifest) is None
 
@@ -240,7 +307,9 @@ def test_complexity_is_that_of_model_1_by_hand():
     pairs = []
     for _ in range(40):
         source = random.integers(4, 12, random.integers(1, 7))
-        pairs.append((source, np.array([x + 10 * (1 + random.integers(0, 2) * (x % 2)) for x in source])))
+        pairs.append(
+            (source, np.array([x + 10 * (1 + random.integers(0, 2) * (x % 2)) for x in source]))
+        )
     by_hand = entropy_by_hand([(s.tolist(), t.tolist()) for s, t in pairs])
     assert corpus_statistics.complexity(pairs) == pytest.approx(by_hand, rel=1e-9) and by_hand > 0.1
     assert corpus_statistics.complexity(list(reversed(pairs))) == pytest.approx(by_hand, rel=1e-9)
@@ -260,16 +329,22 @@ def test_statistics_are_those_of_the_text(tiny):
     gold = databin.Split(tiny, "train", "de", "en")
     found = corpus_statistics.of_directory(gold, [("gold", tiny)])["gold"]
     lines = [line.split() for line in (tiny.parent / "text" / "train.en").read_text().splitlines()]
-    sources = [line.split() for line in (tiny.parent / "text" / "train.de").read_text().splitlines()]
+    sources = [
+        line.split() for line in (tiny.parent / "text" / "train.de").read_text().splitlines()
+    ]
     assert found["sentences"] == found["aligned"] == len(lines)
     assert found["tokens"] == pytest.approx(sum(map(len, lines)) / len(lines))
     assert found["ratio"] == pytest.approx(sum(map(len, lines)) / sum(map(len, sources)))
     assert found["vocabulary"] == len({word for line in lines for word in line})
-    assert found["duplicates"] == pytest.approx(1 - len({tuple(line) for line in lines}) / len(lines))
+    assert found["duplicates"] == pytest.approx(
+        1 - len({tuple(line) for line in lines}) / len(lines)
+    )
     assert found["complexity"] > 0
 
 
-def test_of_a_large_corpus_the_same_part_is_aligned_everywhere(distilled, tiny, tmp_path, monkeypatch):
+def test_of_a_large_corpus_the_same_part_is_aligned_everywhere(
+    distilled, tiny, tmp_path, monkeypatch
+):
     """Also where a view lacks sentences: entropies over other sentences do not compare."""
     monkeypatch.setattr(corpus_statistics, "LINKS", 4000)
     view = tmp_path / "seq_kd"
@@ -285,18 +360,26 @@ def test_of_a_large_corpus_the_same_part_is_aligned_everywhere(distilled, tiny, 
     np.save(view / "rows.npy", kept)
     aligned, real = [], corpus_statistics.complexity
     monkeypatch.setattr(
-        corpus_statistics, "complexity", lambda pairs: aligned.append([s.tolist() for s, _ in pairs]) or real(pairs)
+        corpus_statistics,
+        "complexity",
+        lambda pairs: aligned.append([s.tolist() for s, _ in pairs]) or real(pairs),
     )
     found = corpus_statistics.of_directory(gold, [("gold", tiny), ("seq_kd", view)])
     assert aligned[0] == aligned[1] and 5 < len(aligned[0]) < sentences / 2
-    assert found["gold"]["aligned"] == found["seq_kd"]["aligned"] == len(aligned[0]) and found["seq_kd"]["sentences"] == len(kept)
+    assert found["gold"]["aligned"] == found["seq_kd"]["aligned"] == len(aligned[0]) and found[
+        "seq_kd"
+    ]["sentences"] == len(kept)
 
 
 def test_tensorboard_files_tell_the_same(tiny, tmp_path):
     """Written by a real fairseq-train --tensorboard-logdir."""
     pytest.importorskip("tensorboardX")
     pytest.importorskip("tensorboard")
-    options = {"criterion": "cross_entropy", "max_epoch": 2, "tensorboard_logdir": tmp_path / "tb" / "student"}
+    options = {
+        "criterion": "cross_entropy",
+        "max_epoch": 2,
+        "tensorboard_logdir": tmp_path / "tb" / "student",
+    }
     helpers.train(tiny, tmp_path / "student", **options)
     write(tmp_path / "r.json", "A", checkpoint=str(tmp_path / "student" / "checkpoint_last.pt"))
     done = helpers.train(tiny, tmp_path / "again", **{**options, "tensorboard_logdir": None})

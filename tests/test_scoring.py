@@ -12,7 +12,12 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import pool as scoring
 
 METRIC = ("bleu", "en", None)
-LISTS = [(["the cat sat", "a cat sat", "the cat sat"], "the cat sits"), (["x", "y z"], "y"), ([], "y"), (["x y"], None)]
+LISTS = [
+    (["the cat sat", "a cat sat", "the cat sat"], "the cat sits"),
+    (["x", "y z"], "y"),
+    ([], "y"),
+    (["x y"], None),
+]
 
 
 def plain(scores):
@@ -31,7 +36,9 @@ def test_workers_give_the_same_scores_in_the_same_order(workers):
     here = scoring.Scorer(METRIC, consensus=True)
     batches = [LISTS[i:] + LISTS[:i] for i in range(4)] * 3
     waiting = [workers.submit(batch) for batch in batches]
-    assert [plain(scores()) for scores in waiting] == [plain(here.submit(batch)()) for batch in batches]
+    assert [plain(scores()) for scores in waiting] == [
+        plain(here.submit(batch)()) for batch in batches
+    ]
     similarity, consensus = here.submit(LISTS)()[3]
     assert similarity is None and consensus.tolist() == [0.0]
 
@@ -54,7 +61,9 @@ def test_workers_end_with_their_parent_however_it_ends():
         "[scores() for scores in [scorer.submit([(['a b'], 'a')]) for _ in range(8)]]\n"
         "print(*(p.pid for p in multiprocessing.active_children()), flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=helpers.ROOT) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=helpers.ROOT
+    ) as parent:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()
     assert pids

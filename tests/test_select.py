@@ -26,10 +26,14 @@ def select(*args):
     ],
     ids=lambda options: "-".join(options),
 )
-def test_it_is_what_decoding_with_these_options_leaves(options, tiny, teacher, distilled, tmp_path, capsys):
+def test_it_is_what_decoding_with_these_options_leaves(
+    options, tiny, teacher, distilled, tmp_path, capsys
+):
     before = helpers.tree(distilled)
     helpers.decode(tiny, teacher, tmp_path / "decoded", **options)
-    assert select(distilled, "--data", tiny, "-o", tmp_path / "selected", *helpers.flags(options)) == 0
+    assert (
+        select(distilled, "--data", tiny, "-o", tmp_path / "selected", *helpers.flags(options)) == 0
+    )
     content = manifest.read(tmp_path / "decoded")
     assert capsys.readouterr().out.rstrip().endswith(content["signature"])
     assert helpers.tree(tmp_path / "selected") == helpers.tree(tmp_path / "decoded")
@@ -59,7 +63,11 @@ def test_it_continues_where_it_was_interrupted(tiny, distilled, tmp_path, monkey
     monkeypatch.setattr(Distilled, "commit", interrupted)
     words = [distilled, "--data", tiny, "-o", tmp_path / "new", "--similarity", "chrf", "--json"]
     assert select(*words) == 130 and not manifest.read(tmp_path / "new")["complete"]
-    monkeypatch.setattr(Distilled, "commit", lambda self, part, block: (commit(self, part, block), committed.append(part)))
+    monkeypatch.setattr(
+        Distilled,
+        "commit",
+        lambda self, part, block: (commit(self, part, block), committed.append(part)),
+    )
     assert select(*words) == 0 and sorted(committed) == list(range(8))  # no part twice
     assert json.loads(capsys.readouterr().out)["views"] == ["seq_inter", "seq_kd"]
     select(distilled, "--data", tiny, "-o", tmp_path / "undisturbed", "--similarity", "chrf")

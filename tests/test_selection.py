@@ -13,19 +13,49 @@ from fairseq_seqkd.corpus.nbest_store import Block, Hypothesis
 from fairseq_seqkd.selection import choose as selection
 from fairseq_seqkd.selection import fast_bleu as bleu
 
-WORDS = st.lists(st.sampled_from(["the", "a", "cat", "dog", "sat", "ran", "on", "mat", ".", ","]), max_size=9).map(" ".join)
+WORDS = st.lists(
+    st.sampled_from(["the", "a", "cat", "dog", "sat", "ran", "on", "mat", ".", ","]), max_size=9
+).map(" ".join)
 
 
 # What tokenizers treat specially, where it matters: at the edges of words and lines, doubled, and beside other scripts.
-HARD = st.text(alphabet=list("ab15.,-&;<>'\"()%$ \t\n\u3000\u4e2d\u6587\u3002\u00e9\ue000"), max_size=24)
-PIECES = st.sampled_from(["&quot;", "&amp;", "<skipped>", "3.5", ".5", "5-", "-5", "a.", "the", "the", " ", " ", "\u4e2d", "."])
+HARD = st.text(
+    alphabet=list("ab15.,-&;<>'\"()%$ \t\n\u3000\u4e2d\u6587\u3002\u00e9\ue000"), max_size=24
+)
+PIECES = st.sampled_from(
+    [
+        "&quot;",
+        "&amp;",
+        "<skipped>",
+        "3.5",
+        ".5",
+        "5-",
+        "-5",
+        "a.",
+        "the",
+        "the",
+        " ",
+        " ",
+        "\u4e2d",
+        ".",
+    ]
+)
 TEXTS = st.one_of(WORDS, HARD, st.lists(PIECES, max_size=14).map("".join))
-METRICS = [("bleu", "13a"), ("bleu", "zh"), ("bleu", "char"), ("bleu", "intl"), ("chrf", None), ("ter", None)]
+METRICS = [
+    ("bleu", "13a"),
+    ("bleu", "zh"),
+    ("bleu", "char"),
+    ("bleu", "intl"),
+    ("chrf", None),
+    ("ter", None),
+]
 
 
 def by_sentence_score(metric, hypotheses, reference):
     """sacrebleu's own public function, hypothesis by hypothesis."""
-    scores = [metric.scorer.sentence_score(hypothesis, [reference]).score for hypothesis in hypotheses]
+    scores = [
+        metric.scorer.sentence_score(hypothesis, [reference]).score for hypothesis in hypotheses
+    ]
     return np.float32([-score for score in scores] if metric.metric == "ter" else scores)
 
 
@@ -37,12 +67,21 @@ def metric(request):
 @given(data=st.data())
 @settings(max_examples=50, deadline=None)
 def test_scores_are_sacrebleus_own_to_the_last_bit(metric, data):
-    hypotheses, reference = data.draw(st.lists(TEXTS, min_size=1, max_size=6)), data.draw(TEXTS.filter(str.strip))
+    hypotheses, reference = (
+        data.draw(st.lists(TEXTS, min_size=1, max_size=6)),
+        data.draw(TEXTS.filter(str.strip)),
+    )
     found = metric(hypotheses, reference)
-    assert found.dtype == np.float32 and found.tobytes() == by_sentence_score(metric, hypotheses, reference).tobytes()
+    assert (
+        found.dtype == np.float32
+        and found.tobytes() == by_sentence_score(metric, hypotheses, reference).tobytes()
+    )
 
 
-@given(texts=st.lists(st.one_of(WORDS, WORDS, TEXTS), min_size=2, max_size=6), copies=st.lists(st.integers(0, 5), max_size=4))
+@given(
+    texts=st.lists(st.one_of(WORDS, WORDS, TEXTS), min_size=2, max_size=6),
+    copies=st.lists(st.integers(0, 5), max_size=4),
+)
 @settings(max_examples=25, deadline=None)
 def test_the_consensus_is_the_mean_over_the_others(metric, texts, copies):
     """A loop over all pairs of the list, repeated texts and all, with sacrebleu's own function."""
@@ -66,11 +105,15 @@ def test_scores_of_real_text_are_sacrebleus_own(metric):
     if not folder or not (Path(folder) / "multi30k").is_dir():
         pytest.skip("SEQKD_CORPORA names no folder with multi30k")
     for lang in ("en", "de"):
-        with gzip.open(Path(folder) / "multi30k" / f"test_2016_flickr.{lang}.gz", "rt", encoding="utf-8") as file:
+        with gzip.open(
+            Path(folder) / "multi30k" / f"test_2016_flickr.{lang}.gz", "rt", encoding="utf-8"
+        ) as file:
             lines = [line.strip() for line in file][:120]
         for i in range(0, len(lines) - 8, 8):
             words = lines[i].split()
-            hypotheses = lines[i : i + 4] + [" ".join(words[:j] + words[j + 1 :]) for j in range(0, len(words), 3)]
+            hypotheses = lines[i : i + 4] + [
+                " ".join(words[:j] + words[j + 1 :]) for j in range(0, len(words), 3)
+            ]
             expected = by_sentence_score(metric, hypotheses, lines[i])
             assert metric(hypotheses, lines[i]).tobytes() == expected.tobytes()
 
@@ -80,17 +123,28 @@ def test_equal_texts_are_scored_once(name, monkeypatch):
     metric, asked = selection.Similarity(name), []
     kind = type(metric.scorer)
     real = kind._compute_score_from_stats
-    monkeypatch.setattr(kind, "_compute_score_from_stats", lambda self, stats: asked.append(stats) or real(self, stats))
+    monkeypatch.setattr(
+        kind,
+        "_compute_score_from_stats",
+        lambda self, stats: asked.append(stats) or real(self, stats),
+    )
     if name == "bleu":
         against = metric.bleu.against
-        metric.bleu.against = lambda texts, reference: asked.extend(texts) or against(texts, reference)
+        metric.bleu.against = lambda texts, reference: (
+            asked.extend(texts) or against(texts, reference)
+        )
     scores = metric(["a b", "a c", "a b", "a b"], "a b c")
     assert len(asked) == 2 and scores[0] == scores[2] == scores[3]
 
 
 def test_the_consensus_of_a_list_is_its_centre_and_a_repeated_text_weighs_more():
     metric = selection.Similarity("bleu")
-    texts = ["dogs run", "the cat sat on the mat", "the cat sat on a mat", "the cat sits on the mat"]
+    texts = [
+        "dogs run",
+        "the cat sat on the mat",
+        "the cat sat on a mat",
+        "the cat sits on the mat",
+    ]
     assert selection.closest(metric.consensus(texts)) == 1
     assert selection.closest(metric.consensus(texts + ["dogs run"] * 5)) == 0
     assert metric.consensus(["a b c", "a b c"]).tolist() == pytest.approx([100.0, 100.0])
@@ -101,7 +155,13 @@ def test_the_consensus_of_a_list_is_its_centre_and_a_repeated_text_weighs_more()
 @pytest.mark.parametrize("name", selection.METRICS)
 def test_equals_in_consensus_go_to_the_hypothesis_that_the_teacher_ranks_first(name):
     """Texts with nothing in common, in every order: all are equal, so the first is taken."""
-    texts = ["one two three", "vier funf sechs", "sept huit neuf", "dieci undici dodici", "trece catorce quince"]
+    texts = [
+        "one two three",
+        "vier funf sechs",
+        "sept huit neuf",
+        "dieci undici dodici",
+        "trece catorce quince",
+    ]
     for i in range(5):
         scores = selection.Similarity(name).consensus(texts[i:] + texts[:i])
         if name == "bleu":
@@ -112,10 +172,15 @@ def test_equals_in_consensus_go_to_the_hypothesis_that_the_teacher_ranks_first(n
 @settings(max_examples=60, deadline=None)
 def test_13a_tokenises_word_by_word(line):
     tokenizer = selection.Similarity("bleu").scorer.tokenizer
-    assert tokenizer(line.rstrip()).split() == [token for word in line.split() for token in tokenizer(word).split()]
+    assert tokenizer(line.rstrip()).split() == [
+        token for word in line.split() for token in tokenizer(word).split()
+    ]
 
 
-@pytest.mark.parametrize("name,expected", [("13a", True), ("zh", False), ("char", False), ("intl", False), ("none", False)])
+@pytest.mark.parametrize(
+    "name,expected",
+    [("13a", True), ("zh", False), ("char", False), ("intl", False), ("none", False)],
+)
 def test_only_13a_is_tokenised_word_by_word(name, expected):
     assert selection.Similarity("bleu", tokenizer=name).bleu.word_by_word is expected
 
@@ -143,7 +208,9 @@ def test_a_hypothesis_with_nothing_right_is_below_one_with_something_right():
 
 @pytest.mark.parametrize("metric", selection.METRICS)
 def test_larger_is_closer_whatever_the_metric(metric):
-    far, near, equal = selection.Similarity(metric)(["no word", "the cat sat there", "the cat sat here"], "the cat sat here")
+    far, near, equal = selection.Similarity(metric)(
+        ["no word", "the cat sat there", "the cat sat here"], "the cat sat here"
+    )
     assert far < near < equal
 
 
@@ -169,7 +236,15 @@ def test_an_empty_hypothesis_is_worth_nothing():
 
 @pytest.mark.parametrize(
     "language,expected",
-    [("zh", "zh"), ("zh_CN", "zh"), ("zho_Hans", "zh"), ("ja", "char"), ("th", "char"), ("de", "13a"), ("eng_Latn", "13a")],
+    [
+        ("zh", "zh"),
+        ("zh_CN", "zh"),
+        ("zho_Hans", "zh"),
+        ("ja", "char"),
+        ("th", "char"),
+        ("de", "13a"),
+        ("eng_Latn", "13a"),
+    ],
 )
 def test_the_tokenizer_follows_the_language(language, expected):
     assert selection.tokenizer_for(language) == expected
@@ -185,7 +260,9 @@ def test_blocks_are_chosen_from_row_by_row():
     def hypothesis(similarity):
         return Hypothesis(np.array([5]), 0.0, 0.0, False, similarity, -similarity)
 
-    block = Block.from_lists([[hypothesis(1), hypothesis(3)], [], [hypothesis(2), hypothesis(2)]], np.uint16, True, True)
+    block = Block.from_lists(
+        [[hypothesis(1), hypothesis(3)], [], [hypothesis(2), hypothesis(2)]], np.uint16, True, True
+    )
     assert selection.mode(block).tolist() == [0, -1, 0]
     assert selection.nearest_to_gold(block).tolist() == [1, -1, 0]
     assert selection.consensus(block).tolist() == [0, -1, 0]

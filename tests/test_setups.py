@@ -13,15 +13,25 @@ ODD = 18  # sentences of a batch with which the toy training set has an odd numb
 @pytest.fixture(params=["live", "stored"])
 def teaching(request, teacher, whole):
     """The options of a criterion that learns from the teacher. Stored, its distributions are whole, and so the same."""
-    kind = {"teacher-path": teacher} if request.param == "live" else {"teacher-distributions": whole}
-    return {"criterion": "word_kd", "dropout": 0.0, "max-tokens": MAX_TOKENS, "log-interval": 1, **kind}
+    kind = (
+        {"teacher-path": teacher} if request.param == "live" else {"teacher-distributions": whole}
+    )
+    return {
+        "criterion": "word_kd",
+        "dropout": 0.0,
+        "max-tokens": MAX_TOKENS,
+        "log-interval": 1,
+        **kind,
+    }
 
 
 def training_losses(printed):
     """[(loss, nll, kd, teacher's nll) of every update], and what was validated."""
     keys = ("loss", "nll_loss", "kd_loss", "teacher_nll_loss")
     lines = [line for line in printed.splitlines() if "| train_inner |" in line]
-    found = [tuple(float(re.search(rf"\b{key}=([\d.]+)", line)[1]) for key in keys) for line in lines]
+    found = [
+        tuple(float(re.search(rf"\b{key}=([\d.]+)", line)[1]) for key in keys) for line in lines
+    ]
     return found, re.findall(r"valid on 'valid' subset \| loss ([\d.]+)", printed)
 
 
@@ -33,7 +43,9 @@ def test_two_processes_are_one_that_waits_for_two_batches(tiny, teaching, tmp_pa
     limits = {"max_tokens": MAX_TOKENS, "max_sentences": ODD, "required_batch_size_multiple": 1}
     batches = task.get_batch_iterator(task.dataset("train"), seed=1, **limits)
     assert len(batches.next_epoch_itr()) % 2 == 1
-    alone = helpers.train(tiny, tmp_path / "one", teaching, update_freq=2, max_epoch=2, batch_size=ODD)
+    alone = helpers.train(
+        tiny, tmp_path / "one", teaching, update_freq=2, max_epoch=2, batch_size=ODD
+    )
     expected, validated = training_losses(alone.stdout)
     printed = helpers.train_in_two(tiny, tmp_path / "two", teaching, max_epoch=2, batch_size=ODD)
     found, also_validated = training_losses(printed)
@@ -41,17 +53,32 @@ def test_two_processes_are_one_that_waits_for_two_batches(tiny, teaching, tmp_pa
     for mine, theirs in zip(found, expected):
         assert mine == pytest.approx(theirs, abs=2e-3)
     assert len(also_validated) == 2
-    assert [float(v) for v in also_validated] == pytest.approx([float(v) for v in validated], abs=2e-3)
+    assert [float(v) for v in also_validated] == pytest.approx(
+        [float(v) for v in validated], abs=2e-3
+    )
 
 
 @pytest.mark.parametrize("teaching", ["stored"], indirect=True)
-def test_two_processes_that_could_not_begin_from_their_checkpoint_are_refused(tiny, teaching, tmp_path):
-    meet = {**helpers.DDP, "distributed-init-method": f"file://{tmp_path}/meet", "load-checkpoint-on-all-dp-ranks": False}
-    commands = [helpers.train_command(tiny, tmp_path / "two", teaching, meet, distributed_rank=rank) for rank in range(2)]
+def test_two_processes_that_could_not_begin_from_their_checkpoint_are_refused(
+    tiny, teaching, tmp_path
+):
+    meet = {
+        **helpers.DDP,
+        "distributed-init-method": f"file://{tmp_path}/meet",
+        "load-checkpoint-on-all-dp-ranks": False,
+    }
+    commands = [
+        helpers.train_command(tiny, tmp_path / "two", teaching, meet, distributed_rank=rank)
+        for rank in range(2)
+    ]
     workers = [helpers.start("fairseq-train", *words) for words in commands]
     for worker in workers:
         printed = worker.communicate(timeout=240)[0]
-        assert worker.returncode == 1 and "pass --load-checkpoint-on-all-dp-ranks" in printed and "Traceback" not in printed
+        assert (
+            worker.returncode == 1
+            and "pass --load-checkpoint-on-all-dp-ranks" in printed
+            and "Traceback" not in printed
+        )
     assert not list((tmp_path / "two").glob("*.pt"))
 
 
@@ -62,7 +89,14 @@ def test_torchrun(tiny, teaching, tmp_path):
     ddp = {**helpers.DDP, "distributed-init-method": "env://"}
     command = helpers.train_command(tiny, tmp_path / "two", teaching, ddp, max_epoch=1)
     words = " ".join(f"'{word}'" for word in [helpers.BIN / "fairseq-train", *command])
-    done = helpers.command("torchrun", "--nproc_per_node=2", "--no-python", "bash", "-c", f"{words} --distributed-rank $RANK")
+    done = helpers.command(
+        "torchrun",
+        "--nproc_per_node=2",
+        "--no-python",
+        "bash",
+        "-c",
+        f"{words} --distributed-rank $RANK",
+    )
     alone = helpers.train(tiny, tmp_path / "one", teaching, update_freq=2, max_epoch=1)
     expected, found = training_losses(alone.stdout)[0], training_losses(done.stdout)[0]
     assert len(found) == len(expected)  # the second process logs nothing
@@ -84,9 +118,19 @@ OTHERS = {
 
 @pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS)
 def test_live_and_stored_train_alike(tiny, teacher, whole, options, tmp_path):
-    common = {"criterion": "word_kd", "dropout": 0.0, "max-tokens": MAX_TOKENS, "log-interval": 1, "max-update": 8}
+    common = {
+        "criterion": "word_kd",
+        "dropout": 0.0,
+        "max-tokens": MAX_TOKENS,
+        "log-interval": 1,
+        "max-update": 8,
+    }
     found = [
-        training_losses(helpers.train(tiny, tmp_path / key, common, options, {key: value}, disable_validation=True).stdout)[0]
+        training_losses(
+            helpers.train(
+                tiny, tmp_path / key, common, options, {key: value}, disable_validation=True
+            ).stdout
+        )[0]
         for key, value in (("teacher-path", teacher), ("teacher-distributions", whole))
     ]
     assert len(found[0]) == 8
@@ -97,7 +141,11 @@ def test_live_and_stored_train_alike(tiny, teacher, whole, options, tmp_path):
 @pytest.mark.parametrize("teaching", ["live"], indirect=True)
 def test_half_precision_on_the_cpu_is_near_full(tiny, teaching, tmp_path):
     full, half = (
-        training_losses(helpers.train(tiny, tmp_path / name, teaching, options, max_update=8, disable_validation=True).stdout)[0]
+        training_losses(
+            helpers.train(
+                tiny, tmp_path / name, teaching, options, max_update=8, disable_validation=True
+            ).stdout
+        )[0]
         for name, options in (("full", {}), ("half", {"fp16": True, "fp16-no-flatten-grads": True}))
     )
     assert len(full) == len(half) == 8 and full != half
@@ -116,16 +164,31 @@ def test_bfloat16(tiny, teaching):
         loss, _, _ = criterion(model, sample)
         loss.backward()
         assert loss.dtype == torch.float32
-        assert all(torch.isfinite(p.grad).all() and p.grad.dtype == dtype for p in model.parameters() if p.grad is not None)
+        assert all(
+            torch.isfinite(p.grad).all() and p.grad.dtype == dtype
+            for p in model.parameters()
+            if p.grad is not None
+        )
         losses.append(loss.item())
     assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[0] != losses[1]
 
 
-@pytest.mark.parametrize("teaching", ["stored"], indirect=True)  # test_students.py does it with a live teacher
-def test_a_run_that_stopped_in_an_epoch_goes_on_as_if_nothing_had_happened(tiny, teaching, tmp_path):
-    undisturbed = helpers.train(tiny, tmp_path / "whole", teaching, max_update=12, disable_validation=True).stdout
+@pytest.mark.parametrize(
+    "teaching", ["stored"], indirect=True
+)  # test_students.py does it with a live teacher
+def test_a_run_that_stopped_in_an_epoch_goes_on_as_if_nothing_had_happened(
+    tiny, teaching, tmp_path
+):
+    undisturbed = helpers.train(
+        tiny, tmp_path / "whole", teaching, max_update=12, disable_validation=True
+    ).stdout
     helpers.train(tiny, tmp_path / "parts", teaching, max_update=5, disable_validation=True)
-    continued = helpers.train(tiny, tmp_path / "parts", teaching, max_update=12, disable_validation=True).stdout
+    continued = helpers.train(
+        tiny, tmp_path / "parts", teaching, max_update=12, disable_validation=True
+    ).stdout
     assert training_losses(continued)[0] == training_losses(undisturbed)[0][5:]
-    states = [torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=True)["model"] for name in ("whole", "parts")]
+    states = [
+        torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=True)["model"]
+        for name in ("whole", "parts")
+    ]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

@@ -40,8 +40,13 @@ class Cluster:
         (self.venv / "bin").mkdir(parents=True)
         self.write(folder / "bin" / "sbatch", SBATCH)
         self.write(self.venv / "bin" / "fairseq-generate", GENERATE)
-        (self.venv / "bin" / "activate").write_text(f'export VIRTUAL_ENV="{self.venv}" PATH="{self.venv}/bin:$PATH"\n')
-        self.environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "VIRTUAL_ENV": str(self.venv)}
+        (self.venv / "bin" / "activate").write_text(
+            f'export VIRTUAL_ENV="{self.venv}" PATH="{self.venv}/bin:$PATH"\n'
+        )
+        self.environment = {
+            "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
+            "VIRTUAL_ENV": str(self.venv),
+        }
 
     def write(self, path, text):
         path.write_text(text.format(python=sys.executable, calls=str(self.calls)))
@@ -52,12 +57,18 @@ class Cluster:
 
     @property
     def jobs(self):
-        return [json.loads(line) for line in self.calls.read_text().splitlines()] if self.calls.exists() else []
+        return (
+            [json.loads(line) for line in self.calls.read_text().splitlines()]
+            if self.calls.exists()
+            else []
+        )
 
 
 def run(*command, **more):
     command = ["bash", *map(str, command)]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
+    )
 
 
 @pytest.fixture
@@ -65,11 +76,26 @@ def cluster(tmp_path):
     return Cluster(tmp_path)
 
 
-TEACHER = ["data-bin", "--path", "a teacher.pt:b.pt", "--gen-subset", "train", "--distill-dir", "out 1"]
+TEACHER = [
+    "data-bin",
+    "--path",
+    "a teacher.pt:b.pt",
+    "--gen-subset",
+    "train",
+    "--distill-dir",
+    "out 1",
+]
 
 
 def test_an_array_and_a_job_behind_it(cluster):
-    done = cluster.submit("--workers", 3, "--sbatch", "--partition=long --time=1:00:00  --dependency=afterok:9", "--", *TEACHER)
+    done = cluster.submit(
+        "--workers",
+        3,
+        "--sbatch",
+        "--partition=long --time=1:00:00  --dependency=afterok:9",
+        "--",
+        *TEACHER,
+    )
     assert done.returncode == 0, done.stdout
     array, finish = cluster.jobs
     assert "--array=0-2" in array["options"] and "--dependency=afterok:9" in array["options"]
@@ -77,32 +103,62 @@ def test_an_array_and_a_job_behind_it(cluster):
     dependencies = [option for option in finish["options"] if option.startswith("--dependency")]
     assert dependencies[-1] == "--dependency=afterany:4711"  # sbatch takes the last one
     for job in (array, finish):
-        assert {"--partition=long", "--time=1:00:00", "--ntasks=1", "--cpus-per-task=1", "--requeue"} <= set(job["options"])
-        assert job["options"].index("--cpus-per-task=1") < job["options"].index("--partition=long")  # a default, no law
+        assert {
+            "--partition=long",
+            "--time=1:00:00",
+            "--ntasks=1",
+            "--cpus-per-task=1",
+            "--requeue",
+        } <= set(job["options"])
+        assert job["options"].index("--cpus-per-task=1") < job["options"].index(
+            "--partition=long"
+        )  # a default, no law
     logs = cluster.folder / "slurm-logs"
     assert logs.is_dir() and f"--output={logs}/decode-%A_%a.log" in array["options"]
-    assert all(words in done.stdout for words in ("job 4711 ", "job 4712 ", f"{logs}/finish-4712.log", "scancel 4712 4711"))
+    assert all(
+        words in done.stdout
+        for words in ("job 4711 ", "job 4712 ", f"{logs}/finish-4712.log", "scancel 4712 4711")
+    )
 
 
 def test_the_job_gets_every_argument_as_it_was(cluster):
     words = [*TEACHER, "--bpe", "a b", "$HOME", "it's", '"', "*", "", "two\nlines", "ä"]
     assert cluster.submit("--workers", 1, "--", *words).returncode == 0
     (cluster.folder / "out 1").mkdir()
-    (cluster.folder / "out 1" / "manifest.json").write_text('{\n "complete": true,\n "kind": "distilled"\n}\n')
+    (cluster.folder / "out 1" / "manifest.json").write_text(
+        '{\n "complete": true,\n "kind": "distilled"\n}\n'
+    )
     for job in cluster.jobs:
-        copy = shutil.copy(job["script"], cluster.folder / "slurm_script")  # SLURM runs a copy from somewhere else
+        copy = shutil.copy(
+            job["script"], cluster.folder / "slurm_script"
+        )  # SLURM runs a copy from somewhere else
         done = run(copy, *job["arguments"], cwd=cluster.folder, env={"PATH": "/usr/bin:/bin"})
         assert done.returncode == 0, done.stdout
         seen = json.loads(done.stdout)
-        assert seen["arguments"] == ["--user-dir", str(helpers.PLUGIN), *words, "--task", "teacher_decoding"]
+        assert seen["arguments"] == [
+            "--user-dir",
+            str(helpers.PLUGIN),
+            *words,
+            "--task",
+            "teacher_decoding",
+        ]
         assert seen["threads"] == "1" and seen["venv"] == str(cluster.venv)
 
 
 def test_the_finishing_job_fails_unless_the_directory_is_complete(cluster):
     assert cluster.submit("--workers", 1, "--", *TEACHER).returncode == 0
-    array, finish = (run(job["script"], *job["arguments"], cwd=cluster.folder) for job in cluster.jobs)
-    assert array.returncode == 0 and finish.returncode != 0 and "out 1 is not complete" in finish.stdout
-    array, finish = (run(j["script"], *j["arguments"], cwd=cluster.folder, env={**os.environ, "FAIL": "7"}) for j in cluster.jobs)
+    array, finish = (
+        run(job["script"], *job["arguments"], cwd=cluster.folder) for job in cluster.jobs
+    )
+    assert (
+        array.returncode == 0
+        and finish.returncode != 0
+        and "out 1 is not complete" in finish.stdout
+    )
+    array, finish = (
+        run(j["script"], *j["arguments"], cwd=cluster.folder, env={**os.environ, "FAIL": "7"})
+        for j in cluster.jobs
+    )
     assert array.returncode == finish.returncode == 7
 
 
@@ -113,7 +169,9 @@ def test_logs_and_environment_can_be_named(cluster, tmp_path):
     assert done.returncode == 0, done.stdout
     assert [job["arguments"][0] for job in cluster.jobs] == [str(other)] * 2
     assert (tmp_path / "100% logs").is_dir()
-    assert f"--output={tmp_path}/100%% logs/finish-%j.log" in cluster.jobs[1]["options"]  # a % of its own is doubled
+    assert (
+        f"--output={tmp_path}/100%% logs/finish-%j.log" in cluster.jobs[1]["options"]
+    )  # a % of its own is doubled
 
 
 @pytest.mark.parametrize(
@@ -127,22 +185,35 @@ def test_logs_and_environment_can_be_named(cluster, tmp_path):
         (["--workers", "2", "--beam", "5", "--", *TEACHER], "unknown option --beam"),
         (["--workers"], "needs a value"),
         (["--workers", "2", "--", "data-bin", "--path", "teacher.pt"], "--distill-dir is missing"),
-        (["--workers", "2", "--venv", "absent", "--", *TEACHER], "no fairseq-generate in the virtual environment absent"),
+        (
+            ["--workers", "2", "--venv", "absent", "--", *TEACHER],
+            "no fairseq-generate in the virtual environment absent",
+        ),
     ],
 )
 def test_it_refuses_what_cannot_work(cluster, arguments, sentence):
     done = cluster.submit(*arguments)
-    assert done.returncode != 0 and sentence in done.stdout and len(done.stdout.splitlines()) == 1, done.stdout
+    assert (
+        done.returncode != 0 and sentence in done.stdout and len(done.stdout.splitlines()) == 1
+    ), done.stdout
     assert not cluster.jobs and not (cluster.folder / "slurm-logs").exists()
 
 
 def test_it_says_where_sbatch_is_missing_or_refuses(cluster):
     done = cluster.submit("--workers", 2, "--", *TEACHER, REFUSE="1")
-    assert done.returncode != 0 and "invalid partition" in done.stdout and "refused the array" in done.stdout
+    assert (
+        done.returncode != 0
+        and "invalid partition" in done.stdout
+        and "refused the array" in done.stdout
+    )
     assert len(cluster.jobs) == 1  # no job that waits for one that does not exist
     cluster.calls.unlink()
     done = cluster.submit("--workers", 2, "--", *TEACHER, REFUSE="2")
-    assert done.returncode != 0 and "job 4711" in done.stdout and "finishing job was refused" in done.stdout
+    assert (
+        done.returncode != 0
+        and "job 4711" in done.stdout
+        and "finishing job was refused" in done.stdout
+    )
     done = cluster.submit("--workers", 2, "--", *TEACHER, PATH="/usr/bin:/bin", VIRTUAL_ENV="")
     assert done.returncode != 0 and "no fairseq-generate; activate" in done.stdout
     bare = cluster.folder / "bare"  # /usr/bin may have an sbatch
@@ -155,7 +226,9 @@ def test_it_says_where_sbatch_is_missing_or_refuses(cluster):
 
 # With a real SLURM. Small parts, so that there is a middle to be killed in.
 
-real = pytest.mark.skipif("SEQKD_TEST_SLURM" not in os.environ, reason="recipes/slurm/test.sh runs it")
+real = pytest.mark.skipif(
+    "SEQKD_TEST_SLURM" not in os.environ, reason="recipes/slurm/test.sh runs it"
+)
 PARTS = {"part_size": 4, "max_tokens": 60}
 
 
@@ -173,7 +246,9 @@ class Run:
         self.folder, self.logs, self.distilled = folder, folder / "logs", folder / "distilled"
         environment = helpers.environment(VIRTUAL_ENV=sys.prefix)
         arguments = helpers.decode_command(data, teacher, self.distilled, **PARTS)
-        done = run(RECIPE, "--workers", workers, "--logs", self.logs, "--", *arguments, env=environment)
+        done = run(
+            RECIPE, "--workers", workers, "--logs", self.logs, "--", *arguments, env=environment
+        )
         assert done.returncode == 0, done.stdout
         print(f"\n{done.stdout.rstrip()}")
         self.array, self.finish = re.findall(r"job (\d+) ", done.stdout)
@@ -183,12 +258,18 @@ class Run:
         """{job, or job_task: its state}, from the controller, because nothing keeps accounts here."""
         done = subprocess.run(["squeue", "--all", "--array", "--noheader", "--states=all", "--format=%i %T"],
                               stdout=subprocess.PIPE, text=True, check=True)  # fmt: skip
-        return dict(line.split() for line in done.stdout.splitlines() if line.startswith((self.array, self.finish)))
+        return dict(
+            line.split()
+            for line in done.stdout.splitlines()
+            if line.startswith((self.array, self.finish))
+        )
 
     def wait(self, description, happened, timeout=180):
         until = time.monotonic() + timeout
         while not happened():
-            assert time.monotonic() < until, f"{description} did not happen: {self.state}\n{self.output()}"
+            assert time.monotonic() < until, (
+                f"{description} did not happen: {self.state}\n{self.output()}"
+            )
             time.sleep(0.05)
         print(f"{description}: {self.state}, {self.committed()} parts")
 
@@ -218,12 +299,16 @@ def test_a_job_array_leaves_the_bytes_of_one_process(tiny, teacher, undisturbed,
     decode.wait("the finishing job has ended", lambda: decode.ended(decode.finish))
     assert set(decode.state.values()) == {"COMPLETED"} and len(decode.state) == 3 + 1
     assert "is complete: nothing is left to decode" in decode.output("finish-*")
-    ranks = re.findall(r"began as rank (\d+) of (\d+)", (decode.distilled / "decoding.log").read_text())
+    ranks = re.findall(
+        r"began as rank (\d+) of (\d+)", (decode.distilled / "decoding.log").read_text()
+    )
     assert {("0", "3"), ("1", "3")} <= set(ranks), ranks
     assert helpers.tree(decode.distilled) == undisturbed
     again = Run(tiny, teacher, tmp_path, 1)
     again.wait("once more", lambda: again.ended(again.finish))
-    assert set(again.state.values()) == {"COMPLETED"} and helpers.tree(decode.distilled) == undisturbed
+    assert (
+        set(again.state.values()) == {"COMPLETED"} and helpers.tree(decode.distilled) == undisturbed
+    )
 
 
 @real
@@ -240,14 +325,21 @@ def test_a_worker_killed_in_the_middle_leaves_no_trace(tiny, teacher, undisturbe
 
 
 @real
-def test_what_cancelled_workers_left_is_decoded_by_the_finishing_job(tiny, teacher, undisturbed, tmp_path):
+def test_what_cancelled_workers_left_is_decoded_by_the_finishing_job(
+    tiny, teacher, undisturbed, tmp_path
+):
     """SIGTERM, then SIGKILL: what a time limit does, too."""
     decode = Run(tiny, teacher, tmp_path, 2)
     decode.wait("both tasks have committed parts", lambda: len(decode.workers_at_it()) == 2)
     decode.scancel(decode.array)
-    decode.wait("the array is dead", lambda: all(decode.ended(f"{decode.array}_{task}") for task in (0, 1)))
+    decode.wait(
+        "the array is dead", lambda: all(decode.ended(f"{decode.array}_{task}") for task in (0, 1))
+    )
     assert "is complete" not in decode.output("decode-*")
     decode.wait("the finishing job has ended", lambda: decode.ended(decode.finish))
     assert decode.state[decode.finish] == "COMPLETED"
-    assert "parts done" in decode.output("finish-*") and "nothing is left" not in decode.output("finish-*").split("parts done")[0]
+    assert (
+        "parts done" in decode.output("finish-*")
+        and "nothing is left" not in decode.output("finish-*").split("parts done")[0]
+    )
     assert helpers.tree(decode.distilled) == undisturbed

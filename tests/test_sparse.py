@@ -21,11 +21,19 @@ def same(left, right):
     """Equality of two states, tensors bit by bit and by type."""
     if isinstance(left, torch.Tensor):
         bits = lambda t: t.contiguous().flatten().view(torch.uint8) if t.dtype != torch.bool else t  # noqa: E731
-        return left.dtype == right.dtype and left.shape == right.shape and torch.equal(bits(left), bits(right))
+        return (
+            left.dtype == right.dtype
+            and left.shape == right.shape
+            and torch.equal(bits(left), bits(right))
+        )
     if isinstance(left, np.ndarray):
         return left.dtype == right.dtype and np.array_equal(left, right)
     if isinstance(left, dict):
-        return left.keys() == right.keys() and list(left) == list(right) and all(same(left[key], right[key]) for key in left)
+        return (
+            left.keys() == right.keys()
+            and list(left) == list(right)
+            and all(same(left[key], right[key]) for key in left)
+        )
     if isinstance(left, (list, tuple)):
         return type(left) is type(right) and len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, Namespace):
@@ -39,14 +47,23 @@ NESTED = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
-        st.dictionaries(st.one_of(st.text(max_size=4), st.just("$"), st.integers()), inner, max_size=3),
-        st.dictionaries(st.from_regex(r"[a-z]{1,4}", fullmatch=True), inner, max_size=3).map(lambda found: Namespace(**found)),
+        st.dictionaries(
+            st.one_of(st.text(max_size=4), st.just("$"), st.integers()), inner, max_size=3
+        ),
+        st.dictionaries(st.from_regex(r"[a-z]{1,4}", fullmatch=True), inner, max_size=3).map(
+            lambda found: Namespace(**found)
+        ),
     ),
     max_leaves=8,
 )
 
 
-@given(extra=NESTED, seed=st.integers(0, 99), share=st.floats(0, 1), dtype=st.sampled_from(list(sparse.FLOATS.values())))
+@given(
+    extra=NESTED,
+    seed=st.integers(0, 99),
+    share=st.floats(0, 1),
+    dtype=st.sampled_from(list(sparse.FLOATS.values())),
+)
 @settings(max_examples=60, deadline=None)
 def test_every_bit_comes_back(tmp_path_factory, extra, seed, share, dtype):
     generator = torch.Generator().manual_seed(seed)
@@ -54,8 +71,19 @@ def test_every_bit_comes_back(tmp_path_factory, extra, seed, share, dtype):
     weights[torch.rand(13, 11, generator=generator) < share] = 0
     weights[0, :3] = torch.tensor([-0.0, float("inf"), float("nan")])
     state = {
-        "model": {"a": weights, "tied": weights, "bias": torch.zeros(5), "none": torch.zeros(0, 3), "version": torch.ones(1)},
-        "extra_state": {"extra": extra, "best": np.float64(1.25), "counts": np.array([1, 2]), "mask": torch.tensor([True])},
+        "model": {
+            "a": weights,
+            "tied": weights,
+            "bias": torch.zeros(5),
+            "none": torch.zeros(0, 3),
+            "version": torch.ones(1),
+        },
+        "extra_state": {
+            "extra": extra,
+            "best": np.float64(1.25),
+            "counts": np.array([1, 2]),
+            "mask": torch.tensor([True]),
+        },
         "last_optimizer_state": {"exp_avg": torch.ones(3)},
     }
     path = tmp_path_factory.mktemp("sparse") / "x.sparse"
@@ -64,7 +92,9 @@ def test_every_bit_comes_back(tmp_path_factory, extra, seed, share, dtype):
     assert same({**state, "last_optimizer_state": None}, found)
     assert found["model"]["a"] is found["model"]["tied"]
     with safe_open(str(path), framework="pt") as file:
-        assert sum(file.get_tensor(key).numel() > 3 for key in file.keys()) <= 6  # tied weights are there once  # noqa: SIM118
+        assert (
+            sum(file.get_tensor(key).numel() > 3 for key in file.keys()) <= 6
+        )  # tied weights are there once  # noqa: SIM118
 
 
 def test_at_eighty_per_cent_it_is_a_quarter(tmp_path):
@@ -82,7 +112,9 @@ def test_at_eighty_per_cent_it_is_a_quarter(tmp_path):
 
 def test_the_commands_bring_a_student_back(tiny, tmp_path):
     helpers.train(tiny, tmp_path, criterion="cross_entropy", max_epoch=1)
-    student, small, back = (tmp_path / name for name in ("checkpoint_last.pt", "x.sparse", "back.pt"))
+    student, small, back = (
+        tmp_path / name for name in ("checkpoint_last.pt", "x.sparse", "back.pt")
+    )
     pruned = tmp_path / "pruned.pt"
     helpers.command("seqkd", "prune", student, "--sparsity", 0.8, "-o", pruned)
     done = helpers.command("seqkd", "compress", pruned, "-o", small)
@@ -90,17 +122,30 @@ def test_the_commands_bring_a_student_back(tiny, tmp_path):
     with safe_open(str(small), framework="pt") as file:
         values = sum(file.get_tensor(key).numel() for key in file.keys() if key.endswith(".values"))  # noqa: SIM118
     matrices = [t for name, t in compat.read_checkpoint(pruned)["model"].items() if t.dim() > 1]
-    assert values == sum(int(torch.count_nonzero(t)) for t in matrices)  # zeros are 0.0, none is -0.0
+    assert values == sum(
+        int(torch.count_nonzero(t)) for t in matrices
+    )  # zeros are 0.0, none is -0.0
     helpers.command("seqkd", "restore", small, "-o", back)
     assert same(compat.read_checkpoint(pruned), compat.read_checkpoint(back))
     half, again = tmp_path / "half.sparse", tmp_path / "half.pt"
     helpers.command("seqkd", "compress", pruned, "--fp16", "-o", half)
     helpers.command("seqkd", "restore", half, "-o", again)
     assert half.stat().st_size < 0.8 * small.stat().st_size
-    halved = {name: weights.half().float() for name, weights in compat.read_checkpoint(pruned)["model"].items()}
-    assert same(halved, {name: weights.float() for name, weights in compat.read_checkpoint(again)["model"].items()})
-    options = helpers.flags({"gen-subset": "test", "cpu": True, "user-dir": helpers.PLUGIN, "beam": 1})
-    printed = [helpers.command("fairseq-generate", tiny, "--path", path, *options).stdout for path in (pruned, back)]
+    halved = {
+        name: weights.half().float()
+        for name, weights in compat.read_checkpoint(pruned)["model"].items()
+    }
+    assert same(
+        halved,
+        {name: weights.float() for name, weights in compat.read_checkpoint(again)["model"].items()},
+    )
+    options = helpers.flags(
+        {"gen-subset": "test", "cpu": True, "user-dir": helpers.PLUGIN, "beam": 1}
+    )
+    printed = [
+        helpers.command("fairseq-generate", tiny, "--path", path, *options).stdout
+        for path in (pruned, back)
+    ]
     texts = [[line for line in text.splitlines() if line.startswith("H-")] for text in printed]
     assert texts[0] == texts[1] and len(texts[0]) >= 40
 

@@ -19,10 +19,19 @@ def measured(tiny, teacher, tmp_path_factory):
     """(results of evaluate, content of bench's file, what bench printed) of the teacher and an LSTM."""
     pytest.importorskip("ctranslate2")
     home = tmp_path_factory.mktemp("speed")
-    helpers.train(tiny, home / "lstm", helpers.LSTM, criterion="cross_entropy", max_epoch=1, disable_validation=True)
+    helpers.train(
+        tiny,
+        home / "lstm",
+        helpers.LSTM,
+        criterion="cross_entropy",
+        max_epoch=1,
+        disable_validation=True,
+    )
     models = [f"Teacher={teacher}", f"LSTM={home}/lstm/checkpoint_last.pt"]
     helpers.command("seqkd", "evaluate", *models, "--data", tiny, "-o", home / "results.json")
-    done = helpers.command("seqkd", "bench", *models, "--data", tiny, "--rounds", 2, "-o", home / "speed.json")
+    done = helpers.command(
+        "seqkd", "bench", *models, "--data", tiny, "--rounds", 2, "-o", home / "speed.json"
+    )
     results = json.loads((home / "results.json").read_text())["results"]
     return results, json.loads((home / "speed.json").read_text()), done.stdout
 
@@ -31,7 +40,11 @@ def measured(tiny, teacher, tmp_path_factory):
 def test_every_contender_translates_what_evaluate_translates(measured, tiny):
     results, made, printed = measured
     speeds = {(s["name"], s["engine"], s["beam"]): s for s in made["speeds"]}
-    transformer = [("Teacher", e, k) for e in ("fairseq", "ctranslate2-float32", "ctranslate2-int8") for k in (1, 5)]
+    transformer = [
+        ("Teacher", e, k)
+        for e in ("fairseq", "ctranslate2-float32", "ctranslate2-int8")
+        for k in (1, 5)
+    ]
     assert list(speeds) == [*transformer, ("LSTM", "fairseq", 1), ("LSTM", "fairseq", 5)]
     assert "LSTM is no Transformer, so ctranslate2-int8 cannot hold it" in printed
     for result in results:
@@ -39,10 +52,18 @@ def test_every_contender_translates_what_evaluate_translates(measured, tiny):
             assert speeds[result["name"], "fairseq", beam]["bleu"] == pytest.approx(result[column])
             assert speeds[result["name"], "fairseq", beam]["params"] == result["params"]
     for beam in (1, 5):
-        assert speeds["Teacher", "ctranslate2-float32", beam]["bleu"] == pytest.approx(speeds["Teacher", "fairseq", beam]["bleu"])
-    sizes = [speeds["Teacher", engine, 1]["size_bytes"] for engine in ("ctranslate2-float32", "ctranslate2-int8")]
+        assert speeds["Teacher", "ctranslate2-float32", beam]["bleu"] == pytest.approx(
+            speeds["Teacher", "fairseq", beam]["bleu"]
+        )
+    sizes = [
+        speeds["Teacher", engine, 1]["size_bytes"]
+        for engine in ("ctranslate2-float32", "ctranslate2-int8")
+    ]
     assert sizes[1] < 0.8 * sizes[0]
-    memory = {engine: speeds["Teacher", engine, 1]["peak_memory_mb"] for engine in ("fairseq", "ctranslate2-float32")}
+    memory = {
+        engine: speeds["Teacher", engine, 1]["peak_memory_mb"]
+        for engine in ("fairseq", "ctranslate2-float32")
+    }
     assert 10 < memory["ctranslate2-float32"] < 0.7 * memory["fairseq"]  # no torch in that process
 
 
@@ -51,8 +72,12 @@ def test_rates_are_source_words_a_second(measured, tiny):
     text = (tiny.parent / "text" / "test.de").read_text().replace("@@ ", "")
     words = len(text.split())
     for speed in measured[1]["speeds"]:
-        assert speed["words_per_second"] / speed["sentences_per_second"] == pytest.approx(words / 45)
-        assert len(speed["words_per_second_rounds"]) == 2 and min(speed["words_per_second_rounds"]) > 0
+        assert speed["words_per_second"] / speed["sentences_per_second"] == pytest.approx(
+            words / 45
+        )
+        assert (
+            len(speed["words_per_second_rounds"]) == 2 and min(speed["words_per_second_rounds"]) > 0
+        )
 
 
 @pytest.mark.slow
@@ -81,9 +106,13 @@ def test_table_2_compares_with_the_first_model_and_its_largest_beam(measured):
     ],
 )
 def test_refusals_of_bench(tiny, teacher, arguments, sentence):
-    done = helpers.command("seqkd", "bench", f"A={teacher}", "--data", tiny, *arguments, check=False)
+    done = helpers.command(
+        "seqkd", "bench", f"A={teacher}", "--data", tiny, *arguments, check=False
+    )
     assert sentence in helpers.refusal(done)
-    twice = helpers.command("seqkd", "bench", f"A={teacher}", f"A={teacher}", "--data", tiny, check=False)
+    twice = helpers.command(
+        "seqkd", "bench", f"A={teacher}", f"A={teacher}", "--data", tiny, check=False
+    )
     assert "two models are named A" in helpers.refusal(twice)
 
 
@@ -102,14 +131,38 @@ def test_a_limit_of_length_is_a_number(a, b):
 @pytest.mark.slow
 def test_what_does_not_compare_is_refused(tiny, teacher, measured, tmp_path):
     """Another direction's words are others; an engine that holds none of the models leaves nothing to measure."""
-    back = {"source_lang": "en", "target_lang": "de", "criterion": "cross_entropy", "max_epoch": 1, "disable_validation": True}
+    back = {
+        "source_lang": "en",
+        "target_lang": "de",
+        "criterion": "cross_entropy",
+        "max_epoch": 1,
+        "disable_validation": True,
+    }
     helpers.train(tiny, tmp_path / "back", **back)
     models = [f"There={teacher}", f"Back={tmp_path}/back/checkpoint_last.pt"]
     done = helpers.command("seqkd", "bench", *models, "--data", tiny, check=False)
     assert "Back reads or writes other data than There" in helpers.refusal(done)
-    helpers.train(tiny, tmp_path / "lstm", helpers.LSTM, criterion="cross_entropy", max_epoch=1, disable_validation=True)
+    helpers.train(
+        tiny,
+        tmp_path / "lstm",
+        helpers.LSTM,
+        criterion="cross_entropy",
+        max_epoch=1,
+        disable_validation=True,
+    )
     lstm, out = f"{tmp_path}/lstm/checkpoint_last.pt", tmp_path / "speed.json"
-    done = helpers.command("seqkd", "bench", lstm, "--engines", "ctranslate2-int8", "--data", tiny, "-o", out, check=False)
+    done = helpers.command(
+        "seqkd",
+        "bench",
+        lstm,
+        "--engines",
+        "ctranslate2-int8",
+        "--data",
+        tiny,
+        "-o",
+        out,
+        check=False,
+    )
     assert "nothing is left to measure" in helpers.refusal(done) and not out.exists()
     results, made, _ = measured
     with pytest.raises(Refusal, match="on other data"):
@@ -126,7 +179,10 @@ def test_characters_are_counted_where_no_blanks_set_words_apart(language, expect
     from fairseq_seqkd.evaluation import speed
 
     system = SimpleNamespace(split=SimpleNamespace(source_lang=language))
-    assert speed.count(["ab cd", "", "ef"], speed.counted(system)) == expected and speed.count([""], speed.WORDS) == 1
+    assert (
+        speed.count(["ab cd", "", "ef"], speed.counted(system)) == expected
+        and speed.count([""], speed.WORDS) == 1
+    )
 
 
 def test_ratios_are_to_the_teacher_also_where_its_zeros_were_not_counted():
@@ -137,7 +193,13 @@ def test_ratios_are_to_the_teacher_also_where_its_zeros_were_not_counted():
 
 
 def row(name, params, nonzero, bleu):
-    return {"name": name, "params": params, "nonzero_params": nonzero, "bleu_greedy": bleu - 1, "bleu_beam5": bleu}
+    return {
+        "name": name,
+        "params": params,
+        "nonzero_params": nonzero,
+        "bleu_greedy": bleu - 1,
+        "bleu_beam5": bleu,
+    }
 
 
 ROWS = [
@@ -151,7 +213,9 @@ ROWS = [
 
 def test_table_3_is_there_where_models_are_pruned():
     made = pruning_table.make_rows(ROWS)
-    assert [round(r["pruned"], 3) for r in made] == [0.0, 0.001, 0.4, 0.8, 0.8] and made[-1]["ratio"] == 20
+    assert [round(r["pruned"], 3) for r in made] == [0.0, 0.001, 0.4, 0.8, 0.8] and made[-1][
+        "ratio"
+    ] == 20
     lines = pruning_table.markdown(made).splitlines()
     assert [cell.strip() for cell in lines[6].split("|")[1:-1]] == [
         "Seq-KD 80% retrained",
@@ -162,7 +226,9 @@ def test_table_3_is_there_where_models_are_pruned():
         "20.0",
     ]
     assert pruning_table.make_rows(ROWS[:2]) == []
-    assert pruning_table.make_rows([{"name": "old", "params": 3}]) == []  # measured before zeros were counted
+    assert (
+        pruning_table.make_rows([{"name": "old", "params": 3}]) == []
+    )  # measured before zeros were counted
 
 
 def test_lines_of_the_picture_begin_with_the_model_that_was_pruned():
@@ -192,8 +258,14 @@ def test_the_report_of_a_pruned_model(tiny, teacher, tmp_path):
     plot = ["--plot", tmp_path / "x.svg", "--json", tmp_path / "r.json"]
     printed = helpers.command("seqkd", "report", tmp_path / "results.json", *plot).stdout
     made = json.loads((tmp_path / "r.json").read_text())
-    assert made["table3"][1]["pruned"] == pytest.approx(0.5, abs=0.03) and "## Pruning" in printed and len(made["rows"]) == 2
+    assert (
+        made["table3"][1]["pruned"] == pytest.approx(0.5, abs=0.03)
+        and "## Pruning" in printed
+        and len(made["rows"]) == 2
+    )
     results = json.loads((tmp_path / "results.json").read_text())["results"]
     (tmp_path / "one.json").write_text(json.dumps({"results": results[:1]}))
-    refused = helpers.command("seqkd", "report", tmp_path / "one.json", "--plot", tmp_path / "y.svg", check=False)
+    refused = helpers.command(
+        "seqkd", "report", tmp_path / "one.json", "--plot", tmp_path / "y.svg", check=False
+    )
     assert "none of these results is of a pruned model" in helpers.refusal(refused)

@@ -40,11 +40,16 @@ def test_no_teacher_tensor_is_in_the_checkpoint_or_the_optimizer(student, plain_
     assert ours.keys() == stock.keys() and not ours["criterion"]
 
     def moments(state):
-        return sorted((key, tuple(value["exp_avg"].shape)) for key, value in state["last_optimizer_state"]["state"].items())
+        return sorted(
+            (key, tuple(value["exp_avg"].shape))
+            for key, value in state["last_optimizer_state"]["state"].items()
+        )
 
     assert moments(ours) == moments(stock)
     assert sum(torch.tensor(shape).prod().item() for _, shape in moments(ours)) == sum(
-        tensor.numel() for name, tensor in ours["model"].items() if "version" not in name and "float_tensor" not in name
+        tensor.numel()
+        for name, tensor in ours["model"].items()
+        if "version" not in name and "float_tensor" not in name
     )
 
 
@@ -66,8 +71,14 @@ def test_validation_is_the_students(student, tiny, teacher):
 
 
 def test_training_shows_the_teachers_own_likelihood(student):
-    values = [float(x) for x in re.findall(r"train \| epoch \d+ \|.* teacher_nll_loss ([\d.]+)", student[1])]
-    nll = [float(x) for x in re.findall(r"train \| epoch \d+ \|.* nll_loss ([\d.]+) \| kd_loss", student[1])]
+    values = [
+        float(x)
+        for x in re.findall(r"train \| epoch \d+ \|.* teacher_nll_loss ([\d.]+)", student[1])
+    ]
+    nll = [
+        float(x)
+        for x in re.findall(r"train \| epoch \d+ \|.* nll_loss ([\d.]+) \| kd_loss", student[1])
+    ]
     assert len(values) == len(nll) == 2 and values[0] < nll[0] - 1
 
 
@@ -90,10 +101,23 @@ from fairseq_cli.generate import cli_main
 cli_main()
 assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
 """
-    options = {"path": student[0], "gen-subset": "test", "beam": 2, "max-len-b": 20, "cpu": True, "remove-bpe": True}
+    options = {
+        "path": student[0],
+        "gen-subset": "test",
+        "beam": 2,
+        "max-len-b": 20,
+        "cpu": True,
+        "remove-bpe": True,
+    }
     options["path"] = bare(student)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tiny), *helpers.flags(options, required_batch_size_multiple=1)],
+        [
+            sys.executable,
+            "-c",
+            code,
+            str(tiny),
+            *helpers.flags(options, required_batch_size_multiple=1),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -130,9 +154,16 @@ cli_main()
 assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
 """
     ctranslate2 = pytest.importorskip("ctranslate2")
-    (tmp_path / "source").write_text((tiny.parent / "text" / "test.de").read_text().splitlines()[0] + "\n")
+    (tmp_path / "source").write_text(
+        (tiny.parent / "text" / "test.de").read_text().splitlines()[0] + "\n"
+    )
     tuning = helpers.flags(
-        helpers.TINY, helpers.TRAINING, criterion="cross_entropy", max_update=2, cpu=True, disable_validation=True
+        helpers.TINY,
+        helpers.TRAINING,
+        criterion="cross_entropy",
+        max_update=2,
+        cpu=True,
+        disable_validation=True,
     )
     done = subprocess.run(
         [sys.executable, "-c", code.replace("FINE_TUNING", repr(tuning)), bare(student), tiny, tmp_path],
@@ -143,7 +174,9 @@ assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
     (interactive,) = re.findall(r"^H-0\t\S+\t(.*)", done.stdout, re.MULTILINE)
     source = (tmp_path / "source").read_text().split()
     fast = ctranslate2.Translator(str(tmp_path / "ct2"), inter_threads=1, intra_threads=1)
-    found = fast.translate_batch([source], beam_size=1, max_decoding_length=len(hub.split()))[0].hypotheses[0]
+    found = fast.translate_batch([source], beam_size=1, max_decoding_length=len(hub.split()))[
+        0
+    ].hypotheses[0]
     assert hub == interactive == " ".join(found) and len(hub.split()) > 2
     assert (tmp_path / "tuned" / "checkpoint_last.pt").is_file()
 
@@ -164,11 +197,19 @@ def test_seq_kd_trains_resumes_and_seq_inter_fine_tunes_it(distilled, teacher, t
     )  # fmt: skip
     assert "loading pretrained model" in tuned.stdout and "teacher_nll_loss" in tuned.stdout
     # The gold likelihood at the end of a short fine-tuning is near where it began, far from an untrained model's.
-    assert float(re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", tuned.stdout)[-1]) < 2.5
+    assert (
+        float(re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", tuned.stdout)[-1]) < 2.5
+    )
 
 
 def test_resume_in_the_middle_of_an_epoch_equals_an_undisturbed_run(tiny, teacher, tmp_path):
-    more = {"criterion": "word_kd", "teacher_path": teacher, "max_tokens": 300, "disable_validation": True, "max_update": 14}
+    more = {
+        "criterion": "word_kd",
+        "teacher_path": teacher,
+        "max_tokens": 300,
+        "disable_validation": True,
+        "max_update": 14,
+    }
     helpers.train(tiny, tmp_path / "a", save_interval_updates=9, **{**more, "max_update": 9})
     helpers.train(tiny, tmp_path / "a", **more)
     helpers.train(tiny, tmp_path / "b", **more)
@@ -176,7 +217,10 @@ def test_resume_in_the_middle_of_an_epoch_equals_an_undisturbed_run(tiny, teache
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("criterion,options", [("seq_kd", {}), ("word_kd", {}), ("word_kd", {"teacher_path": "absent.pt"})])
+@pytest.mark.parametrize(
+    "criterion,options",
+    [("seq_kd", {}), ("word_kd", {}), ("word_kd", {"teacher_path": "absent.pt"})],
+)
 def test_fairseq_train_ends_with_one_sentence(tiny, tmp_path, criterion, options):
     arguments = helpers.train_command(tiny, tmp_path / "save", criterion=criterion, **options)
     done = helpers.command("fairseq-train", *arguments, check=False)
@@ -187,11 +231,20 @@ def test_fairseq_train_ends_with_one_sentence(tiny, tmp_path, criterion, options
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_only_the_model_shows_ends_with_one_sentence_too(tiny, teacher, tmp_path, workers):
     """In a process of its own, which also ends by itself: threads that read ahead made it abort below the sentence."""
-    more = {"criterion": "word_kd", "teacher_path": teacher, "num_workers": workers, "adaptive_softmax_cutoff": "8,16"}
-    process = helpers.start("fairseq-train", *helpers.train_command(tiny, tmp_path / "save", max_tokens=100, **more))
+    more = {
+        "criterion": "word_kd",
+        "teacher_path": teacher,
+        "num_workers": workers,
+        "adaptive_softmax_cutoff": "8,16",
+    }
+    process = helpers.start(
+        "fairseq-train", *helpers.train_command(tiny, tmp_path / "save", max_tokens=100, **more)
+    )
     printed = process.communicate(timeout=240)[0]
     done = subprocess.CompletedProcess(process.args, process.returncode, printed)
-    assert "--adaptive-softmax-cutoff" in helpers.refusal(done) and done.returncode == 1, printed[-2000:]
+    assert "--adaptive-softmax-cutoff" in helpers.refusal(done) and done.returncode == 1, printed[
+        -2000:
+    ]
 
 
 def test_ctrl_c_in_a_training_is_one_sentence(distilled, tmp_path):
@@ -260,8 +313,14 @@ def test_fairseq_validate_measures_on_gold_and_needs_no_teacher(distilled, tiny,
         printed = helpers.train(data, tmp_path / run, max_epoch=1, **more).stdout
         (in_training,) = re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", printed)
         here.unlink(missing_ok=True)
-        path = {"path": tmp_path / run / "checkpoint_last.pt", "max-tokens": 2000, "required-batch-size-multiple": 1}
-        words = helpers.flags(path, {"user-dir": helpers.PLUGIN, "task": "translation", "cpu": True})
+        path = {
+            "path": tmp_path / run / "checkpoint_last.pt",
+            "max-tokens": 2000,
+            "required-batch-size-multiple": 1,
+        }
+        words = helpers.flags(
+            path, {"user-dir": helpers.PLUGIN, "task": "translation", "cpu": True}
+        )
         printed = helpers.command("fairseq-validate", tiny, *words).stdout
         (alone,) = re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", printed)
         assert float(alone) == pytest.approx(float(in_training), abs=0.002)

@@ -43,14 +43,18 @@ def test_a_dictionary_of_another_size_is_refused(tiny, teacher, tmp_path):
     shutil.copytree(tiny, tmp_path / "bin")
     with (tmp_path / "bin" / "dict.en.txt").open("a") as file:
         file.write("more 1\n")
-    with pytest.raises(Refusal, match="the data's dictionary has .* own learns from text: `seqkd text distilled"):
+    with pytest.raises(
+        Refusal, match="the data's dictionary has .* own learns from text: `seqkd text distilled"
+    ):
         build(tmp_path / "bin", teacher)
 
 
 def test_a_further_folder_with_another_dictionary_is_refused(tiny, teacher, reordered):
     """fairseq reads all of them with the first one's, as long as the numbers of symbols allow it."""
     data = f"{tiny}:{reordered}"
-    with pytest.raises(Refusal, match=f"{reordered}/dict.en.txt is another dictionary than that of {tiny}"):
+    with pytest.raises(
+        Refusal, match=f"{reordered}/dict.en.txt is another dictionary than that of {tiny}"
+    ):
         build(data, teacher)
     shutil.copy(tiny / "dict.en.txt", reordered)
     assert build(data, teacher)[2].teacher is not None
@@ -60,7 +64,9 @@ def test_data_in_text_are_read_as_the_student_reads_them(tiny, teacher, tmp_path
     for lang in ("de", "en"):
         shutil.copy(tiny / f"dict.{lang}.txt", tmp_path)
         for split in ("train", "valid"):
-            shutil.copy(tiny.parent / "text" / f"{split}.{lang}", tmp_path / f"{split}.de-en.{lang}")
+            shutil.copy(
+                tiny.parent / "text" / f"{split}.{lang}", tmp_path / f"{split}.de-en.{lang}"
+            )
     assert build(tmp_path, teacher, dataset_impl="raw")[2].teacher is not None
 
 
@@ -82,7 +88,10 @@ def test_a_model_without_both_sides_is_refused(tiny, teacher, tmp_path, side):
     with pytest.raises(Refusal, match=f"has no {side}: it is a language model"):
         build(tiny, half)
     done = helpers.decode(tiny, half, tmp_path / "out", check=False)
-    assert f"has no {side}: it is a language model" in helpers.refusal(done) and not (tmp_path / "out").exists()
+    assert (
+        f"has no {side}: it is a language model" in helpers.refusal(done)
+        and not (tmp_path / "out").exists()
+    )
 
 
 def moved(teacher, out, change):
@@ -95,10 +104,14 @@ def moved(teacher, out, change):
     return helpers.changed(teacher, out, move)
 
 
-def test_without_its_dictionaries_a_wrong_teacher_is_found_by_its_likelihood(tiny, teacher, tmp_path):
+def test_without_its_dictionaries_a_wrong_teacher_is_found_by_its_likelihood(
+    tiny, teacher, tmp_path
+):
     def shuffle(state):
         order = torch.roll(torch.arange(len(state["model"]["decoder.output_projection.weight"])), 7)
-        state["model"]["decoder.output_projection.weight"] = state["model"]["decoder.output_projection.weight"][order]
+        state["model"]["decoder.output_projection.weight"] = state["model"][
+            "decoder.output_projection.weight"
+        ][order]
 
     build(tiny, moved(teacher, tmp_path / "right.pt", lambda state: None))
     with pytest.raises(Refusal, match="no better than guessing"):
@@ -113,11 +126,15 @@ def test_a_teacher_full_of_nan_is_refused(tiny, teacher, tmp_path):
         build(tiny, moved(teacher, tmp_path / "nan.pt", spoil))
 
 
-def test_a_teacher_that_overflows_in_training_is_refused_at_the_first_batch(tiny, teacher, monkeypatch):
+def test_a_teacher_that_overflows_in_training_is_refused_at_the_first_batch(
+    tiny, teacher, monkeypatch
+):
     """Its check at the start is in float32 on the CPU; on a GPU it has the student's precision."""
     task, model, criterion = build(tiny, teacher)
     logits = criterion.teacher._logits
-    monkeypatch.setattr(criterion.teacher, "_logits", lambda *a: (found * float("nan") for found in logits(*a)))
+    monkeypatch.setattr(
+        criterion.teacher, "_logits", lambda *a: (found * float("nan") for found in logits(*a))
+    )
     model.train()
     with pytest.raises(Refusal, match="no numbers in float32; store them"):
         criterion(model, helpers.batch(task))
@@ -132,7 +149,9 @@ def test_empty_targets_say_nothing_about_a_teacher(tiny, teacher, tmp_path):
     for count in (10, len(dataset)):
         rows = [empty if i < count else dataset.tgt[i] for i in range(len(dataset))]
         sizes = [len(row) for row in rows]
-        some = LanguagePairDataset(dataset.src, dataset.src_sizes, task.source_dictionary, rows, sizes, dictionary)
+        some = LanguagePairDataset(
+            dataset.src, dataset.src_sizes, task.source_dictionary, rows, sizes, dictionary
+        )
         found = teachers.check_better_than_guessing(criterion.teacher, some, dictionary, "teacher")
         assert (found is None) if count == len(dataset) else found == pytest.approx(whole, rel=0.2)
 
@@ -145,14 +164,18 @@ def test_a_teacher_of_the_other_direction_is_refused(tiny, teacher, tmp_path):
         build(tiny, moved(teacher, tmp_path / "turned.pt", turn))
 
 
-def test_a_teacher_reads_the_data_as_they_are_here_and_in_the_students_direction(tiny, teacher, tmp_path):
+def test_a_teacher_reads_the_data_as_they_are_here_and_in_the_students_direction(
+    tiny, teacher, tmp_path
+):
     """Its own settings may say raw text, or nothing of languages; and the folder may hold another pair, too."""
     for file in tiny.iterdir():
         shutil.copy(file, tmp_path / file.name)
         shutil.copy(file, tmp_path / file.name.replace("de-en", "aa-en").replace(".de.", ".aa."))
 
     def forget(state):
-        state["cfg"]["task"].update(source_lang=None, target_lang=None, dataset_impl="raw", num_batch_buckets=4)
+        state["cfg"]["task"].update(
+            source_lang=None, target_lang=None, dataset_impl="raw", num_batch_buckets=4
+        )
 
     path = moved(teacher, tmp_path / "teacher.pt", forget)
     for pair in ("de-en", "aa-en"):
@@ -160,7 +183,9 @@ def test_a_teacher_reads_the_data_as_they_are_here_and_in_the_students_direction
         assert criterion.teacher is not None and task.cfg.source_lang == pair[:2]
 
 
-def test_a_relative_folder_that_is_another_corpus_here_is_not_the_teachers(tiny, teacher, tmp_path, monkeypatch):
+def test_a_relative_folder_that_is_another_corpus_here_is_not_the_teachers(
+    tiny, teacher, tmp_path, monkeypatch
+):
     def relative(state):
         state["cfg"]["task"].update(data="data-bin", source_lang=None, target_lang=None)
 
@@ -174,21 +199,30 @@ def test_a_relative_folder_that_is_another_corpus_here_is_not_the_teachers(tiny,
     assert build(tiny, path)[2].teacher is not None
     lines = (tiny / "dict.en.txt").read_text().splitlines(keepends=True)
     shutil.copy(tiny / "dict.de.txt", other / "dict.de.txt")
-    (other / "dict.en.txt").write_text("".join(reversed(lines)))  # as large as the teacher's, so it is taken for it
+    (other / "dict.en.txt").write_text(
+        "".join(reversed(lines))
+    )  # as large as the teacher's, so it is taken for it
     with pytest.raises(Refusal, match="data-bin/dict.en.txt is not the data's: symbol 4 is"):
         build(tiny, path)
 
 
 def test_embeddings_that_a_teacher_began_with_need_not_be_there(tiny, teacher, tmp_path):
     def begin(state):
-        state["cfg"]["model"].encoder_embed_path = state["cfg"]["model"].decoder_embed_path = "absent.txt"
+        state["cfg"]["model"].encoder_embed_path = state["cfg"]["model"].decoder_embed_path = (
+            "absent.txt"
+        )
 
     path = moved(teacher, tmp_path / "teacher.pt", begin)
     ours, plain = (build(tiny, file)[2].teacher.models[0] for file in (path, teacher))
     assert torch.equal(ours.encoder.embed_tokens.weight, plain.encoder.embed_tokens.weight)
-    printed = helpers.command("seqkd", "evaluate", path, "--data", tiny, "--split", "valid", "--cpu").stdout
+    printed = helpers.command(
+        "seqkd", "evaluate", path, "--data", tiny, "--split", "valid", "--cpu"
+    ).stdout
     assert "BLEU" in printed
-    told = {"model-overrides": "{'encoder_embed_path': None, 'decoder_embed_path': None}", "gen_subset": "valid"}
+    told = {
+        "model-overrides": "{'encoder_embed_path': None, 'decoder_embed_path': None}",
+        "gen_subset": "valid",
+    }
     helpers.decode(tiny, path, tmp_path / "distilled", **told)
 
 
@@ -196,7 +230,9 @@ def test_truncated_sources_are_looked_at_as_the_student_has_them(tiny, teacher, 
     """The teacher's own --truncate-source would hide that they are too long; the student's brings long ones into play."""
 
     def shorten(state):
-        state["cfg"]["model"].max_source_positions = state["cfg"]["task"]["max_source_positions"] = 6
+        state["cfg"]["model"].max_source_positions = state["cfg"]["task"][
+            "max_source_positions"
+        ] = 6
         state["cfg"]["task"]["truncate_source"] = True
 
     path = moved(teacher, tmp_path / "short.pt", shorten)
@@ -212,7 +248,10 @@ def test_flat_settings_name_architecture_and_task_too():
 
     checkpoints.check_known("a.pt", state(arch="transformer_iwslt_de_en", task="translation"))
     checkpoints.check_known("a.pt", state(arch="transformer_iwslt_de_en"))
-    for kind, wrong in (("arch", {"arch": "theirs", "task": "translation"}), ("task", {"arch": "transformer", "task": "theirs"})):
+    for kind, wrong in (
+        ("arch", {"arch": "theirs", "task": "translation"}),
+        ("task", {"arch": "transformer", "task": "theirs"}),
+    ):
         with pytest.raises(Refusal, match=f"is of {kind} theirs, which is not fairseq's"):
             checkpoints.check_known("a.pt", state(**wrong))
 
@@ -251,7 +290,9 @@ def test_sentences_that_it_cannot_read_are_found_wherever_they_are(tiny, teacher
                 writer.add(rows[lang][i].numpy(), [len(rows[lang][i])])
         if where == "train1":
             for ending in ("bin", "idx"):
-                shutil.copy(tiny / f"train.de-en.{lang}.{ending}", folder / f"train1.de-en.{lang}.{ending}")
+                shutil.copy(
+                    tiny / f"train.de-en.{lang}.{ending}", folder / f"train1.de-en.{lang}.{ending}"
+                )
 
     def shorten(state):
         state["cfg"]["model"].max_source_positions = limit
@@ -283,7 +324,18 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    "kind", ["absent", "directory", "empty", "text", "truncated", "no model", "hostile", "hostile legacy", "hostile pickle"]
+    "kind",
+    [
+        "absent",
+        "directory",
+        "empty",
+        "text",
+        "truncated",
+        "no model",
+        "hostile",
+        "hostile legacy",
+        "hostile pickle",
+    ],
 )
 def test_what_is_no_checkpoint_is_refused(tiny, teacher, tmp_path, kind):
     path, mark = tmp_path / "teacher.pt", tmp_path / "executed"
@@ -311,7 +363,9 @@ def test_what_is_no_checkpoint_is_refused(tiny, teacher, tmp_path, kind):
 
 
 def test_a_checkpoint_in_the_format_before_torch_1_6_loads(tiny, teacher, tmp_path):
-    torch.save(compat.read_checkpoint(teacher), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(
+        compat.read_checkpoint(teacher), tmp_path / "old.pt", _use_new_zipfile_serialization=False
+    )
     build(tiny, tmp_path / "old.pt")
 
 
@@ -331,7 +385,11 @@ def test_a_checkpoint_with_numpy_values_loads(tiny, teacher, tmp_path):
     import numpy as np
 
     def add(state):
-        state["extra_state"]["metrics"] = {"counts": np.array([3, 2]), "bleu": np.float64(31.5), "n": np.int64(4)}
+        state["extra_state"]["metrics"] = {
+            "counts": np.array([3, 2]),
+            "bleu": np.float64(31.5),
+            "n": np.int64(4),
+        }
 
     path = moved(teacher, tmp_path / "numpy.pt", add)
     assert compat.read_checkpoint(path)["extra_state"]["metrics"]["n"] == 4
@@ -352,14 +410,23 @@ def respelt(path, out):
                 assert mine in content
                 # A name that is followed by a line feed, or by its length before it, as pickle has them.
                 content = content.replace(mine + b"\n", other + b"\n")
-                content = content.replace(bytes([len(mine)]) + b"\0\0\0" + mine, bytes([len(other)]) + b"\0\0\0" + other)
+                content = content.replace(
+                    bytes([len(mine)]) + b"\0\0\0" + mine, bytes([len(other)]) + b"\0\0\0" + other
+                )
                 assert mine not in content
             target.writestr(name, content)
     return out
 
 
 def test_a_teacher_trained_with_eval_bleu_loads(tiny, tmp_path):
-    helpers.train(tiny, tmp_path, criterion="cross_entropy", max_epoch=6, eval_bleu=True, eval_bleu_remove_bpe="@@ ")
+    helpers.train(
+        tiny,
+        tmp_path,
+        criterion="cross_entropy",
+        max_epoch=6,
+        eval_bleu=True,
+        eval_bleu_remove_bpe="@@ ",
+    )
     task, _, criterion = build(tiny, tmp_path / "checkpoint_last.pt")
     assert not hasattr(task, "sequence_generator")
     assert criterion.teacher.models[0].training is False
@@ -383,17 +450,31 @@ def test_reading_never_loads_more_than_weights(monkeypatch, teacher):
 
 def test_a_teacher_of_an_architecture_of_ones_own_needs_one_line_in_its_user_dir(tiny, tmp_path):
     """As the README has it: fairseq takes one --user-dir, and that imports this package."""
-    own, lines = tmp_path / "own_models", [f"import sys; sys.path.insert(0, {str(helpers.ROOT)!r})", "import fairseq_seqkd"]
+    own, lines = (
+        tmp_path / "own_models",
+        [f"import sys; sys.path.insert(0, {str(helpers.ROOT)!r})", "import fairseq_seqkd"],
+    )
     lines += ["from fairseq.models import register_model_architecture"]
-    lines += ["register_model_architecture('transformer', 'seqkd_own')(lambda args: setattr(args, 'dropout', 0.1))"]
+    lines += [
+        "register_model_architecture('transformer', 'seqkd_own')(lambda args: setattr(args, 'dropout', 0.1))"
+    ]
     own.mkdir()
     (own / "__init__.py").write_text("\n".join(lines))
     mine = {"user_dir": own, "arch": "seqkd_own"}
-    helpers.train(tiny, tmp_path / "teacher", criterion="cross_entropy", max_epoch=1, disable_validation=True, **mine)
+    helpers.train(
+        tiny,
+        tmp_path / "teacher",
+        criterion="cross_entropy",
+        max_epoch=1,
+        disable_validation=True,
+        **mine,
+    )
     teacher = tmp_path / "teacher" / "checkpoint_last.pt"
     helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", user_dir=own)
     data = tmp_path / "out" / "seq_kd"
-    done = helpers.train(data, tmp_path / "student", criterion="seq_kd", max_update=1, train_subset="valid", **mine)
+    done = helpers.train(
+        data, tmp_path / "student", criterion="seq_kd", max_update=1, train_subset="valid", **mine
+    )
     assert "num_updates 1" in done.stdout or "num_updates=1" in done.stdout
 
 

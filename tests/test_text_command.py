@@ -71,9 +71,14 @@ def rewrite(folder, name, content):
 def test_lines_are_the_store_detokenised_by_hand(distilled, tiny, tmp_path, capsys, view):
     assert text(distilled, "--view", view, "-o", tmp_path / "train") == 0
     printed = capsys.readouterr()
-    assert f"{TRAIN} lines each | {manifest.read(distilled)['signature']}" in printed.out and printed.err == ""
+    assert (
+        f"{TRAIN} lines each | {manifest.read(distilled)['signature']}" in printed.out
+        and printed.err == ""
+    )
     source, target = symbols(tiny, "de"), symbols(tiny, "en")
-    assert lines(tmp_path / "train.de") == [by_hand(ids, source) for ids in side(tiny, "train", "de")]
+    assert lines(tmp_path / "train.de") == [
+        by_hand(ids, source) for ids in side(tiny, "train", "de")
+    ]
     store, expected = hypotheses.Hypotheses(distilled), []
     for nbest in (store[i] for i in range(TRAIN)):
         best = 0 if view == "seq_kd" else int(np.argmax([h.similarity for h in nbest]))
@@ -98,22 +103,43 @@ def test_a_student_with_a_vocabulary_of_its_own_is_preprocessed_and_trained(dist
         text(distilled, "--split", split, "-o", tmp_path / split)
         letters = [" ".join(line.replace(" ", "_")) for line in lines(tmp_path / f"{split}.de")]
         (tmp_path / f"{split}.de").write_text("".join(f"{line}\n" for line in letters))
-    prefixes = {"source-lang": "de", "target-lang": "en", "trainpref": tmp_path / "train", "validpref": tmp_path / "valid"}
-    helpers.command("fairseq-preprocess", *helpers.flags(prefixes, destdir=tmp_path / "bin", workers=1))
-    assert len(side(tmp_path / "bin", "train", "de")) == len(side(tmp_path / "bin", "train", "en")) == TRAIN
+    prefixes = {
+        "source-lang": "de",
+        "target-lang": "en",
+        "trainpref": tmp_path / "train",
+        "validpref": tmp_path / "valid",
+    }
+    helpers.command(
+        "fairseq-preprocess", *helpers.flags(prefixes, destdir=tmp_path / "bin", workers=1)
+    )
+    assert (
+        len(side(tmp_path / "bin", "train", "de"))
+        == len(side(tmp_path / "bin", "train", "en"))
+        == TRAIN
+    )
     dictionary = Dictionary.load(str(tmp_path / "bin" / "dict.en.txt"))
     words = [dictionary.string(ids) for ids in side(tmp_path / "bin", "train", "en")]
     assert words == lines(tmp_path / "train.en")
-    helpers.train(tmp_path / "bin", tmp_path / "student", criterion="label_smoothed_cross_entropy", max_update=2)
+    helpers.train(
+        tmp_path / "bin",
+        tmp_path / "student",
+        criterion="label_smoothed_cross_entropy",
+        max_update=2,
+    )
     assert (tmp_path / "student" / "checkpoint_last.pt").is_file()
 
 
 def test_post_process_none_and_bpe_names(distilled, tiny, tmp_path):
     target = symbols(tiny, "en")
-    plain = [" ".join(target[i] for i in ids if i > 2) for ids in side(distilled / "seq_kd", "train", "en")]
+    plain = [
+        " ".join(target[i] for i in ids if i > 2)
+        for ids in side(distilled / "seq_kd", "train", "en")
+    ]
     text(distilled, "-o", tmp_path / "plain", "--post-process", "none")
     assert lines(tmp_path / "plain.en") == plain
-    text(distilled, "-o", tmp_path / "letters", "--bpe", "characters")  # fairseq's: spaces away, U+2581 is one
+    text(
+        distilled, "-o", tmp_path / "letters", "--bpe", "characters"
+    )  # fairseq's: spaces away, U+2581 is one
     assert lines(tmp_path / "letters.en") == [line.replace(" ", "") for line in plain]
 
 
@@ -121,11 +147,30 @@ def test_options_of_a_bpe_reach_fairseqs_registry(distilled, tmp_path, monkeypat
     from fairseq.data import encoders
 
     seen = []
-    monkeypatch.setattr(encoders, "build_bpe", lambda options: seen.append(options.sentencepiece_model))
-    monkeypatch.setattr(encoders, "build_tokenizer", lambda options: seen.append((options.target_lang, options.moses_no_escape)))
-    more = ["--bpe", "sentencepiece", "--sentencepiece-model", "m.model", "--tokenizer", "moses", "--moses-no-escape"]
+    monkeypatch.setattr(
+        encoders, "build_bpe", lambda options: seen.append(options.sentencepiece_model)
+    )
+    monkeypatch.setattr(
+        encoders,
+        "build_tokenizer",
+        lambda options: seen.append((options.target_lang, options.moses_no_escape)),
+    )
+    more = [
+        "--bpe",
+        "sentencepiece",
+        "--sentencepiece-model",
+        "m.model",
+        "--tokenizer",
+        "moses",
+        "--moses-no-escape",
+    ]
     text(distilled, "-o", tmp_path / "a", *more)
-    assert seen == ["m.model", ("de", True), "m.model", ("en", True)]  # each side in its own language
+    assert seen == [
+        "m.model",
+        ("de", True),
+        "m.model",
+        ("en", True),
+    ]  # each side in its own language
     seen.clear()
     text(distilled, "-o", tmp_path / "b", *more, "--target-lang", "eng")
     assert seen[1::2] == [("de", True), ("eng", True)]
@@ -133,7 +178,11 @@ def test_options_of_a_bpe_reach_fairseqs_registry(distilled, tmp_path, monkeypat
 
 def test_what_similarity_was_measured_with_is_not_forgotten(copied, tmp_path):
     settings = manifest.read(copied)["settings"]
-    settings["similarity"] = {**settings["similarity"], "post_process": None, "tokenizer_undone": "space"}
+    settings["similarity"] = {
+        **settings["similarity"],
+        "post_process": None,
+        "tokenizer_undone": "space",
+    }
     change_manifest(copied, settings=settings)
     with pytest.raises(Refusal, match="decoded with --tokenizer space"):
         text(copied, "-o", tmp_path / "a")
@@ -146,7 +195,9 @@ def test_what_similarity_was_measured_with_is_not_forgotten(copied, tmp_path):
 def test_unknown_words_empty_lines_and_line_breaks_are_counted(copied, tmp_path, capsys):
     view = copied / "seq_kd"
     breaks = ["a\x85b", "c\u2028d", "e\x0bf"]
-    (view / "dict.en.txt").write_text("".join(f"{symbol} 1\n" for symbol in breaks), encoding="utf-8")
+    (view / "dict.en.txt").write_text(
+        "".join(f"{symbol} 1\n" for symbol in breaks), encoding="utf-8"
+    )
     rewrite(view, "dict.en.txt", (view / "dict.en.txt").read_bytes())
     with databin.Writer(view / "train.de-en.en", np.uint16) as writer:
         writer.add([4, 5, 6, 2, 3, 4, 3, 2, 2], [4, 4, 1])
@@ -155,7 +206,9 @@ def test_unknown_words_empty_lines_and_line_breaks_are_counted(copied, tmp_path,
         rewrite(view, f"train.de-en.en{ending}", (view / f"train.de-en.en{ending}").read_bytes())
     text(view, "-o", tmp_path / "x")
     assert lines(tmp_path / "x.en")[:3] == ["a b c d e f", "<unk> a b <unk>", ""]
-    assert len((tmp_path / "x.en").read_text().splitlines()) == len(lines(tmp_path / "x.de")) == TRAIN
+    assert (
+        len((tmp_path / "x.en").read_text().splitlines()) == len(lines(tmp_path / "x.de")) == TRAIN
+    )
     assert capsys.readouterr().err.splitlines() == [
         f"{tmp_path}/x.en: 2 unknown words are written as <unk>",
         f"{tmp_path}/x.en: in 2 sentences a line break is written as a space",
@@ -188,7 +241,10 @@ def sides(n, **more):
     dictionary = Dictionary()
     for word in ("hello", "world"):
         dictionary.add_symbol(word)
-    return [parallel_text.Side(data, dictionary, lambda ids: "hello", "x.bin") for data in (Endless(n), Endless(n, **more))]
+    return [
+        parallel_text.Side(data, dictionary, lambda ids: "hello", "x.bin")
+        for data in (Endless(n), Endless(n, **more))
+    ]
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path):
@@ -218,18 +274,36 @@ def test_files_are_whole_together_or_the_old_ones_stay(tmp_path):
         (lambda d: change_manifest(d, complete=False), [], "is not finished"),
         (lambda d: (d / "manifest.json").unlink(), [], "has no manifest.json"),
         (lambda d: shutil.rmtree(d), [], "does not exist"),
-        (lambda d: None, ["--view", "seq_best"], "has no view 'seq_best'; it has: seq_inter, seq_kd"),
+        (
+            lambda d: None,
+            ["--view", "seq_best"],
+            "has no view 'seq_best'; it has: seq_inter, seq_kd",
+        ),
         (lambda d: None, ["--split", "dev"], "no split 'dev'"),
-        (lambda d: (d / "seq_kd" / "train.de-en.en.bin").unlink(), [], "missing or has another size"),
+        (
+            lambda d: (d / "seq_kd" / "train.de-en.en.bin").unlink(),
+            [],
+            "missing or has another size",
+        ),
         (lambda d: (d / "seq_kd" / "dict.en.txt").unlink(), [], "missing or has another size"),
         (lambda d: None, ["--bpe", "typo"], "none of fairseq's"),
-        (lambda d: None, ["--bpe", "sentencepiece", "--sentencepiece-model", "none.model"], "cannot be set up"),
-        (lambda d: None, ["--sentencepiece-model", "m"], "unknown options: --sentencepiece-model m"),
+        (
+            lambda d: None,
+            ["--bpe", "sentencepiece", "--sentencepiece-model", "none.model"],
+            "cannot be set up",
+        ),
+        (
+            lambda d: None,
+            ["--sentencepiece-model", "m"],
+            "unknown options: --sentencepiece-model m",
+        ),
         (lambda d: None, ["-o", "nowhere/train"], "its folder does not exist"),
         (lambda d: None, ["-o", "../out/"], "name a PREFIX in it"),
     ],
 )
-def test_what_cannot_be_right_is_refused_and_nothing_is_written(copied, tmp_path, monkeypatch, change, args, sentence):
+def test_what_cannot_be_right_is_refused_and_nothing_is_written(
+    copied, tmp_path, monkeypatch, change, args, sentence
+):
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
     change(copied)

@@ -223,16 +223,23 @@ def decoded(tiny, teacher, tmp_path_factory):
     return out
 
 
-def test_options_that_cost_fairseq_generate_sentences_change_nothing(decoded, tiny, teacher, tmp_path):
+def test_options_that_cost_fairseq_generate_sentences_change_nothing(
+    decoded, tiny, teacher, tmp_path
+):
     """Its shards, limits, multiples and seeds are not those of the plan, and no text is made: there is nothing to print."""
     more = {
         "num_shards": 2, "shard_id": 1, "required_batch_size_multiple": 8, "seed": 7, "max_target_positions": 4,
         "skip_invalid_size_inputs_valid_test": True, "results_path": tmp_path / "text", "post_process": "@@ ",
     }  # fmt: skip
     done = decode(tiny, teacher, tmp_path / "out", **more)
-    assert helpers.tree(tmp_path / "out") == helpers.tree(decoded) and len(Hypotheses(decoded)) == VALID
+    assert (
+        helpers.tree(tmp_path / "out") == helpers.tree(decoded)
+        and len(Hypotheses(decoded)) == VALID
+    )
     printed = done.stdout + (tmp_path / "text" / "generate-valid.txt").read_text()
-    assert "is complete" in printed and not re.search(r"^[STHDP]-\d|BLEU4? = ", printed, re.MULTILINE)
+    assert "is complete" in printed and not re.search(
+        r"^[STHDP]-\d|BLEU4? = ", printed, re.MULTILINE
+    )
 
 
 def test_several_data_directories_are_refused(tiny, teacher, tmp_path):
@@ -269,8 +276,19 @@ def test_similarity_is_that_of_text_without_bpe(decoded, tiny, teacher, tmp_path
 def test_similarity_is_that_of_text_as_the_options_make_it(decoded, tiny, teacher, tmp_path):
     """Subwords stay apart, and --tokenizer detokenises; beside sacrebleu on text that was made by hand."""
     sacremoses, sacrebleu = pytest.importorskip("sacremoses"), pytest.importorskip("sacrebleu")
-    decode(tiny, teacher, tmp_path / "out", post_process="none", tokenizer="moses", source_lang="de", target_lang="en")
-    dictionary, moses = Dictionary.load(str(tiny / "dict.en.txt")), sacremoses.MosesDetokenizer("en")
+    decode(
+        tiny,
+        teacher,
+        tmp_path / "out",
+        post_process="none",
+        tokenizer="moses",
+        source_lang="de",
+        target_lang="en",
+    )
+    dictionary, moses = (
+        Dictionary.load(str(tiny / "dict.en.txt")),
+        sacremoses.MosesDetokenizer("en"),
+    )
     bleu = sacrebleu.metrics.BLEU(effective_order=True)
     gold = data_utils.load_indexed_dataset(str(tiny / "valid.de-en.en"), dictionary)
 
@@ -280,9 +298,13 @@ def test_similarity_is_that_of_text_as_the_options_make_it(decoded, tiny, teache
     found, others = Hypotheses(tmp_path / "out"), Hypotheses(decoded)
     for i in range(VALID):
         for hypothesis in found[i]:
-            expected = bleu.sentence_score(text(hypothesis.tokens.tolist()), [text(gold[i].tolist())]).score
+            expected = bleu.sentence_score(
+                text(hypothesis.tokens.tolist()), [text(gold[i].tolist())]
+            ).score
             assert hypothesis.similarity == pytest.approx(expected, abs=1e-4)
-    assert [h.similarity for i in range(VALID) for h in found[i]] != [h.similarity for i in range(VALID) for h in others[i]]
+    assert [h.similarity for i in range(VALID) for h in found[i]] != [
+        h.similarity for i in range(VALID) for h in others[i]
+    ]
 
 
 RESUME = """
@@ -307,7 +329,9 @@ def test_resuming_with_other_threads_gives_the_same_bytes(decoded, tiny, teacher
     assert mine and unfinished.done() == {0, 1, 3}
     arguments = helpers.decode_command(tiny, teacher, out, gen_subset="valid", part_size=16)
     two = helpers.environment(OMP_NUM_THREADS="2")
-    done = subprocess.run([sys.executable, "-c", RESUME, *arguments], env=two, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RESUME, *arguments], env=two, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "threads: 2, then 1" in done.stdout
     assert helpers.tree(out) == helpers.tree(decoded)
@@ -322,7 +346,12 @@ def test_any_file_name_will_do(decoded, tiny, teacher, tmp_path):
     decode(data, path, out)
     assert helpers.tree(out) == helpers.tree(decoded)
     assert str(out) in helpers.command("seqkd", "inspect", out, "--ids", 0, "--data", data).stdout
-    more = {"criterion": "seq_kd", "teacher_path": path, "max_update": 1, "disable_validation": True}
+    more = {
+        "criterion": "seq_kd",
+        "teacher_path": path,
+        "max_update": 1,
+        "disable_validation": True,
+    }
     helpers.train(out / "seq_kd", folder / "save", train_subset="valid", **more)
     assert (folder / "save" / "checkpoint_last.pt").is_file()
 
@@ -360,7 +389,10 @@ class Stub(torch.nn.Linear):
 @pytest.mark.parametrize(
     "student,expected",
     [
-        (("meta", torch.half), ("meta", torch.half)),  # a device that computes nothing, in place of a GPU
+        (
+            ("meta", torch.half),
+            ("meta", torch.half),
+        ),  # a device that computes nothing, in place of a GPU
         (("meta", torch.float), ("meta", torch.float)),
         (("cpu", torch.half), ("cpu", torch.float)),
     ],
@@ -398,9 +430,17 @@ def test_our_options_are_no_others(ours, stock, parser):
     # But those that take the value of an option of fairseq's, under its own name.
     asked = {field.name for field in fields(ours) if str(field.default).startswith("${")}
     new = {field.name for field in fields(ours)} - {field.name for field in fields(stock)} - asked
-    groups = {name: group["registry"].values() for name, group in REGISTRIES.items() if name != "criterion"}
+    groups = {
+        name: group["registry"].values()
+        for name, group in REGISTRIES.items()
+        if name != "criterion"
+    }
     tasks = {task for name, task in TASK_REGISTRY.items() if name.startswith("translation")}
-    found = {*tasks, *ARCH_MODEL_REGISTRY.values(), *(cls for group in groups.values() for cls in group)}
+    found = {
+        *tasks,
+        *ARCH_MODEL_REGISTRY.values(),
+        *(cls for group in groups.values() for cls in group),
+    }
     theirs = strings(parser()).union(*map(options_of, found))
     assert {"--cpu", "--adam-betas", "--encoder-layers", "--eval-bleu"} <= theirs
     assert not {f"--{name.replace('_', '-')}" for name in new} & theirs
@@ -411,34 +451,63 @@ def test_our_options_are_no_others(ours, stock, parser):
 FOLDERS = [helpers.ROOT / "recipes", helpers.ROOT / "examples"]
 PAGES = [
     helpers.ROOT / "README.md",
-    *(file for folder in FOLDERS for ending in ("sh", "md") for file in folder.rglob(f"*.{ending}")),
+    *(
+        file
+        for folder in FOLDERS
+        for ending in ("sh", "md")
+        for file in folder.rglob(f"*.{ending}")
+    ),
 ]
 
 
 def pages_that_train(*endings):
     """{name: text} of the pages of recipes and examples that run fairseq-train."""
     pages = {page.name: page.read_text() for page in PAGES[1:] if page.suffix in endings}
-    training = {name: text for name, text in pages.items() if re.search(r"^ *fairseq-train ", text, re.MULTILINE)}
-    assert {"quickstart.sh", "paper.sh", "small.sh", "own_data.sh", "benchmark.sh"} <= training.keys()
+    training = {
+        name: text
+        for name, text in pages.items()
+        if re.search(r"^ *fairseq-train ", text, re.MULTILINE)
+    }
+    assert {
+        "quickstart.sh",
+        "paper.sh",
+        "small.sh",
+        "own_data.sh",
+        "benchmark.sh",
+    } <= training.keys()
     return training
 
 
 def test_recipes_train_on_every_sentence():
     training = pages_that_train(".sh", ".md")
-    assert [name for name, text in training.items() if "--required-batch-size-multiple 1 " not in text] == []
+    assert [
+        name for name, text in training.items() if "--required-batch-size-multiple 1 " not in text
+    ] == []
 
 
 def test_recipes_say_how_many_devices_train():
     """Without a number fairseq takes all GPUs, and a batch becomes as many times larger; batch_of counts them."""
     counted = ("--distributed-world-size", "$(batch_of ")
-    assert [name for name, text in pages_that_train(".sh").items() if not any(word in text for word in counted)] == []
+    assert [
+        name
+        for name, text in pages_that_train(".sh").items()
+        if not any(word in text for word in counted)
+    ] == []
 
 
 def test_no_recipe_takes_a_students_best_checkpoint():
     """A teacher may: it is trained on gold."""
-    folders = [folder for page in PAGES for folder in re.findall(r"(\S*)/checkpoint_best", page.read_text())]
+    folders = [
+        folder
+        for page in PAGES
+        for folder in re.findall(r"(\S*)/checkpoint_best", page.read_text())
+    ]
     assert [folder for folder in folders if not folder.endswith("teacher")] == []
 
 
 def test_no_page_runs_fairseq_hydra_train():
-    assert [page.name for page in PAGES if re.search(r"^ *fairseq-hydra-train ", page.read_text(), re.MULTILINE)] == []
+    assert [
+        page.name
+        for page in PAGES
+        if re.search(r"^ *fairseq-hydra-train ", page.read_text(), re.MULTILINE)
+    ] == []

@@ -38,9 +38,17 @@ def make_parts(folder, sentences, nbest=3):
         counts[5] = 0
         total = int(counts.sum())
         lengths = rng.integers(0, 9, total).astype(np.int32)
-        floats = {key: rng.random(total, np.float32) for key in ("scores", "log_probs", "similarity")}
+        floats = {
+            key: rng.random(total, np.float32) for key in ("scores", "log_probs", "similarity")
+        }
         tokens = rng.integers(4, 100, lengths.sum()).astype(np.uint16)
-        arrays = {"counts": counts, "lengths": lengths, "tokens": tokens, "hit_limit": np.zeros(total, np.uint8), **floats}
+        arrays = {
+            "counts": counts,
+            "lengths": lengths,
+            "tokens": tokens,
+            "hit_limit": np.zeros(total, np.uint8),
+            **floats,
+        }
         paths.append(folder / f"{part:06d}.part")
         hypotheses.write_part(paths[-1], hypotheses.Block(arrays))
     return paths
@@ -53,8 +61,19 @@ def finish(folder, sentences):
     tracemalloc.start()
     hypotheses.merge(parts, folder / hypotheses.NAME)
     store = hypotheses.Hypotheses(folder)
-    for view, choose in ((manifest.SEQ_KD, selection.mode), (manifest.SEQ_INTER, selection.nearest_to_gold)):
-        views.build(folder, view, choose, store, gold, 2, {"signature": "", "source_lang": "de", "target_lang": "en"})
+    for view, choose in (
+        (manifest.SEQ_KD, selection.mode),
+        (manifest.SEQ_INTER, selection.nearest_to_gold),
+    ):
+        views.build(
+            folder,
+            view,
+            choose,
+            store,
+            gold,
+            2,
+            {"signature": "", "source_lang": "de", "target_lang": "en"},
+        )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -71,11 +90,23 @@ def test_memory_does_not_grow_with_the_corpus_but_for_a_few_bytes_a_sentence(tmp
 def test_valid_and_test_go_with_a_view_however_their_pair_is_spelled(tmp_path):
     """fairseq reads valid.en-de.* for de-en as well as valid.de-en.*."""
     gold = make_gold(tmp_path / "bin", PART)
-    for name in ("valid.en-de.de.bin", "valid.en-de.en.bin", "test.de-en.de.idx", "valid.de-fr.de.bin", "more.de-en.de.bin"):
+    for name in (
+        "valid.en-de.de.bin",
+        "valid.en-de.en.bin",
+        "test.de-en.de.idx",
+        "valid.de-fr.de.bin",
+        "more.de-en.de.bin",
+    ):
         (gold.folder / name).touch()
     (tmp_path / "out").mkdir()
     views.copy_gold(gold, tmp_path / "out")
-    names = {"dict.de.txt", "dict.en.txt", "valid.en-de.de.bin", "valid.en-de.en.bin", "test.de-en.de.idx"}
+    names = {
+        "dict.de.txt",
+        "dict.en.txt",
+        "valid.en-de.de.bin",
+        "valid.en-de.en.bin",
+        "test.de-en.de.idx",
+    }
     assert {file.name for file in (tmp_path / "out").iterdir()} == names
 
 
@@ -86,7 +117,10 @@ def test_rows_of_a_view_are_golds_sources_and_the_chosen_hypotheses(tmp_path):
     def side(folder, lang):
         return MMapIndexedDataset(str(tmp_path / "x" / folder / f"train.de-en.{lang}"))
 
-    store, rows = hypotheses.Hypotheses(tmp_path / "x"), np.load(tmp_path / "x" / "seq_inter" / views.ROWS)
+    store, rows = (
+        hypotheses.Hypotheses(tmp_path / "x"),
+        np.load(tmp_path / "x" / "seq_inter" / views.ROWS),
+    )
     gold, source, target = side("bin", "de"), side("seq_inter", "de"), side("seq_inter", "en")
     assert len(source) == len(target) == len(rows) == PART - 1
     for row, sentence in enumerate(rows.tolist()):
@@ -119,7 +153,10 @@ def test_a_finished_view_can_be_moved_and_used_alone(view):
         (lambda folder: change(folder, format="other"), "is not a manifest"),
         (lambda folder: change(folder, files=None), "is damaged .files is null."),
         (lambda folder: (folder / "train.de-en.en.bin").unlink(), "is not the file that belongs"),
-        (lambda folder: (folder / "train.de-en.en.bin").write_bytes(b"1"), "is not the file that belongs"),
+        (
+            lambda folder: (folder / "train.de-en.en.bin").write_bytes(b"1"),
+            "is not the file that belongs",
+        ),
     ],
 )
 def test_what_is_no_finished_view_is_refused(view, damage, sentence):

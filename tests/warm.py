@@ -57,7 +57,11 @@ def run(script, arguments, env, timeout):
 def shims(folder, scripts):
     """Fills a folder with fairseq-train and the like that start warm, for scripts that call them. Returns it for PATH."""
     for name in COMMANDS:
-        facts = {"python": sys.executable, "here": str(Path(__file__).parent), "address": server().address}
+        facts = {
+            "python": sys.executable,
+            "here": str(Path(__file__).parent),
+            "address": server().address,
+        }
         (folder / name).write_text(SHIM.format(**facts, script=str(scripts / name)))
         (folder / name).chmod(0o755)
     return folder
@@ -95,10 +99,17 @@ class Server:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(self.address)
         listener.listen()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         with theirs, listener:  # it ends when our end closes, with this process at the latest
             numbers = [listener.fileno(), theirs.fileno()]
-            self.process = subprocess.Popen([sys.executable, __file__, *map(str, numbers)], pass_fds=numbers, env=environment)
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, *map(str, numbers)], pass_fds=numbers, env=environment
+            )
         atexit.register(self.close)
 
     def close(self):
@@ -108,11 +119,20 @@ class Server:
 
 def serve(listener, lifeline):
     """Forks a process for everyone who connects, until the lifeline is cut."""
-    for module in ("fairseq_cli.generate", "fairseq_cli.preprocess", "fairseq_cli.train", "sacrebleu"):
+    for module in (
+        "fairseq_cli.generate",
+        "fairseq_cli.preprocess",
+        "fairseq_cli.train",
+        "sacrebleu",
+    ):
         importlib.import_module(module)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for pytest, which then closes the lifeline
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for the commands
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C in the terminal is for pytest, which then closes the lifeline
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_IGN
+    )  # nobody waits for those that wait for the commands
     while lifeline not in select.select([listener, lifeline], [], [])[0]:
         asked, _ = listener.accept()
         if not os.fork():

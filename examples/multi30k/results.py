@@ -58,9 +58,13 @@ def main(work):
                 if made:
                     where = {"pair": pair, "student": student, "test": TESTS[split]}
                     claims = judge(made["rows"], student) if split in CLAIMED_ON else []
-                    content["table1"] += [{**where, **as_seeds(row, made["seeds"])} for row in made["rows"]]
+                    content["table1"] += [
+                        {**where, **as_seeds(row, made["seeds"])} for row in made["rows"]
+                    ]
                     content["claims"] += [{**where, **claim} for claim in claims]
-                    text.append(f"## Table 1: {pair}, {student} student, {TESTS[split]}\n\n{body(made, claims)}")
+                    text.append(
+                        f"## Table 1: {pair}, {student} student, {TESTS[split]}\n\n{body(made, claims)}"
+                    )
                     columns = columns or columns_of(made)
     for run in runs:
         of_run = {"run": run.name} if run != measured else {}
@@ -93,7 +97,12 @@ def pruned_of(run):
             rows = pruning_table.make_rows(made["rows"])
             where = {"pair": "transformer", "student": "medium", "test": test}
             rest = f"{pruning_table.markdown(rows)}\n{how_made(made)}\n"
-            yield where, [as_seeds(row, made["seeds"]) for row in rows], f"Table 3: the medium Transformer, {test}", rest
+            yield (
+                where,
+                [as_seeds(row, made["seeds"]) for row in rows],
+                f"Table 3: the medium Transformer, {test}",
+                rest,
+            )
 
 
 def sweeps_of(run):
@@ -103,7 +112,12 @@ def sweeps_of(run):
         if made:
             where = {"pair": "transformer", "student": "small", "test": test}
             title = f"What the settings change: the small Transformer, {test}"
-            yield where, [as_seeds(row, made["seeds"]) for row in made["rows"]], title, body(made, [])
+            yield (
+                where,
+                [as_seeds(row, made["seeds"]) for row in made["rows"]],
+                title,
+                body(made, []),
+            )
 
 
 def report_of(runs, name):
@@ -139,8 +153,14 @@ def named(path):
 
 def check_teacher(found, path):
     """Refuses students of several teachers in one file: such a run was begun anew, and has results of its first teacher still."""
-    taught_by = {name for result in found for name in re.findall(r"teacher:(\w+)", result["distillation_signature"] or "")}
-    taught_by.discard("unknown")  # whose files were not there any more, such as distributions in a work folder that was moved
+    taught_by = {
+        name
+        for result in found
+        for name in re.findall(r"teacher:(\w+)", result["distillation_signature"] or "")
+    }
+    taught_by.discard(
+        "unknown"
+    )  # whose files were not there any more, such as distributions in a work folder that was moved
     if len(taught_by) > 1:
         raise SystemExit(
             f"results: {path} has students of several teachers ({', '.join(sorted(taught_by))}), no mean of which says anything: "
@@ -150,8 +170,13 @@ def check_teacher(found, path):
 
 def of_first_seed(found, pairs):
     """A run's results and comparisons with its teachers as those of its first seed, to tell them from other runs' teachers."""
-    first = min((result["seed"] for result in found if result.get("seed") is not None), default=None)
-    return tuple([{**one, "seed": first if one.get("seed") is None else one["seed"]} for one in some] for some in (found, pairs))
+    first = min(
+        (result["seed"] for result in found if result.get("seed") is not None), default=None
+    )
+    return tuple(
+        [{**one, "seed": first if one.get("seed") is None else one["seed"]} for one in some]
+        for some in (found, pairs)
+    )
 
 
 def as_seeds(row, names):
@@ -179,14 +204,20 @@ def judge(rows, student):
     row = {row["name"]: row for row in rows}
     if not {BASELINE, SEQ_KD, BEST, "Teacher", "Teacher + Seq-Inter"} <= row.keys():
         return []
-    base, taught, teacher, fine_tuned = (row[name] for name in (BASELINE, SEQ_KD, "Teacher", "Teacher + Seq-Inter"))
+    base, taught, teacher, fine_tuned = (
+        row[name] for name in (BASELINE, SEQ_KD, "Teacher", "Teacher + Seq-Inter")
+    )
     students = [r for r in rows if not r["name"].startswith("Teacher")]
 
     def without_penalty(*sides):
-        return "; without the brevity penalty " + " against ".join(f"{unpunished(*side):.2f}" for side in sides)
+        return "; without the brevity penalty " + " against ".join(
+            f"{unpunished(*side):.2f}" for side in sides
+        )
 
     as_beam, *others = make_claims(rows, ASKED)
-    found = [{**as_beam, "seen": as_beam["seen"] + without_penalty((taught, "greedy"), (base, "beam5"))}]
+    found = [
+        {**as_beam, "seen": as_beam["seen"] + without_penalty((taught, "greedy"), (base, "beam5"))}
+    ]
     if student == "small":
         gain = taught["bleu_greedy"] - base["bleu_greedy"]
         found.append(
@@ -211,7 +242,11 @@ def judge(rows, student):
             {
                 "claim": f"{BEST} is the best student or within {OF_BEST} of it, {search}",
                 "seen": f"{mine:.2f}; the best is {best['name']}, {most:.2f}"
-                + (without_penalty((row[BEST], search), (best, search)) if best is not row[BEST] else ""),
+                + (
+                    without_penalty((row[BEST], search), (best, search))
+                    if best is not row[BEST]
+                    else ""
+                ),
                 "holds": mine >= most - OF_BEST - ROUNDING,
             }
         )
@@ -220,22 +255,38 @@ def judge(rows, student):
 
 def unpunished(row, search):
     """BLEU without its brevity penalty exp(1 - 1 / length ratio), the mean over the seeds (Papineni et al. 2002)."""
-    seeds = [(seed[f"bleu_{search}"], seed[f"length_ratio_{search}"]) for seed in row.get("seeds", [row])]
-    return statistics.fmean(bleu / min(1.0, math.exp(1 - 1 / length)) if length else 0.0 for bleu, length in seeds)
+    seeds = [
+        (seed[f"bleu_{search}"], seed[f"length_ratio_{search}"]) for seed in row.get("seeds", [row])
+    ]
+    return statistics.fmean(
+        bleu / min(1.0, math.exp(1 - 1 / length)) if length else 0.0 for bleu, length in seeds
+    )
 
 
 def body(made, claims):
     """A table of systems, the claims on it, and how it was made."""
     lines = [table.markdown_table(made["rows"])]
     if claims:
-        lines.append("\n".join(f"- **{verdict(claim)}**: {claim['claim']}: {claim['seen']}." for claim in claims))
+        lines.append(
+            "\n".join(
+                f"- **{verdict(claim)}**: {claim['claim']}: {claim['seen']}." for claim in claims
+            )
+        )
     return "\n\n".join([*lines, "\n".join(table.explain_stars(made)), how_made(made)]) + "\n"
 
 
 def columns_of(made):
     """What the columns are, which is the same for every table of systems; a star is explained below each."""
     lines = table.explain({**made, "machine": None})
-    return "\n".join(["## The columns", "", *(line for line in lines if line not in table.explain_stars(made)), "", ""])
+    return "\n".join(
+        [
+            "## The columns",
+            "",
+            *(line for line in lines if line not in table.explain_stars(made)),
+            "",
+            "",
+        ]
+    )
 
 
 def how_made(made):
@@ -253,8 +304,12 @@ def summary(content):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", metavar="WORK", help="the work folder of paper.sh, or examples/multi30k")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "work", metavar="WORK", help="the work folder of paper.sh, or examples/multi30k"
+    )
     wanted = parser.parse_args()
     if not Path(wanted.work).is_dir():
         parser.error(f"there is no folder {wanted.work}; name the work folder of paper.sh")

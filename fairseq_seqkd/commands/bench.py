@@ -7,7 +7,14 @@ import datetime
 import sys
 from pathlib import Path
 
-from fairseq_seqkd.commands.console import add_json, add_limits, check_output, parse_models, quieten, say
+from fairseq_seqkd.commands.console import (
+    add_json,
+    add_limits,
+    check_output,
+    parse_models,
+    quieten,
+    say,
+)
 from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decoders
 from fairseq_seqkd.errors import Refusal
 
@@ -29,7 +36,9 @@ def add(commands):
         metavar="MODEL",
         help="checkpoints, PATH or NAME=PATH (default: the name of its folder); the first one is compared with",
     )
-    parser.add_argument("--data", required=True, metavar="DIR", help="data-bin whose split is translated")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="data-bin whose split is translated"
+    )
     parser.add_argument("--split", default="test", help="default: %(default)s")
     parser.add_argument(
         "--engines",
@@ -39,11 +48,17 @@ def add(commands):
     )
     parser.add_argument("--beams", default="1,5", metavar="LIST", help="default: %(default)s")
     parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="how often everything is measured (default: %(default)s)"
+        "--rounds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how often everything is measured (default: %(default)s)",
     )
     add_decoders(parser)
     add_limits(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="the measurements as JSON, for `seqkd report`")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="the measurements as JSON, for `seqkd report`"
+    )
     add_json(parser)
 
 
@@ -78,14 +93,22 @@ def run(arguments):
             computed = eight_bits.computed_as(compute_type)
             check_installed(computed, on_gpu=False, instead="measure with --engines fairseq")
             if computed != compute_type:
-                print(f"{engine} is computed in {computed}: {eight_bits.WITHOUT_VNNI}", file=sys.stderr)
+                print(
+                    f"{engine} is computed in {computed}: {eight_bits.WITHOUT_VNNI}",
+                    file=sys.stderr,
+                )
     how = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}
     how |= {"post_process": decoders.post_process(arguments.post_process), "decoders": decoders}
-    named = [(name, systems.prepare(path, arguments.data, arguments.split, **how)) for name, path in models]
+    named = [
+        (name, systems.prepare(path, arguments.data, arguments.split, **how))
+        for name, path in models
+    ]
     facts = named[0][1].facts(systems.choose_device(cpu=True))
     facts = {
         "data_sha256": facts["data_sha256"],
-        "settings": {key: value for key, value in facts["settings"].items() if key != "max_tokens"},  # each engine has its own
+        "settings": {
+            key: value for key, value in facts["settings"].items() if key != "max_tokens"
+        },  # each engine has its own
         "counted": speed.counted(named[0][1]),
         "machine": facts["machine"],
         "versions": {**facts["versions"], **speed.version_of_ctranslate2(wanted)},
@@ -106,7 +129,9 @@ def run(arguments):
 
         found, left_out = speed.run(named, wanted, beams, arguments.rounds, said, keep)
     for name, engine in left_out:
-        print(f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr)
+        print(
+            f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr
+        )
     made = {"speeds": found, **facts}
     say(arguments, made, speed_table.markdown(made).rstrip("\n"))
 
@@ -118,12 +143,16 @@ def check_replaced(output):
     from fairseq_seqkd.evaluation.results import read_json
 
     if "speeds" not in read_json(output):
-        raise Refusal(f"{output} is there already, and `seqkd bench` did not make it; name another file with -o")
+        raise Refusal(
+            f"{output} is there already, and `seqkd bench` did not make it; name another file with -o"
+        )
 
 
 def whole_numbers(option, text):
     """[1, 5] of "1,5". Raises Refusal for anything else."""
     words = text.split(",")
     if not all(word.isdecimal() and int(word) for word in words) or len(set(words)) != len(words):
-        raise Refusal(f"{option} is {text!r}, it must be different positive numbers, separated by commas")
+        raise Refusal(
+            f"{option} is {text!r}, it must be different positive numbers, separated by commas"
+        )
     return [int(word) for word in words]

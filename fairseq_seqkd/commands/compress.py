@@ -19,7 +19,9 @@ def add(commands):
     parser.set_defaults(run=compress)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("-o", "--output", required=True, metavar="FILE")
-    parser.add_argument("--fp16", action="store_true", help="store values in 16 bits: half the size, and rounded")
+    parser.add_argument(
+        "--fp16", action="store_true", help="store values in 16 bits: half the size, and rounded"
+    )
     add_json(parser)
     parser = commands.add_parser(
         "restore",
@@ -45,7 +47,13 @@ def compress(arguments):
     before, after = Path(arguments.checkpoint).stat().st_size, Path(arguments.output).stat().st_size
     say(
         arguments,
-        {"output": arguments.output, "bytes": after, "share": after / before, "params": total, "nonzero_params": nonzero},
+        {
+            "output": arguments.output,
+            "bytes": after,
+            "share": after / before,
+            "params": total,
+            "nonzero_params": nonzero,
+        },
         f"{arguments.output}: {after:,} bytes, {after / before:.1%} of {arguments.checkpoint}; of {total:,} parameters "
         f"{nonzero:,} are not zero",
     )

@@ -23,7 +23,9 @@ def check_output(*paths):
         if path is None:
             continue
         if not str(path):
-            raise Refusal("the name of an output file is empty, such as a script's variable that was never set; name a file")
+            raise Refusal(
+                "the name of an output file is empty, such as a script's variable that was never set; name a file"
+            )
         if Path(path).is_dir():
             raise Refusal(f"{path} is a directory; name a file")
         folder = Path(path).absolute().parent
@@ -44,7 +46,9 @@ def parse_checkpoint(text):
     name, _, seed = label.rpartition("@") if "@" in label else (label, "", None)
     if seed is not None:
         if not seed.isascii() or not seed.isdigit():
-            raise Refusal(f"the seed in {text!r} is {seed!r}, it must be a whole number: NAME@SEED=PATH")
+            raise Refusal(
+                f"the seed in {text!r} is {seed!r}, it must be a whole number: NAME@SEED=PATH"
+            )
         seed = int(seed)
     if not name or not path:
         raise Refusal(f"{text!r} is no checkpoint; write PATH, NAME=PATH or NAME@SEED=PATH")
@@ -65,12 +69,22 @@ def parse_models(texts):
 
 def add_limits(parser):
     """Adds fairseq's limit of a translation's length, the same for every command that translates to compare."""
-    parser.add_argument("--max-len-a", type=float, default=1.2, metavar="A", help="a search ends after A * source tokens + B")
-    parser.add_argument("--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)")
+    parser.add_argument(
+        "--max-len-a",
+        type=float,
+        default=1.2,
+        metavar="A",
+        help="a search ends after A * source tokens + B",
+    )
+    parser.add_argument(
+        "--max-len-b", type=int, default=10, metavar="B", help="tokens (defaults: A 1.2, B 10)"
+    )
 
 
 def add_json(parser):
-    parser.add_argument("--json", action="store_true", help="print what is said, and more, as JSON for scripts")
+    parser.add_argument(
+        "--json", action="store_true", help="print what is said, and more, as JSON for scripts"
+    )
 
 
 def say(arguments, content, text):
@@ -99,7 +113,9 @@ def _put(write):
     try:
         write()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # nothing is left to flush at the end
         if not isinstance(error, BrokenPipeError):
             raise Refusal(f"standard output cannot be written: {error.strerror or error}") from None
         return False
@@ -112,7 +128,9 @@ def progress_of_batches(label):
 
     def show(batches, what):
         total = sum(map(len, batches))
-        with tqdm(total=total, desc=f"{label}: {what}", unit=" sentences", disable=None, leave=False) as bar:
+        with tqdm(
+            total=total, desc=f"{label}: {what}", unit=" sentences", disable=None, leave=False
+        ) as bar:
             for batch in batches:
                 yield batch
                 bar.update(len(batch))

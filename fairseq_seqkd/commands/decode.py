@@ -39,7 +39,9 @@ def add(commands):
         metavar="N",
         help="processes (default: one for each NVIDIA GPU; without any, or with --cpu, one for each core)",
     )
-    parser.add_argument("--gpus", metavar="LIST", help="GPUs to use, as CUDA_VISIBLE_DEVICES: 0,2 (default: all)")
+    parser.add_argument(
+        "--gpus", metavar="LIST", help="GPUs to use, as CUDA_VISIBLE_DEVICES: 0,2 (default: all)"
+    )
     add_json(parser)
 
 
@@ -57,11 +59,16 @@ def run(arguments):
         if before and before.complete:
             size = 1  # it compares the settings, and has nothing else to do
         display = Display(before)
-        display.say(f"{size} worker{'s' * (size > 1)} for {folder}, logs: {logs}/worker-0.log{' and so on' * (size > 1)}")
+        display.say(
+            f"{size} worker{'s' * (size > 1)} for {folder}, logs: {logs}/worker-0.log{' and so on' * (size > 1)}"
+        )
         if before and before.done:
             display.say(f"{before.done:,} of {before.sentences:,} sentences were there before")
         with Workers(
-            lambda rank: command(arguments.rest, rank, size), lambda rank: environment(rank, arguments.gpus), logs, requests
+            lambda rank: command(arguments.rest, rank, size),
+            lambda rank: environment(rank, arguments.gpus),
+            logs,
+            requests,
         ) as workers:
             dead = watch(workers, [workers.start(rank) for rank in range(size)], folder, display)
             for _ in range(SECOND_TRIES):
@@ -73,7 +80,12 @@ def run(arguments):
         display.close()
     state = progress.read(folder)
     if state and state.complete:
-        content = {"folder": str(folder), "complete": True, "sentences": state.sentences, "signature": state.signature}
+        content = {
+            "folder": str(folder),
+            "complete": True,
+            "sentences": state.sentences,
+            "signature": state.signature,
+        }
         say(arguments, content, f"{folder} is complete | {state.signature}")
     elif dead:
         raise Refusal(
@@ -99,7 +111,10 @@ def watch(workers, team, folder, display):
                 raise Refusal(worker.refusal())
             if worker.code:
                 dead.append(worker)
-                display.say(f"worker {worker.rank} {worker.end()}; " + ("the others go on" if waiting else "none is left"))
+                display.say(
+                    f"worker {worker.rank} {worker.end()}; "
+                    + ("the others go on" if waiting else "none is left")
+                )
         if workers.requests:
             display.close()
             raise KeyboardInterrupt
@@ -130,9 +145,13 @@ def check_arguments(arguments):
             raise Refusal(f"{option} is what seqkd decode gives to its workers; leave it out")
     task = value_of("--task", rest)
     if task not in (None, TASK):
-        raise Refusal(f"seqkd decode runs --task {TASK}, not {task}; leave --task out, or use fairseq-generate")
+        raise Refusal(
+            f"seqkd decode runs --task {TASK}, not {task}; leave --task out, or use fairseq-generate"
+        )
     if not value_of("--distill-dir", rest):
-        raise Refusal("--distill-dir is missing: it says where the teacher's translations go (write the option out in full)")
+        raise Refusal(
+            "--distill-dir is missing: it says where the teacher's translations go (write the option out in full)"
+        )
     folder = Path(value_of("--distill-dir", rest))
     return folder if folder.name not in ("", "..") else folder.resolve()
 
@@ -155,7 +174,9 @@ def default_workers(cpu, gpus=None):
         if listed is None:
             devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
         else:
-            devices = len([device for device in listed.split(",") if device.strip() not in ("", "-1")])
+            devices = len(
+                [device for device in listed.split(",") if device.strip() not in ("", "-1")]
+            )
         if devices:
             return devices
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -208,7 +229,9 @@ class Display:
         from tqdm import tqdm
 
         if self.done == sentences:
-            return f"{self.done:,} of {sentences:,} sentences; what remains is to check and to finish"
+            return (
+                f"{self.done:,} of {sentences:,} sentences; what remains is to check and to finish"
+            )
         rate = (self.done - self.first) / elapsed if elapsed else 0.0
         left = tqdm.format_interval((sentences - self.done) / rate) if rate else "?"
         return f"{self.done:,} of {sentences:,} sentences, {rate:.1f} a second, {left} left"
@@ -217,7 +240,9 @@ class Display:
         from tqdm import tqdm
 
         if self.bar is None:
-            width, height = shutil.get_terminal_size()  # 80 x 24 where a terminal does not know; tqdm would show nothing
+            width, height = (
+                shutil.get_terminal_size()
+            )  # 80 x 24 where a terminal does not know; tqdm would show nothing
             self.bar = tqdm(
                 total=sentences,
                 initial=self.first,

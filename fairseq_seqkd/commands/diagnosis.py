@@ -32,7 +32,11 @@ def attempt(what, check):
     try:
         found = check()
     except Exception as error:
-        found = finding(f"does not work: {type(error).__name__}: {first_line(error)}", ERROR, "install it again, see the README")
+        found = finding(
+            f"does not work: {type(error).__name__}: {first_line(error)}",
+            ERROR,
+            "install it again, see the README",
+        )
     return {"what": what, **found}
 
 
@@ -61,7 +65,11 @@ def fairseq():
     found = compat.versions()["fairseq"]
     builds = [name for name in ("ve-fairseq", "fairseq-fixed", "fairseq") if version(name)]
     if len(builds) > 1:
-        return finding(found, ERROR, f"{' and '.join(builds)} overwrite each other's files: uninstall all but one")
+        return finding(
+            found,
+            ERROR,
+            f"{' and '.join(builds)} overwrite each other's files: uninstall all but one",
+        )
     return finding(found)
 
 
@@ -73,10 +81,18 @@ def batching():
     sizes = numpy.ones(9, dtype=numpy.int64)
     try:
         batches = data_utils.batch_by_size(
-            numpy.arange(9), lambda i: 1, num_tokens_vec=sizes, max_tokens=8, required_batch_size_multiple=8
+            numpy.arange(9),
+            lambda i: 1,
+            num_tokens_vec=sizes,
+            max_tokens=8,
+            required_batch_size_multiple=8,
         )
     except (ImportError, ValueError, TypeError) as error:
-        return finding(f"cannot be made: {error}", ERROR, "install fairseq again: its compiled parts do not fit")
+        return finding(
+            f"cannot be made: {error}",
+            ERROR,
+            "install fairseq again: its compiled parts do not fit",
+        )
     lost = 9 - sum(len(batch) for batch in batches)
     if not lost:
         return finding("hold every sentence")
@@ -108,11 +124,19 @@ def torch_loading():
 def search_engine():
     found = version("ctranslate2")
     if found is None:
-        return finding("not installed", WARNING, "pip install 'fairseq_seqkd[ctranslate2]' for the fast engine and for export")
+        return finding(
+            "not installed",
+            WARNING,
+            "pip install 'fairseq_seqkd[ctranslate2]' for the fast engine and for export",
+        )
     import ctranslate2
 
     types = ", ".join(sorted(ctranslate2.get_supported_compute_types("cpu")))
-    but = f"; int8 is computed in float32: {eight_bits.WITHOUT_VNNI}" if eight_bits.saturates() else ""
+    but = (
+        f"; int8 is computed in float32: {eight_bits.WITHOUT_VNNI}"
+        if eight_bits.saturates()
+        else ""
+    )
     says = f"{found}; on this CPU: {types}{but}"
     import torch
 
@@ -127,7 +151,9 @@ def search_engine():
 
 
 def similarity():
-    return finding(f"{version('sacrebleu')}; sentencepiece {version('sentencepiece')}, safetensors {version('safetensors')}")
+    return finding(
+        f"{version('sacrebleu')}; sentencepiece {version('sentencepiece')}, safetensors {version('safetensors')}"
+    )
 
 
 def numpy_version():
@@ -158,4 +184,6 @@ def gpu():
 
     if not torch.cuda.is_available():
         return finding("none that torch can use")
-    return finding(", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
+    return finding(
+        ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    )

@@ -37,15 +37,25 @@ def add(commands):
         metavar="CHECKPOINT",
         help="a file of fairseq-train; NAME=PATH or NAME@SEED=PATH names its row (default: the name of its folder)",
     )
-    parser.add_argument("--data", required=True, metavar="DIR", help="data-bin with the gold targets of the split")
-    parser.add_argument("--split", default="test", help="split to measure on (default: %(default)s)")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="data-bin with the gold targets of the split"
+    )
+    parser.add_argument(
+        "--split", default="test", help="split to measure on (default: %(default)s)"
+    )
     parser.add_argument("--name", help="name of the row, when a single checkpoint is given")
-    parser.add_argument("--seed", type=int, help="the seed it was trained with, when a single checkpoint is given")
+    parser.add_argument(
+        "--seed", type=int, help="the seed it was trained with, when a single checkpoint is given"
+    )
     add_decoders(parser)
     add_limits(parser)
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU, even where there is one")
     parser.add_argument(
-        "--comet", metavar="MODEL", help="measure COMET too: a model of unbabel-comet, by name, or the file of its checkpoint"
+        "--cpu", action="store_true", help="do not use a GPU, even where there is one"
+    )
+    parser.add_argument(
+        "--comet",
+        metavar="MODEL",
+        help="measure COMET too: a model of unbabel-comet, by name, or the file of its checkpoint",
     )
     parser.add_argument(
         "--cache",
@@ -54,7 +64,9 @@ def add(commands):
         "fairseq_seqkd in $XDG_CACHE_HOME or ~/.cache)",
     )
     parser.add_argument("--again", action="store_true", help="measure again what is in the cache")
-    parser.add_argument("-o", "--output", metavar="FILE", help="results as JSON; a file that is there is continued")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="results as JSON; a file that is there is continued"
+    )
     add_json(parser)
 
 
@@ -77,11 +89,19 @@ def run(arguments):
     prepared = []
     for name, seed, path in requests:
         system = systems.prepare(
-            path, arguments.data, arguments.split, post_process, arguments.max_len_a, arguments.max_len_b, decoders
+            path,
+            arguments.data,
+            arguments.split,
+            post_process,
+            arguments.max_len_a,
+            arguments.max_len_b,
+            decoders,
         )
         found.check({"name": name, "seed": seed, **system.facts(device)})
         prepared.append((name, seed, system))
-    scorer = arguments.comet and comet.Scorer(arguments.comet, device, cache, [s for *_, s in prepared], arguments.again)
+    scorer = arguments.comet and comet.Scorer(
+        arguments.comet, device, cache, [s for *_, s in prepared], arguments.again
+    )
     if scorer:
         found.check_scorer(scorer.signature)
     for i, (name, seed, system) in enumerate(prepared):
@@ -92,10 +112,22 @@ def run(arguments):
             measured |= scorer.scores(system, measured["outputs"])
         print(f"{label}: {in_words(measured)}", file=sys.stderr)
         measured = {key: value for key, value in measured.items() if key != "outputs"}
-        found.add({"name": name, "seed": seed, "checkpoint": system.path, **measured, **system.facts(device)})
+        found.add(
+            {
+                "name": name,
+                "seed": seed,
+                "checkpoint": system.path,
+                **measured,
+                **system.facts(device),
+            }
+        )
     found.compare(compare(found.all(), prepared[0][2], cache))
     report = table.make_report(found.all(), pairs=found.pairs)
-    say(arguments, found.content(), [table.markdown_table(report["rows"]), *table.explain_stars(report)])
+    say(
+        arguments,
+        found.content(),
+        [table.markdown_table(report["rows"]), *table.explain_stars(report)],
+    )
 
 
 def measured_or_known(system, device, cache, again, show):
@@ -131,24 +163,44 @@ def compare(found, system, cache):
 
     known = [cache.get(key({fact: result.get(fact) for fact in systems.FACTS})) for result in found]
     compared = [
-        (r["name"], r.get("seed"), content["outputs"], r["checkpoint_sha256"]) for r, content in zip(found, known) if content
+        (r["name"], r.get("seed"), content["outputs"], r["checkpoint_sha256"])
+        for r, content in zip(found, known)
+        if content
     ]
     # By what was translated: a measurement that was made again may have other outputs under the same name.
-    facts = {"pairs": [(name, seed, key(outputs), checkpoint) for name, seed, outputs, checkpoint in compared]}
-    judged_by = {"data": system.data_sha256, "settings": system.settings, "sacrebleu": sacrebleu.__version__}
-    kept_as = key({**facts, **judged_by, "seed": significance.seed_of_the_test(), "holds": results.PAIR})
+    facts = {
+        "pairs": [
+            (name, seed, key(outputs), checkpoint) for name, seed, outputs, checkpoint in compared
+        ]
+    }
+    judged_by = {
+        "data": system.data_sha256,
+        "settings": system.settings,
+        "sacrebleu": sacrebleu.__version__,
+    }
+    kept_as = key(
+        {**facts, **judged_by, "seed": significance.seed_of_the_test(), "holds": results.PAIR}
+    )
     content = cache.get(kept_as)
     if content is None:
         references = systems.texts(system)[1]
-        content = {"pairs": significance.compare(compared, references, system.settings["bleu_tokenizer"], progress_of_tests)}
+        content = {
+            "pairs": significance.compare(
+                compared, references, system.settings["bleu_tokenizer"], progress_of_tests
+            )
+        }
         cache.put(kept_as, content)
     return content["pairs"]
 
 
 def parse_requests(arguments):
     """[(name, seed or None, path)] of the CHECKPOINT arguments. Raises Refusal for names that do not tell them apart."""
-    if len(arguments.checkpoints) > 1 and (arguments.name is not None or arguments.seed is not None):
-        raise Refusal("--name and --seed are for a single checkpoint; with several, write NAME@SEED=PATH for each")
+    if len(arguments.checkpoints) > 1 and (
+        arguments.name is not None or arguments.seed is not None
+    ):
+        raise Refusal(
+            "--name and --seed are for a single checkpoint; with several, write NAME@SEED=PATH for each"
+        )
     if arguments.seed is not None and arguments.seed < 0:
         raise Refusal(f"--seed is {arguments.seed}, it must be a whole number from 0 on")
     requests = []

@@ -21,11 +21,24 @@ def add(commands):
     )
     parser.set_defaults(run=run)
     parser.add_argument("folder", metavar="DIR", help="a --distill-dir, or a view in it")
-    parser.add_argument("--ids", metavar="LIST", help="print the n-best lists of these sentences, as 0,17,4711")
-    parser.add_argument("--differ", type=int, metavar="N", help="print the N sentences in which teacher and gold differ most")
-    parser.add_argument("--data", metavar="DIR", help="the data-bin that was decoded: prints gold beside the hypotheses")
     parser.add_argument(
-        "--post-process", metavar="P", help="how subwords are joined, as fairseq's --post-process; none: not at all"
+        "--ids", metavar="LIST", help="print the n-best lists of these sentences, as 0,17,4711"
+    )
+    parser.add_argument(
+        "--differ",
+        type=int,
+        metavar="N",
+        help="print the N sentences in which teacher and gold differ most",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="the data-bin that was decoded: prints gold beside the hypotheses",
+    )
+    parser.add_argument(
+        "--post-process",
+        metavar="P",
+        help="how subwords are joined, as fairseq's --post-process; none: not at all",
     )
     add_json(parser)
 
@@ -36,7 +49,9 @@ def run(arguments):
     if arguments.differ is not None and arguments.differ < 1:
         raise Refusal(f"--differ is {arguments.differ}, it must be at least 1")
     if not wanted and arguments.differ is None and (arguments.data or arguments.post_process):
-        raise Refusal("--data and --post-process say how n-best lists are printed; ask for lists with --ids or --differ")
+        raise Refusal(
+            "--data and --post-process say how n-best lists are printed; ask for lists with --ids or --differ"
+        )
     quieten()
     from fairseq_seqkd.corpus import inspection
 
@@ -53,7 +68,9 @@ def run(arguments):
 def parse_ids(text):
     words = text.split(",") if text else []
     if not all(word.strip().isdecimal() for word in words):
-        raise Refusal(f"--ids is {text!r}, it must be sentence ids separated by commas, such as 0,17")
+        raise Refusal(
+            f"--ids is {text!r}, it must be sentence ids separated by commas, such as 0,17"
+        )
     return [int(word) for word in words]
 
 
@@ -65,9 +82,15 @@ def nbest_lists(arguments, facts, wanted):
     from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
 
     if facts["kind"] != manifest.DISTILLED or not facts["complete"] or not facts["views"]:
-        raise Refusal(f"{arguments.folder} holds no finished n-best lists; name the directory of a finished decode")
+        raise Refusal(
+            f"{arguments.folder} holds no finished n-best lists; name the directory of a finished decode"
+        )
     store = hypotheses.opened(arguments.folder)
-    wanted = wanted + [i for i, _ in inspection.most_different(store, arguments.differ)] if arguments.differ else wanted
+    wanted = (
+        wanted + [i for i, _ in inspection.most_different(store, arguments.differ)]
+        if arguments.differ
+        else wanted
+    )
     for sentence in wanted:
         if sentence >= len(store):
             raise Refusal(f"there is no sentence {sentence}; ids go from 0 to {len(store) - 1:,}")
@@ -97,7 +120,9 @@ def gold_of(arguments, facts):
     data = facts["settings"]["data"]
     split = Split(arguments.data, data["split"], data["source_lang"], data["target_lang"])
     if not split.files(split.target_lang) or not holds(split, data):
-        raise Refusal(f"--data {arguments.data} is not the data-bin that was decoded, or has no targets")
+        raise Refusal(
+            f"--data {arguments.data} is not the data-bin that was decoded, or has no targets"
+        )
     return split.read(split.target_lang)
 
 
@@ -115,7 +140,9 @@ def in_words(facts):
     state = (
         "complete"
         if facts["complete"]
-        else "NOT FINISHED: {done:,} of {of:,} parts; run its command again".format(**facts["parts"])
+        else "NOT FINISHED: {done:,} of {of:,} parts; run its command again".format(
+            **facts["parts"]
+        )
     )
     split = f"split {data['split']}, {data['source_lang']}-{data['target_lang']}"
     yield f"{facts['folder']}: the teacher's {kind} for {split}: {state}"

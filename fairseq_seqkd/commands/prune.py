@@ -6,7 +6,11 @@ seqkd prune student.pt --sparsity 0.8 -o pruned.pt
 from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
 from fairseq_seqkd.errors import Refusal
 
-SCHEMES = ("class-blind", "class-uniform", "class-distribution")  # as in pruning.py, which needs torch
+SCHEMES = (
+    "class-blind",
+    "class-uniform",
+    "class-distribution",
+)  # as in pruning.py, which needs torch
 
 
 def add(commands):
@@ -19,7 +23,13 @@ def add(commands):
     )
     parser.set_defaults(run=run)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("--sparsity", type=float, required=True, metavar="SHARE", help="of the weights that become zero, as 0.8")
+    parser.add_argument(
+        "--sparsity",
+        type=float,
+        required=True,
+        metavar="SHARE",
+        help="of the weights that become zero, as 0.8",
+    )
     parser.add_argument(
         "--scheme",
         choices=SCHEMES,
@@ -28,7 +38,11 @@ def add(commands):
         "each matrix's standard deviation (class-distribution)",
     )
     parser.add_argument(
-        "--exclude", action="append", default=[], metavar="PATTERN", help="leave matrices alone whose name matches, as '*embed*'"
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave matrices alone whose name matches, as '*embed*'",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="the pruned checkpoint")
     parser.add_argument("--dry-run", action="store_true", help="print the table and write nothing")
@@ -38,9 +52,13 @@ def add(commands):
 def run(arguments):
     """Prints a row for each matrix, and writes the pruned checkpoint."""
     if not 0 < arguments.sparsity < 1:
-        raise Refusal(f"--sparsity is {arguments.sparsity}, it must lie between 0 and 1, such as 0.8")
+        raise Refusal(
+            f"--sparsity is {arguments.sparsity}, it must lie between 0 and 1, such as 0.8"
+        )
     if not arguments.output and not arguments.dry_run:
-        raise Refusal("-o FILE is missing: it says where the pruned checkpoint goes; or look with --dry-run")
+        raise Refusal(
+            "-o FILE is missing: it says where the pruned checkpoint goes; or look with --dry-run"
+        )
     check_output(arguments.output)
     quieten()
     from fairseq_seqkd import checkpoint as checkpoints
@@ -51,12 +69,18 @@ def run(arguments):
     pruning.choose(pruned, arguments.sparsity, arguments.scheme)
     result = pruning.apply(state, pruned)
     nonzero, total = pruning.count(result["model"])
-    content = {"matrices": [*map(facts, pruned), *map(facts, spared)], "params": total, "nonzero_params": nonzero}
+    content = {
+        "matrices": [*map(facts, pruned), *map(facts, spared)],
+        "params": total,
+        "nonzero_params": nonzero,
+    }
     lines = [table(pruned, spared, nonzero, total)]
     if not arguments.dry_run:
         checkpoints.write(arguments.output, result)
         content["output"] = arguments.output
-        lines.append(f"{arguments.output} is written; retrain it with --finetune-from-model {arguments.output} --freeze-zeros")
+        lines.append(
+            f"{arguments.output} is written; retrain it with --finetune-from-model {arguments.output} --freeze-zeros"
+        )
     say(arguments, content, lines)
 
 
@@ -67,7 +91,15 @@ def facts(matrix):
 def table(pruned, spared, nonzero, total):
     """A line for each matrix: its names, weights, zeros and their share."""
     rows = [("matrix", "weights", "zeros", "share")]
-    rows += [(", ".join(c.names), f"{c.weights.numel():,}", f"{c.zeros:,}", f"{c.zeros / c.weights.numel():.1%}") for c in pruned]
+    rows += [
+        (
+            ", ".join(c.names),
+            f"{c.weights.numel():,}",
+            f"{c.zeros:,}",
+            f"{c.zeros / c.weights.numel():.1%}",
+        )
+        for c in pruned
+    ]
     rows += [(", ".join(c.names), f"{c.weights.numel():,}", "left alone", "") for c in spared]
     weights, zeros = sum(c.weights.numel() for c in pruned), sum(c.zeros for c in pruned)
     rows.append(("together", f"{weights:,}", f"{zeros:,}", f"{zeros / weights:.1%}"))

@@ -37,8 +37,16 @@ def add(commands):
         help="the report: FILE.html a page with figures that needs no network, FILE.json the numbers, any other Markdown; may be "
         "given several times (default: Markdown, printed)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there too, whatever else is written or printed")
-    parser.add_argument("--plot", metavar="FILE", help="BLEU against remaining weights of pruned models, as SVG, PNG or PDF")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the numbers there too, whatever else is written or printed",
+    )
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="BLEU against remaining weights of pruned models, as SVG, PNG or PDF",
+    )
     parser.add_argument("--title", help="title of the report")
 
 
@@ -49,7 +57,9 @@ def run(arguments):
     read = {Path(path).resolve() for path in arguments.results}
     for path in filter(None, (*outputs, arguments.plot)):
         if Path(path).resolve() in read:
-            raise Refusal(f"{path} is what the report is made from; name another file for the report")
+            raise Refusal(
+                f"{path} is what the report is made from; name another file for the report"
+            )
     quieten()
     from fairseq_seqkd.report import figures, report, run_folder
     from fairseq_seqkd.report import sections as details
@@ -67,10 +77,14 @@ def run(arguments):
             print(f"left out: {remark}", file=sys.stderr)
     if arguments.plot:
         if not made.get("table3"):
-            raise Refusal("--plot draws what pruning costs, and none of these results is of a pruned model")
+            raise Refusal(
+                "--plot draws what pruning costs, and none of these results is of a pruned model"
+            )
         figures.save(arguments.plot, figures.draw_pruning(pruning_table.series(made["table3"])))
     for path in outputs:
-        write_text(path, render(made, path == arguments.json or path.endswith(JSON), path.endswith(PAGE)))
+        write_text(
+            path, render(made, path == arguments.json or path.endswith(JSON), path.endswith(PAGE))
+        )
     if not arguments.output:
         put(report.to_markdown(made), end="")
 

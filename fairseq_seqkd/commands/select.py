@@ -22,10 +22,27 @@ def add(commands):
         allow_abbrev=False,
     )
     parser.set_defaults(run=run, rest=[])
-    parser.add_argument("distilled", metavar="DISTILLED", help="the --distill-dir of a finished decode; it is not changed")
-    parser.add_argument("--data", required=True, metavar="DIR", help="the data-bin that was decoded")
-    parser.add_argument("-o", "--output", required=True, metavar="NEW", help="directory for the lists and their views")
-    parser.add_argument("--nbest", type=int, metavar="N", help="choose from the first N of each list only (default: all)")
+    parser.add_argument(
+        "distilled",
+        metavar="DISTILLED",
+        help="the --distill-dir of a finished decode; it is not changed",
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="the data-bin that was decoded"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="NEW",
+        help="directory for the lists and their views",
+    )
+    parser.add_argument(
+        "--nbest",
+        type=int,
+        metavar="N",
+        help="choose from the first N of each list only (default: all)",
+    )
     add_json(parser)
 
 
@@ -48,7 +65,10 @@ def run(arguments):
         arguments.rest,
         lambda parts: tqdm(parts, unit=" parts", disable=None, leave=False),
     )
-    content = {"folder": arguments.output, **{key: made[key] for key in ("sentences", "views", "counts", "signature")}}
+    content = {
+        "folder": arguments.output,
+        **{key: made[key] for key in ("sentences", "views", "counts", "signature")},
+    }
     say(
         arguments,
         content,

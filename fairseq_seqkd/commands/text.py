@@ -23,19 +23,34 @@ def add(commands):
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("distilled", metavar="DISTILLED", help="a finished distilled directory, or one view's folder")
-    parser.add_argument("--view", help="which view of a distilled directory: seq_kd or seq_inter (default: seq_kd)")
-    parser.add_argument("--split", help="a split of the view; valid and test are gold (default: the one that was decoded)")
-    parser.add_argument("-o", "--output", required=True, metavar="PREFIX", help="the files are PREFIX.<language>")
+    parser.add_argument(
+        "distilled",
+        metavar="DISTILLED",
+        help="a finished distilled directory, or one view's folder",
+    )
+    parser.add_argument(
+        "--view", help="which view of a distilled directory: seq_kd or seq_inter (default: seq_kd)"
+    )
+    parser.add_argument(
+        "--split",
+        help="a split of the view; valid and test are gold (default: the one that was decoded)",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="PREFIX", help="the files are PREFIX.<language>"
+    )
     parser.add_argument("--force", action="store_true", help="replace files that are there")
-    add_decoders(parser, "as similarity to gold was measured, else seen from each side's dictionary")
+    add_decoders(
+        parser, "as similarity to gold was measured, else seen from each side's dictionary"
+    )
     add_json(parser)
 
 
 def run(arguments):
     """Looks at everything that can be refused, then writes."""
     if not Path(arguments.output).name or arguments.output.endswith("/"):
-        raise Refusal(f"-o {arguments.output} names a folder; name a PREFIX in it, such as {arguments.output.rstrip('/')}/train")
+        raise Refusal(
+            f"-o {arguments.output} names a folder; name a PREFIX in it, such as {arguments.output.rstrip('/')}/train"
+        )
     quieten()
     from tqdm import tqdm
 
@@ -49,14 +64,25 @@ def run(arguments):
     check_output(*paths)
     for path, lang in zip(paths, languages):
         if not split.files(lang):
-            raise Refusal(f"split {split.name!r} in {folder} has no {lang} side; aligned text needs both")
+            raise Refusal(
+                f"split {split.name!r} in {folder} has no {lang} side; aligned text needs both"
+            )
         if Path(path).exists() and not arguments.force:
-            raise Refusal(f"{path} is there already; name another PREFIX, or replace it with --force")
+            raise Refusal(
+                f"{path} is there already; name another PREFIX, or replace it with --force"
+            )
     similarity = how_similarity_was_measured(folder, content)
     check_options(arguments, similarity)
     sides = [make_side(i, arguments, split, languages, similarity, content) for i in (0, 1)]
-    lines = parallel_text.write(*sides, *paths, rows=lambda n: tqdm(range(n), unit=" sentences", disable=None, leave=False))
-    said = {"files": paths, "lines": lines, "counts": [dict(side.counts) for side in sides], "signature": content["signature"]}
+    lines = parallel_text.write(
+        *sides, *paths, rows=lambda n: tqdm(range(n), unit=" sentences", disable=None, leave=False)
+    )
+    said = {
+        "files": paths,
+        "lines": lines,
+        "counts": [dict(side.counts) for side in sides],
+        "signature": content["signature"],
+    }
     say(arguments, said, f"{paths[0]}, {paths[1]}: {lines:,} lines each | {content['signature']}")
     for path, side in zip(paths, sides):
         for remark in remarks(side.counts):
@@ -68,7 +94,11 @@ def how_similarity_was_measured(folder, content):
     from fairseq_seqkd.corpus import manifest
 
     found = manifest.read(folder.absolute().parent)
-    if not found or found.get("kind") != manifest.DISTILLED or found.get("signature") != content.get("signature"):
+    if (
+        not found
+        or found.get("kind") != manifest.DISTILLED
+        or found.get("signature") != content.get("signature")
+    ):
         return {}
     return found["settings"]["similarity"] or {}
 

@@ -19,8 +19,14 @@ def add_decoders(parser, default="seen from the dictionary"):
         metavar="P",
         help=f"how subwords are joined, as fairseq's --post-process; none: not at all (default: {default})",
     )
-    parser.add_argument("--bpe", metavar="NAME", help="fairseq's --bpe, undone on both sides; none: none")
-    parser.add_argument("--tokenizer", metavar="NAME", help="fairseq's --tokenizer, undone on both sides; none: none")
+    parser.add_argument(
+        "--bpe", metavar="NAME", help="fairseq's --bpe, undone on both sides; none: none"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="fairseq's --tokenizer, undone on both sides; none: none",
+    )
 
 
 class Decoders:
@@ -35,8 +41,12 @@ class Decoders:
         self.rest, self.command = arguments.rest, command
         if self.rest and not any(self.names.values()):
             raise Refusal(self._unknown(self.rest))
-        named = [word for group, name in self.names.items() if name for word in (f"--{group}", name)]
-        self.words = " ".join([*named, *self.rest])  # what was told, which decides what text is made
+        named = [
+            word for group, name in self.names.items() if name for word in (f"--{group}", name)
+        ]
+        self.words = " ".join(
+            [*named, *self.rest]
+        )  # what was told, which decides what text is made
 
     def _unknown(self, words):
         return f"unknown options: {' '.join(words)}; see `seqkd {self.command} --help`, and name --bpe or --tokenizer for theirs"
@@ -55,7 +65,9 @@ class Decoders:
         from fairseq.dataclass.utils import gen_parser_from_dataclass
         from fairseq.registry import REGISTRIES
 
-        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+        parser = argparse.ArgumentParser(
+            add_help=False, allow_abbrev=False, conflict_handler="resolve"
+        )
         for group, name in self.names.items():
             known = REGISTRIES[group]["registry"]
             if name is None:
@@ -77,4 +89,6 @@ class Decoders:
             return encoders.build_bpe(options), encoders.build_tokenizer(options)
         except (ImportError, OSError, RuntimeError, ValueError, AttributeError, TypeError) as error:
             reason = first_line(error)
-            raise Refusal(f"--bpe or --tokenizer cannot be set up ({reason}); name it with the options that it needs") from error
+            raise Refusal(
+                f"--bpe or --tokenizer cannot be set up ({reason}); name it with the options that it needs"
+            ) from error

@@ -20,16 +20,30 @@ def add(commands):
     )
     parser.set_defaults(run=run)
     parser.add_argument("folder", metavar="FOLDER", help="what `seqkd export` made")
-    parser.add_argument("--beam", type=int, metavar="K", help="beam (default: the folder's, as `seqkd export --beam` wrote it)")
-    parser.add_argument("--lenpen", type=float, metavar="P", help="length penalty of a beam search (default: the folder's)")
+    parser.add_argument(
+        "--beam",
+        type=int,
+        metavar="K",
+        help="beam (default: the folder's, as `seqkd export --beam` wrote it)",
+    )
+    parser.add_argument(
+        "--lenpen",
+        type=float,
+        metavar="P",
+        help="length penalty of a beam search (default: the folder's)",
+    )
     parser.add_argument(
         "--compute-type",
         default="default",
         metavar="T",
         help="CTranslate2's (default: the weights', or float32 if int8 saturates here)",
     )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads (default: %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: %(default)s")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: %(default)s"
+    )
 
 
 def run(arguments):
@@ -41,7 +55,11 @@ def run(arguments):
         raise Refusal("standard input is closed, and lines to translate come from there")
     from fairseq_seqkd.deployment.translate import Translator
 
-    how = {"compute_type": arguments.compute_type, "threads": arguments.threads, "device": arguments.device}
+    how = {
+        "compute_type": arguments.compute_type,
+        "threads": arguments.threads,
+        "device": arguments.device,
+    }
     translator = Translator(arguments.folder, arguments.beam, arguments.lenpen, **how)
     for chunk in lines_as_they_come(sys.stdin.buffer):
         if not put_bytes("".join(f"{line}\n" for line in translator.lines(chunk)).encode()):

@@ -24,7 +24,12 @@ class Worker:
         with self.log.open("ab") as file:
             self.begins = file.tell()
             self.process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
 
     @property
@@ -40,13 +45,17 @@ class Worker:
         """The lines that this run wrote."""
         with self.log.open("rb") as file:
             file.seek(self.begins)
-            return [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            return [
+                line for line in file.read().decode(errors="replace").splitlines() if line.strip()
+            ]
 
     def refusal(self):
         """The sentence with which it refused to work, or None where it did not."""
         if self.code not in (1, 2):
             return None
-        mark, name = ("fairseq_seqkd: ", "") if self.code == 1 else (".py: error: ", "fairseq-generate: ")  # 2: argparse
+        mark, name = (
+            ("fairseq_seqkd: ", "") if self.code == 1 else (".py: error: ", "fairseq-generate: ")
+        )  # 2: argparse
         found = [line.split(mark, 1)[1] for line in self.said() if mark in line]
         return name + found[-1] if found else None
 
@@ -67,15 +76,24 @@ class Workers:
     """
 
     def __init__(self, command, environment, logs, requests):
-        self.command, self.environment, self.logs, self.requests = command, environment, Path(logs), requests
+        self.command, self.environment, self.logs, self.requests = (
+            command,
+            environment,
+            Path(logs),
+            requests,
+        )
         self.started = []
 
     def start(self, rank):
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
-            worker = Worker(rank, self.command(rank), self.environment(rank), self.logs / f"worker-{rank}.log")
+            worker = Worker(
+                rank, self.command(rank), self.environment(rank), self.logs / f"worker-{rank}.log"
+            )
         except OSError as error:
-            raise Refusal(f"worker {rank} cannot be started with its log in {self.logs}: {error.strerror or error}") from error
+            raise Refusal(
+                f"worker {rank} cannot be started with its log in {self.logs}: {error.strerror or error}"
+            ) from error
         self.started.append(worker)
         return worker
 
@@ -108,7 +126,10 @@ def requests_to_stop():
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
         numbers.append(signal.SIGHUP)
     requests = []
-    before = {number: signal.signal(number, lambda number, frame: requests.append(number)) for number in numbers}
+    before = {
+        number: signal.signal(number, lambda number, frame: requests.append(number))
+        for number in numbers
+    }
     try:
         yield requests
     finally:

@@ -20,7 +20,12 @@ from fairseq_seqkd.errors import Refusal
 
 FORMAT = "fairseq_seqkd/sparse/1"
 BITS_AS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+FLOATS = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
 
 
 def compress(state, path, half=False):
@@ -53,24 +58,36 @@ def compress(state, path, half=False):
     kept = {key: value for key, value in state.items() if key != "last_optimizer_state"}
     text = json.dumps(encode({**kept, "last_optimizer_state": None}, keep))
     with whole_file(path) as file:
-        file.write(to_safetensors(tensors, {"format": FORMAT, "state": text, "crc32": checksum(text, tensors)}))
+        file.write(
+            to_safetensors(
+                tensors, {"format": FORMAT, "state": text, "crc32": checksum(text, tensors)}
+            )
+        )
 
 
 def restore(path):
     """The state that a sparse file holds. Raises Refusal for any other file, and for one that is damaged."""
-    damaged = Refusal(f"{path} is damaged: its parts do not fit together; compress the checkpoint again")
+    damaged = Refusal(
+        f"{path} is damaged: its parts do not fit together; compress the checkpoint again"
+    )
     try:
         with safe_open(str(path), framework="pt") as file:
             about = file.metadata() or {}
             if about.get("format") != FORMAT:
-                raise Refusal(f"{path} is no sparse checkpoint of this version; make one with `seqkd compress`")
+                raise Refusal(
+                    f"{path} is no sparse checkpoint of this version; make one with `seqkd compress`"
+                )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
     except FileNotFoundError:
         raise Refusal(f"the file {path} does not exist; check the path") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise Refusal(f"{path} is no sparse checkpoint, or damaged ({error}); make one with `seqkd compress`") from None
+        raise Refusal(
+            f"{path} is no sparse checkpoint, or damaged ({error}); make one with `seqkd compress`"
+        ) from None
     if about.get("crc32") != checksum(about.get("state", ""), tensors):
-        raise Refusal(f"{path} is damaged: its checksum is another; copy it again, or compress the checkpoint again")
+        raise Refusal(
+            f"{path} is damaged: its checksum is another; copy it again, or compress the checkpoint again"
+        )
     made = {}
 
     def tensor_of(number, shape, dtype):
@@ -103,7 +120,9 @@ def fill(tensors, number, shape, dtype):
     if f"{number}.bits" not in tensors:
         return tensors[str(number)].to(dtype).view(shape)
     bits, values = tensors[f"{number}.bits"], tensors[f"{number}.values"]
-    if bits.dtype != torch.uint8 or len(bits) != -(-size // 8):  # before anything of that size is made
+    if bits.dtype != torch.uint8 or len(bits) != -(
+        -size // 8
+    ):  # before anything of that size is made
         raise ValueError("bitmap")
     mask = torch.from_numpy(np.unpackbits(bits.numpy(), count=size)).bool()
     if int(mask.sum()) != len(values):
@@ -115,23 +134,37 @@ def fill(tensors, number, shape, dtype):
 
 def encode(value, keep):
     """JSON for a checkpoint's structure. Args: keep: tensor -> the number under which it is stored."""
-    if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic):
+    if (
+        value is None
+        or isinstance(value, (bool, int, float, str))
+        and not isinstance(value, np.generic)
+    ):
         return value
     if isinstance(value, torch.Tensor):
         dtype = str(value.dtype).split(".")[-1]
         return {"$": "tensor", "n": keep(value), "shape": list(value.shape), "dtype": dtype}
     if isinstance(value, (np.ndarray, np.generic)):  # what --eval-bleu leaves
-        return {"$": "numpy", "dtype": str(value.dtype), "v": value.tolist(), "scalar": isinstance(value, np.generic)}
+        return {
+            "$": "numpy",
+            "dtype": str(value.dtype),
+            "v": value.tolist(),
+            "scalar": isinstance(value, np.generic),
+        }
     if isinstance(value, Namespace):
         return {"$": "namespace", "v": encode(vars(value), keep)}
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value) and "$" not in value:
             return {key: encode(inner, keep) for key, inner in value.items()}
-        return {"$": "dict", "v": [[encode(key, keep), encode(inner, keep)] for key, inner in value.items()]}
+        return {
+            "$": "dict",
+            "v": [[encode(key, keep), encode(inner, keep)] for key, inner in value.items()],
+        }
     if isinstance(value, (list, tuple)):
         found = [encode(inner, keep) for inner in value]
         return found if isinstance(value, list) else {"$": "tuple", "v": found}
-    raise Refusal(f"the checkpoint holds a {type(value).__name__}, which a sparse file cannot; use one that fairseq-train wrote")
+    raise Refusal(
+        f"the checkpoint holds a {type(value).__name__}, which a sparse file cannot; use one that fairseq-train wrote"
+    )
 
 
 def decode(value, tensor_of):
@@ -144,7 +177,9 @@ def decode(value, tensor_of):
     if kind is None:
         return {key: decode(inner, tensor_of) for key, inner in value.items()}
     if kind == "tensor":
-        return tensor_of(value["n"], [int(length) for length in value["shape"]], torch_type(value["dtype"]))
+        return tensor_of(
+            value["n"], [int(length) for length in value["shape"]], torch_type(value["dtype"])
+        )
     if kind == "numpy":
         array = np.array(value["v"], numpy_type(value["dtype"]))
         return array[()] if value["scalar"] else array
@@ -159,7 +194,10 @@ def decode(value, tensor_of):
 
 
 def torch_type(name):
-    types = {**FLOATS, **{n: getattr(torch, n) for n in ("int8", "int16", "int32", "int64", "uint8", "bool")}}
+    types = {
+        **FLOATS,
+        **{n: getattr(torch, n) for n in ("int8", "int16", "int32", "int64", "uint8", "bool")},
+    }
     return types[name]
 
 

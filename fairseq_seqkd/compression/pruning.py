@@ -11,8 +11,15 @@ import torch
 
 from fairseq_seqkd.errors import Refusal
 
-CLASS_BLIND, CLASS_UNIFORM, CLASS_DISTRIBUTION = "class-blind", "class-uniform", "class-distribution"
-AVERAGES = ("ema", "ema_fp32_params")  # where fairseq keeps them; from the second, with --ema-fp32, it goes on
+CLASS_BLIND, CLASS_UNIFORM, CLASS_DISTRIBUTION = (
+    "class-blind",
+    "class-uniform",
+    "class-distribution",
+)
+AVERAGES = (
+    "ema",
+    "ema_fp32_params",
+)  # where fairseq keeps them; from the second, with --ema-fp32, it goes on
 SCHEMES = (CLASS_BLIND, CLASS_UNIFORM, CLASS_DISTRIBUTION)
 
 
@@ -39,16 +46,24 @@ def classes(model, exclude=()):
         if sum(size > 1 for size in tensor.shape) < 2 or not tensor.is_floating_point():
             continue
         # Tied weights are one tensor in fairseq's checkpoints, and equal ones in averaged checkpoints.
-        same = (c for c in found if c.weights.shape == tensor.shape and torch.equal(c.weights, tensor))
+        same = (
+            c for c in found if c.weights.shape == tensor.shape and torch.equal(c.weights, tensor)
+        )
         known = next(same, None)
         if known:
             known.names.append(name)
         else:
             found.append(Class([name], tensor))
-    spared = [c for c in found if any(fnmatchcase(name, pattern) for name in c.names for pattern in exclude)]
+    spared = [
+        c
+        for c in found
+        if any(fnmatchcase(name, pattern) for name in c.names for pattern in exclude)
+    ]
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for c in found for name in c.names):
-            raise Refusal(f"--exclude {pattern!r} is the name of no matrix; --dry-run prints a table of the names")
+            raise Refusal(
+                f"--exclude {pattern!r} is the name of no matrix; --dry-run prints a table of the names"
+            )
     return [c for c in found if not any(c is other for other in spared)], spared
 
 
@@ -67,7 +82,9 @@ def choose(pruned, sparsity, scheme):
         kept = [largest(m, round(sparsity * len(m))) for m in magnitudes]
     else:
         if scheme == CLASS_DISTRIBUTION:
-            deviations = [c.weights.float().std().clamp_min(torch.finfo(torch.float32).tiny) for c in pruned]
+            deviations = [
+                c.weights.float().std().clamp_min(torch.finfo(torch.float32).tiny) for c in pruned
+            ]
             magnitudes = [m / deviation for m, deviation in zip(magnitudes, deviations)]
         kept = largest(torch.cat(magnitudes), round(sparsity * sum(size))).split(size)
     for c, mask in zip(pruned, kept):
@@ -102,9 +119,15 @@ def count(model):
     """(parameters that are not zero, parameters) of a state dictionary, tied ones once."""
     seen, nonzero, total = [], 0, 0
     for tensor in model.values():
-        if not tensor.is_floating_point() or tensor.numel() <= 1:  # such as fairseq's version numbers
+        if (
+            not tensor.is_floating_point() or tensor.numel() <= 1
+        ):  # such as fairseq's version numbers
             continue
-        if any(other.shape == tensor.shape and torch.equal(other, tensor) for other in seen if tensor.dim() > 1):
+        if any(
+            other.shape == tensor.shape and torch.equal(other, tensor)
+            for other in seen
+            if tensor.dim() > 1
+        ):
             continue
         seen.append(tensor)
         nonzero, total = nonzero + int(torch.count_nonzero(tensor)), total + tensor.numel()
@@ -120,10 +143,18 @@ class FrozenZeros:
 
     def __init__(self, model):
         if "FullyShardedDataParallel" in {type(module).__name__ for module in model.modules()}:
-            raise Refusal("--freeze-zeros needs whole matrices, and FSDP cuts them up; use another --ddp-backend")
-        self.masks = [(name, p, p.detach() == 0) for name, p in model.named_parameters() if p.dim() > 1 and p.requires_grad]
+            raise Refusal(
+                "--freeze-zeros needs whole matrices, and FSDP cuts them up; use another --ddp-backend"
+            )
+        self.masks = [
+            (name, p, p.detach() == 0)
+            for name, p in model.named_parameters()
+            if p.dim() > 1 and p.requires_grad
+        ]
         self.masks = [(name, p, zero) for name, p, zero in self.masks if zero.any()]
-        if not any(bool((zero & ~zero.all(dim=-1, keepdim=True)).any()) for _, _, zero in self.masks):
+        if not any(
+            bool((zero & ~zero.all(dim=-1, keepdim=True)).any()) for _, _, zero in self.masks
+        ):
             raise Refusal(
                 "--freeze-zeros finds no zeros to keep: it is for a pruned checkpoint, given with --finetune-from-model or "
                 "--restore-file; make one with `seqkd prune`"

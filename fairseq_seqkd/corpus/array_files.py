@@ -53,7 +53,9 @@ def is_whole(path):
 
 def write(path, arrays):
     """Writes a file of named arrays, whole or not at all."""
-    arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}  # safetensors would mix up the others' numbers
+    arrays = {
+        key: np.ascontiguousarray(array) for key, array in arrays.items()
+    }  # safetensors would mix up the others' numbers
     with whole_file(path) as file:
         file.write(to_safetensors(arrays, {"crc32": checksum(arrays)}))
 
@@ -64,7 +66,9 @@ def read(path):
         found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
         said = (file.metadata() or {}).get("crc32")
     if said not in (None, checksum(found)):
-        raise Refusal(f"{path} is damaged: its checksum is another; remove it and run the command again")
+        raise Refusal(
+            f"{path} is damaged: its checksum is another; remove it and run the command again"
+        )
     return found
 
 
@@ -96,7 +100,11 @@ def join(paths, out, lengths, shapes, computed):
     for key in order:
         dtype, shape = arrays[key]
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        header[key] = {"dtype": NAMES[dtype], "shape": list(map(int, shape)), "data_offsets": [offset, offset + size]}
+        header[key] = {
+            "dtype": NAMES[dtype],
+            "shape": list(map(int, shape)),
+            "data_offsets": [offset, offset + size],
+        }
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -104,7 +112,11 @@ def join(paths, out, lengths, shapes, computed):
         file.write(struct.pack("<Q", len(text)) + text)
         for key in order:
             if key in computed:
-                file.write(memoryview(np.ascontiguousarray(computed[key])).cast("B") if computed[key].size else b"")
+                file.write(
+                    memoryview(np.ascontiguousarray(computed[key])).cast("B")
+                    if computed[key].size
+                    else b""
+                )
                 continue
             for path in paths:
                 with opened(path) as part:
@@ -114,7 +126,9 @@ def join(paths, out, lengths, shapes, computed):
 
 def mapped(path, otherwise):
     """{name: array} of a whole file, mapped from the disk rather than read. Args: otherwise: as of `opened`."""
-    with opened(path, otherwise), Path(path).open("rb") as file:  # from here on the header is known to be sound
+    with opened(path, otherwise), Path(path).open(
+        "rb"
+    ) as file:  # from here on the header is known to be sound
         (size,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(size))
     found = {}
@@ -122,7 +136,9 @@ def mapped(path, otherwise):
         if key == "__metadata__":
             continue
         if entry["dtype"] not in TYPES:
-            raise Refusal(f"{path} holds numbers of type {entry['dtype']}, which none of ours does; {otherwise}")
+            raise Refusal(
+                f"{path} holds numbers of type {entry['dtype']}, which none of ours does; {otherwise}"
+            )
         dtype, shape = TYPES[entry["dtype"]], tuple(entry["shape"])
         where = {"offset": 8 + size + entry["data_offsets"][0], "shape": shape}
         found[key] = np.memmap(path, dtype, "r", **where) if all(shape) else np.zeros(shape, dtype)

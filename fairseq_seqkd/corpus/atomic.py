@@ -27,7 +27,9 @@ def whole_file(path):
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise Refusal(f"{path} cannot be written: {error.strerror or error}; what was finished before is safe") from error
+        raise Refusal(
+            f"{path} cannot be written: {error.strerror or error}; what was finished before is safe"
+        ) from error
     finally:
         if beside.exists():
             beside.unlink()
@@ -51,7 +53,9 @@ def whole_folder(path):
         sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise Refusal(f"{path} cannot be written: {error.strerror or error}; what was finished before is safe") from error
+        raise Refusal(
+            f"{path} cannot be written: {error.strerror or error}; what was finished before is safe"
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -94,9 +98,13 @@ def lock(path, wait=False):
     Args: path: a file, which is made where it is not there, or a folder.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY if Path(path).is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(
+            path, os.O_RDONLY if Path(path).is_dir() else os.O_RDWR | os.O_CREAT, 0o644
+        )
     except OSError as error:
-        raise Refusal(f"{path} cannot be made: {error.strerror or error}; what was finished before is safe") from error
+        raise Refusal(
+            f"{path} cannot be made: {error.strerror or error}; what was finished before is safe"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,7 +113,13 @@ def lock(path, wait=False):
             held = False
         except OSError as error:
             # EBADF: over NFS what is open for reading only, such as a folder, has no exclusive locks.
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF):
+            if error.errno not in (
+                errno.ENOLCK,
+                errno.ENOTSUP,
+                errno.ENOSYS,
+                errno.EINVAL,
+                errno.EBADF,
+            ):
                 raise
             held = True
         yield held

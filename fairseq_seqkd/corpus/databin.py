@@ -15,9 +15,17 @@ from fairseq_seqkd.errors import Refusal, first_line
 
 MAGIC, VERSION = b"MMIDIDX\x00\x00", 1
 # The types of tokens, as fairseq/data/indexed_dataset.py numbers them.
-CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4, np.dtype(np.uint32): 9, np.dtype(np.int64): 5, np.dtype(np.uint64): 10}
+CODES = {
+    np.dtype(np.uint16): 8,
+    np.dtype(np.int32): 4,
+    np.dtype(np.uint32): 9,
+    np.dtype(np.int64): 5,
+    np.dtype(np.uint64): 10,
+}
 TYPES = {code: dtype for dtype, code in CODES.items()}
-HEADER = struct.Struct(f"<{len(MAGIC)}sQBQ")  # of an index: magic, version, code of the type, sentences
+HEADER = struct.Struct(
+    f"<{len(MAGIC)}sQBQ"
+)  # of an index: magic, version, code of the type, sentences
 
 POINTERS_AT_A_TIME = 1 << 12  # they are eight bytes a sentence, and need not all be in memory
 TOKENS_AT_A_TIME = 1 << 20
@@ -46,7 +54,9 @@ class Split:
         else:
             text = self.folder / f"{name}.{source_lang}-{target_lang}.{source_lang}"
             if text.is_file():
-                raise Refusal(f"{text} is not binarised; run fairseq-preprocess with --dataset-impl mmap")
+                raise Refusal(
+                    f"{text} is not binarised; run fairseq-preprocess with --dataset-impl mmap"
+                )
             raise Refusal(
                 f"there is no split {name!r} for {source_lang}-{target_lang} in {self.folder}; "
                 f"it has: {', '.join(self.splits()) or 'none'}"
@@ -54,16 +64,27 @@ class Split:
         for prefix in (self.prefix(source_lang), self.prefix(target_lang)):
             index, data = (prefix.with_name(prefix.name + ending) for ending in (".idx", ".bin"))
             if data.is_file() and not data.stat().st_size:
-                raise Refusal(f"{data} is empty: split {name!r} has no sentences, or fairseq-preprocess did not finish")
+                raise Refusal(
+                    f"{data} is empty: split {name!r} has no sentences, or fairseq-preprocess did not finish"
+                )
             if index.is_file() and index.open("rb").read(len(MAGIC)) != MAGIC:
-                raise Refusal(f"{index} is no index of fairseq's mmap format; run fairseq-preprocess again")
+                raise Refusal(
+                    f"{index} is no index of fairseq's mmap format; run fairseq-preprocess again"
+                )
             if index.is_file() != data.is_file():
                 missing, there = (data, index) if index.is_file() else (index, data)
-                raise Refusal(f"{missing} is missing, although {there.name} is there; run fairseq-preprocess again")
+                raise Refusal(
+                    f"{missing} is missing, although {there.name} is there; run fairseq-preprocess again"
+                )
             if index.is_file():
                 check_pair(index, data)
-        if len({self.sentences(lang) for lang in (source_lang, target_lang) if self.files(lang)}) > 1:
-            raise Refusal(f"split {name!r} in {self.folder} has more sentences on one side than on the other; binarise it again")
+        if (
+            len({self.sentences(lang) for lang in (source_lang, target_lang) if self.files(lang)})
+            > 1
+        ):
+            raise Refusal(
+                f"split {name!r} in {self.folder} has more sentences on one side than on the other; binarise it again"
+            )
 
     def splits(self):
         return sorted({file.name.split(".")[0] for file in self.folder.glob("*.bin")})
@@ -94,7 +115,10 @@ class Split:
                 continue
             data = self.files(lang)[0]
             tokens = np.memmap(data, self.dtype(lang), "r")
-            blocks = (tokens[start : start + TOKENS_AT_A_TIME] for start in range(0, len(tokens), TOKENS_AT_A_TIME))
+            blocks = (
+                tokens[start : start + TOKENS_AT_A_TIME]
+                for start in range(0, len(tokens), TOKENS_AT_A_TIME)
+            )
             if any(block.max() >= vocabulary or block.min() < 0 for block in blocks):
                 raise Refusal(
                     f"{data} holds ids that are no symbols of its dictionary, which has {vocabulary:,}: it is damaged, or the "
@@ -112,7 +136,9 @@ class Split:
         index = self.files(lang)[1]
         _, code, _ = read_header(index)
         if code not in TYPES:
-            raise Refusal(f"{index} holds tokens of an unknown type ({code}); run fairseq-preprocess again")
+            raise Refusal(
+                f"{index} holds tokens of an unknown type ({code}); run fairseq-preprocess again"
+            )
         return TYPES[code]
 
 
@@ -133,12 +159,18 @@ def fit_together(index, data):
         return False
     itemsize = TYPES[code].itemsize
     sizes = np.memmap(index, np.int32, "r", HEADER.size, count) if count else np.zeros(0, np.int32)
-    pointers = np.memmap(index, np.int64, "r", HEADER.size + 4 * count, count) if count else np.zeros(0, np.int64)
+    pointers = (
+        np.memmap(index, np.int64, "r", HEADER.size + 4 * count, count)
+        if count
+        else np.zeros(0, np.int64)
+    )
     end = 0
     for start in range(0, count, POINTERS_AT_A_TIME):
         mine = sizes[start : start + POINTERS_AT_A_TIME].astype(np.int64) * itemsize
         ends = end + np.cumsum(mine)
-        if mine.min() < 0 or not np.array_equal(pointers[start : start + POINTERS_AT_A_TIME], ends - mine):
+        if mine.min() < 0 or not np.array_equal(
+            pointers[start : start + POINTERS_AT_A_TIME], ends - mine
+        ):
             return False
         end = int(ends[-1])
     return end == data.stat().st_size
@@ -159,14 +191,20 @@ def check_files(folder, name):
 
 def training_splits(folder, name, source_lang, target_lang):
     """The splits that fairseq-train puts together: train, train1, train2, ... as far as they are there."""
-    return [Split(folder, n, source_lang, target_lang) for n in (name, *further_splits(folder, name, source_lang, target_lang))]
+    return [
+        Split(folder, n, source_lang, target_lang)
+        for n in (name, *further_splits(folder, name, source_lang, target_lang))
+    ]
 
 
 def further_splits(folder, name, source_lang, target_lang):
     """The names of those that fairseq-train puts behind a split: train1, train2, ..."""
     pairs = spellings(source_lang, target_lang)
     further = (f"{name}{k}" for k in itertools.count(1))
-    there = itertools.takewhile(lambda n: any((Path(folder) / f"{n}.{p}.{source_lang}.bin").is_file() for p in pairs), further)
+    there = itertools.takewhile(
+        lambda n: any((Path(folder) / f"{n}.{p}.{source_lang}.bin").is_file() for p in pairs),
+        further,
+    )
     return list(there)
 
 
@@ -179,7 +217,9 @@ def load_dictionary(path):
     except FileNotFoundError:
         raise Refusal(f"{path} is missing; name a folder that fairseq-preprocess made") from None
     except Exception as error:  # fairseq's own for what is no UTF-8 is of no narrower type
-        raise Refusal(f"{path} is damaged ({first_line(error)}); copy it again, or run fairseq-preprocess again") from None
+        raise Refusal(
+            f"{path} is damaged ({first_line(error)}); copy it again, or run fairseq-preprocess again"
+        ) from None
 
 
 def split_hashes(split):
@@ -188,14 +228,21 @@ def split_hashes(split):
     return {
         "source_sha256": sha256(*split.files(split.source_lang)),
         "target_sha256": sha256(*target) if target else None,
-        "dictionaries_sha256": [sha256(split.folder / f"dict.{lang}.txt") for lang in (split.source_lang, split.target_lang)],
+        "dictionaries_sha256": [
+            sha256(split.folder / f"dict.{lang}.txt")
+            for lang in (split.source_lang, split.target_lang)
+        ],
     }
 
 
 def holds(split, data):
     """Whether a split is what a manifest's settings["data"] describe."""
-    dictionaries = [split.folder / f"dict.{lang}.txt" for lang in (split.source_lang, split.target_lang)]
-    return all(file.is_file() for file in dictionaries) and all(data[key] == value for key, value in split_hashes(split).items())
+    dictionaries = [
+        split.folder / f"dict.{lang}.txt" for lang in (split.source_lang, split.target_lang)
+    ]
+    return all(file.is_file() for file in dictionaries) and all(
+        data[key] == value for key, value in split_hashes(split).items()
+    )
 
 
 def check_unchanged(split, data, folder):
@@ -204,7 +251,9 @@ def check_unchanged(split, data, folder):
     Args: data: settings["data"] of the directory; folder: the directory.
     """
     if not split.files(split.source_lang):
-        raise Refusal(f"{split.prefix(split.source_lang)}.bin is missing by now; put it back, and run the same command again")
+        raise Refusal(
+            f"{split.prefix(split.source_lang)}.bin is missing by now; put it back, and run the same command again"
+        )
     if not holds(split, data):
         raise Refusal(
             f"{split.folder} has changed since {folder} was begun, perhaps by fairseq-preprocess, and what was found may be of "
@@ -236,7 +285,11 @@ class Writer:
             index.write(memoryview(sizes))
             address = 0
             for start in range(0, len(sizes), POINTERS_AT_A_TIME):
-                ends = np.cumsum(sizes[start : start + POINTERS_AT_A_TIME], dtype=np.int64) * self.dtype.itemsize + address
+                ends = (
+                    np.cumsum(sizes[start : start + POINTERS_AT_A_TIME], dtype=np.int64)
+                    * self.dtype.itemsize
+                    + address
+                )
                 index.write(memoryview(np.concatenate([[address], ends[:-1]])))
                 address = int(ends[-1])
             index.flush()

@@ -2,7 +2,10 @@
 
 from fairseq_seqkd.errors import Refusal
 
-SENTENCEPIECE, CONTINUED = "sentencepiece", "@@ "  # of --post-process: its name, or the mark that a word goes on
+SENTENCEPIECE, CONTINUED = (
+    "sentencepiece",
+    "@@ ",
+)  # of --post-process: its name, or the mark that a word goes on
 NONE = "none"  # of an option: not at all, whatever would be done without it
 
 # What stands for an unknown word: characters of private use, a token each for every tokenizer of sacrebleu, and never
@@ -17,7 +20,12 @@ class Detokeniser:
     """
 
     def __init__(self, dictionary, post_process=None, bpe=None, tokenizer=None, unknown=None):
-        self.dictionary, self.post_process, self.bpe, self.tokenizer = dictionary, post_process, bpe, tokenizer
+        self.dictionary, self.post_process, self.bpe, self.tokenizer = (
+            dictionary,
+            post_process,
+            bpe,
+            tokenizer,
+        )
         self.symbols = list(dictionary.symbols)
         for special in (dictionary.eos(), dictionary.pad(), dictionary.bos()):
             self.symbols[special] = None
@@ -25,14 +33,20 @@ class Detokeniser:
 
     def __call__(self, tokens):
         """tokens: ids of one sentence, an array or tensor or list; a closing EOS does not matter."""
-        tokens = tokens.tolist() if hasattr(tokens, "tolist") else tokens  # many times faster than one by one
-        text = join([s for s in map(self.symbols.__getitem__, tokens) if s is not None], self.post_process)
+        tokens = (
+            tokens.tolist() if hasattr(tokens, "tolist") else tokens
+        )  # many times faster than one by one
+        text = join(
+            [s for s in map(self.symbols.__getitem__, tokens) if s is not None], self.post_process
+        )
         if self.bpe is not None:
             text = self.bpe.decode(text)
         if self.tokenizer is not None:
             text = self.tokenizer.decode(text)
         # Last, since some of fairseq's decoders know "<unk>" and stumble over anything else.
-        return text if self.unknown is None else text.replace(self.dictionary.unk_word, self.unknown)
+        return (
+            text if self.unknown is None else text.replace(self.dictionary.unk_word, self.unknown)
+        )
 
 
 def join(symbols, post_process):

@@ -30,7 +30,10 @@ from fairseq_seqkd.version import __version__
 logger = logging.getLogger(__name__)
 
 
-STORES = {manifest.DISTILLED: hypotheses, manifest.DISTRIBUTIONS: distributions}  # kind of a directory: what it holds
+STORES = {
+    manifest.DISTILLED: hypotheses,
+    manifest.DISTRIBUTIONS: distributions,
+}  # kind of a directory: what it holds
 
 
 class Distilled:
@@ -55,7 +58,11 @@ class Distilled:
             self.complete = bool(found.get("complete"))
             self._compare(found)
         if self.complete:
-            missing = [name for name in (self.store.NAME, *found.get("views", [])) if not (self.folder / name).exists()]
+            missing = [
+                name
+                for name in (self.store.NAME, *found.get("views", []))
+                if not (self.folder / name).exists()
+            ]
             if missing:
                 raise Refusal(
                     f"{self.folder} says that it is complete, but {', '.join(missing)} is missing; restore it, or remove "
@@ -74,10 +81,14 @@ class Distilled:
                 if not self.complete:
                     self.parts_folder.mkdir(exist_ok=True)
                 for part in sorted(self.damaged()):
-                    logger.warning("%s is damaged: it is removed, and decoded again", self.path(part))
+                    logger.warning(
+                        "%s is damaged: it is removed, and decoded again", self.path(part)
+                    )
                     self.path(part).unlink(missing_ok=True)
         except OSError as error:
-            raise Refusal(f"--distill-dir {self.folder} cannot be used: {error.strerror or error}") from None
+            raise Refusal(
+                f"--distill-dir {self.folder} cannot be used: {error.strerror or error}"
+            ) from None
 
     def _manifest(self, **more):
         return {
@@ -92,8 +103,13 @@ class Distilled:
     def _refuse_foreign_files(self):
         # Names that begin with a dot may be those of another worker that begins at this moment.
         files = self.folder.iterdir() if self.folder.is_dir() else ()
-        if any(not file.name.startswith(".") for file in files) and manifest.read(self.folder) is None:
-            raise Refusal(f"--distill-dir {self.folder} has files in it, but no {manifest.NAME}; name a new or empty one")
+        if (
+            any(not file.name.startswith(".") for file in files)
+            and manifest.read(self.folder) is None
+        ):
+            raise Refusal(
+                f"--distill-dir {self.folder} has files in it, but no {manifest.NAME}; name a new or empty one"
+            )
 
     def note(self, text):
         """Adds a line to the log of who worked when; the only file here that may differ between two runs."""
@@ -106,15 +122,22 @@ class Distilled:
 
     def _compare(self, found):
         if found.get("kind") != self.kind:
-            raise Refusal(f"--distill-dir {self.folder} holds something else ({found.get('kind')}); name another one")
+            raise Refusal(
+                f"--distill-dir {self.folder} holds something else ({found.get('kind')}); name another one"
+            )
         changes = manifest.differences(
-            {"version": found.get("version"), **(found.get("settings") or {})}, {"version": __version__, **self.settings}
+            {"version": found.get("version"), **(found.get("settings") or {})},
+            {"version": __version__, **self.settings},
         )
         if changes:
             raise Refusal(
                 f"--distill-dir {self.folder} was begun with other settings: {'; '.join(changes)}; "
                 "use the same ones to continue it, or name a new directory"
-                + ("" if self.done() else " (no part of this one is finished: nothing is lost if you remove it)")
+                + (
+                    ""
+                    if self.done()
+                    else " (no part of this one is finished: nothing is lost if you remove it)"
+                )
             )
 
     def path(self, part):
@@ -136,7 +159,9 @@ class Distilled:
     def claim(self, part):
         """Yields whether this process should do the part: nobody else is at it, and it is not there yet."""
         lock_path = self.parts_folder / f"{part:06d}.lock"
-        if self.path(part).exists() or not self.parts_folder.is_dir():  # without parts/, another worker has finished
+        if (
+            self.path(part).exists() or not self.parts_folder.is_dir()
+        ):  # without parts/, another worker has finished
             yield False
             return
         with contextlib.ExitStack() as stack:
@@ -188,11 +213,17 @@ class Distilled:
 
     def _assemble(self, build):
         remove_partials(self.folder)
-        self.store.merge([self.path(part) for part in range(self.parts)], self.folder / self.store.NAME)
+        self.store.merge(
+            [self.path(part) for part in range(self.parts)], self.folder / self.store.NAME
+        )
         store = self.store.opened(self.folder)
-        expected = self.settings["data"]["sentences"] - self.settings.get("scoring", {}).get("too_long", 0)
+        expected = self.settings["data"]["sentences"] - self.settings.get("scoring", {}).get(
+            "too_long", 0
+        )
         if len(store) != expected:
-            raise Refusal(f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; remove it and begin anew")
+            raise Refusal(
+                f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; remove it and begin anew"
+            )
         facts = {"bytes": store.path.stat().st_size, "sha256": sha256(store.path)}
         manifest.write(self.folder, self._manifest(**build(store), store=facts, complete=True))
         self.note("finished")
@@ -206,7 +237,9 @@ def check_disk_space(option, folder, needed):
     existing = Path(folder).absolute()
     while not existing.exists():
         existing = existing.parent
-    needed = 2 * int(needed) - sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
+    needed = 2 * int(needed) - sum(
+        part.stat().st_size for part in Path(folder).glob("parts/*.part")
+    )
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise Refusal(
@@ -219,4 +252,6 @@ def check_store(folder, found):
     """Refuses a store that is not, byte for byte, what the manifest of its folder says; older manifests say nothing of it."""
     path = Path(folder) / STORES[found["kind"]].NAME
     if "store" in found and sha256(path) != found["store"]["sha256"]:
-        raise Refusal(f"{path} is damaged: its hash is not the manifest's; copy it again, or make the directory anew")
+        raise Refusal(
+            f"{path} is damaged: its hash is not the manifest's; copy it again, or make the directory anew"
+        )

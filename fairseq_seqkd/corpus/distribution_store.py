@@ -80,7 +80,9 @@ class Block:
             and (not len(self) or int(arrays["lengths"].min()) > 0)
         )
         if not sound:
-            raise Refusal(f"{path} is damaged: its arrays do not fit together; remove it and run the command again")
+            raise Refusal(
+                f"{path} is damaged: its arrays do not fit together; remove it and run the command again"
+            )
 
 
 def write_part(path, block):
@@ -92,7 +94,9 @@ def read_part(path):
     """The Block in a part. Raises Refusal for a file that is damaged."""
     found = array_files.read(path)
     if set(found) != KEYS:
-        raise Refusal(f"{path} is not a part of stored distributions; remove it and run the command again")
+        raise Refusal(
+            f"{path} is not a part of stored distributions; remove it and run the command again"
+        )
     block = Block(found)
     block.check(path)
     return block
@@ -108,7 +112,9 @@ def merge(part_paths, out):
         mine = array_files.layout({key: block.arrays[key] for key in PER_TOKEN})
         shapes = shapes or mine
         if shapes != mine:
-            raise Refusal(f"{path} holds other arrays than the parts before it; remove it and run the command again")
+            raise Refusal(
+                f"{path} holds other arrays than the parts before it; remove it and run the command again"
+            )
     keys, lengths = np.concatenate(keys), np.concatenate(lengths)
     tokens = int(lengths.sum(dtype=np.int64))
     order = np.argsort(keys, kind="stable")
@@ -136,14 +142,25 @@ class Distributions:
         self.per_token = {key: arrays[key] for key in PER_TOKEN}
         index, tokens = (self.keys, self.lengths, self.first), self.per_token.values()
         sound = len(set(map(len, index))) == 1 and len(set(map(len, tokens))) == 1
-        if not sound or self.per_token["ids"].shape != self.per_token["probabilities"].shape or not self._is_in_range():
-            raise Refusal(f"{self.path} is damaged: its arrays do not fit together; score the split again")
+        if (
+            not sound
+            or self.per_token["ids"].shape != self.per_token["probabilities"].shape
+            or not self._is_in_range()
+        ):
+            raise Refusal(
+                f"{self.path} is damaged: its arrays do not fit together; score the split again"
+            )
 
     def _is_in_range(self):
         """Whether the index points to tokens that are there, looked at block by block."""
         for start in range(0, len(self), AT_A_TIME):
-            first, lengths = self.first[start : start + AT_A_TIME], self.lengths[start : start + AT_A_TIME]
-            if first.min() < 0 or lengths.min() < 0 or (first > self.tokens_stored - lengths).any():  # a sum may overflow
+            first, lengths = (
+                self.first[start : start + AT_A_TIME],
+                self.lengths[start : start + AT_A_TIME],
+            )
+            if (
+                first.min() < 0 or lengths.min() < 0 or (first > self.tokens_stored - lengths).any()
+            ):  # a sum may overflow
                 return False
         return True
 
@@ -174,7 +191,9 @@ class Distributions:
         Args: first: (rows,) where each sentence's tokens begin, as `find` says; lengths: (rows,).
         """
         ends = np.cumsum(lengths)
-        where = np.repeat(first - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
+        where = np.repeat(first - (ends - lengths), lengths) + np.arange(
+            int(ends[-1]) if len(ends) else 0
+        )
         return {key: array[where] for key, array in self.per_token.items()}
 
 

@@ -21,7 +21,12 @@ class Side:
     """
 
     def __init__(self, dataset, dictionary, detokenise, name):
-        self.dataset, self.dictionary, self.detokenise, self.name = dataset, dictionary, detokenise, name
+        self.dataset, self.dictionary, self.detokenise, self.name = (
+            dataset,
+            dictionary,
+            detokenise,
+            name,
+        )
         self.counts = Counter()
 
     def __len__(self):
@@ -31,7 +36,9 @@ class Side:
         try:
             tokens = self.dataset[row].numpy()
         except (ValueError, IndexError) as error:  # the index points outside of the data
-            raise Refusal(f"{self.name} is damaged at sentence {row:,} ({error}); restore it or make it anew") from None
+            raise Refusal(
+                f"{self.name} is damaged at sentence {row:,} ({error}); restore it or make it anew"
+            ) from None
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < len(self.dictionary):
             raise Refusal(
                 f"{self.name} is damaged at sentence {row:,}, or its dictionary is another one: "

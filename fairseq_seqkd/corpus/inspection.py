@@ -31,13 +31,20 @@ def examine(folder):
             facts["problems"] += view["problems"]
     else:
         facts["parts"] = parts(folder, found)
-        facts["problems"] = [f"{path} is cut short; the next worker does it again" for path in facts["parts"].pop("damaged")]
+        facts["problems"] = [
+            f"{path} is cut short; the next worker does it again"
+            for path in facts["parts"].pop("damaged")
+        ]
     return facts
 
 
 def views_in(folder, found):
     """The names of the views that are there, of those that a manifest names."""
-    return [name for name in found.get("views", []) if (manifest.read(Path(folder) / name) or {}).get("kind") == manifest.VIEW]
+    return [
+        name
+        for name in found.get("views", [])
+        if (manifest.read(Path(folder) / name) or {}).get("kind") == manifest.VIEW
+    ]
 
 
 def parts(folder, found):
@@ -53,7 +60,11 @@ def parts(folder, found):
 
 def store_problems(folder, found):
     """Sentences that say what is wrong with the store and which views are missing."""
-    problems = [f"the view {name} is missing" for name in found.get("views", []) if name not in views_in(folder, found)]
+    problems = [
+        f"the view {name} is missing"
+        for name in found.get("views", [])
+        if name not in views_in(folder, found)
+    ]
     try:
         store = STORES[found["kind"]].opened(folder)
         if found["kind"] == manifest.DISTILLED:
@@ -86,7 +97,9 @@ def most_different(store, count):
     Memory is that of one part and of `count` sentences. Raises Refusal for a store without similarity to gold.
     """
     if not store.has_similarity:
-        raise Refusal(f"{store.path} has no similarity to gold, because the split had no targets; choose sentences with --ids")
+        raise Refusal(
+            f"{store.path} has no similarity to gold, because the split had no targets; choose sentences with --ids"
+        )
     ids, values = np.zeros(0, np.int64), np.zeros(0, np.float32)
     for first, block in store.blocks():
         listed = np.flatnonzero(block.counts)

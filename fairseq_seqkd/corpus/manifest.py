@@ -25,7 +25,11 @@ from fairseq_seqkd.shapes import (
 )
 
 NAME = "manifest.json"
-DISTILLED, DISTRIBUTIONS, VIEW = "distilled", "distributions", "view"  # kinds: n-best lists with views, stored distributions
+DISTILLED, DISTRIBUTIONS, VIEW = (
+    "distilled",
+    "distributions",
+    "view",
+)  # kinds: n-best lists with views, stored distributions
 SEQ_KD, SEQ_INTER = "seq_kd", "seq_inter"  # names of views
 FORMAT = "fairseq_seqkd/1"
 AT_A_TIME = 4096  # numbers of an array that are turned into text together
@@ -43,7 +47,10 @@ OF_WORK = {
     "sentences": is_count,
     "settings": is_tree,
     "settings.data": is_tree,
-    **{f"settings.data.{key}": is_text for key in ("split", "source_lang", "target_lang", "source_sha256")},
+    **{
+        f"settings.data.{key}": is_text
+        for key in ("split", "source_lang", "target_lang", "source_sha256")
+    },
     "settings.data.sentences": is_count,
     "settings.data.target_sha256": or_none(is_text),
     "settings.teacher": is_tree,
@@ -90,13 +97,19 @@ def read(folder):
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(f"{path} cannot be read ({error}); restore it, or make the directory anew") from None
+        raise Refusal(
+            f"{path} cannot be read ({error}); restore it, or make the directory anew"
+        ) from None
     try:
         manifest = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise Refusal(f"{path} is damaged ({error}); restore it, or make the directory anew") from None
+        raise Refusal(
+            f"{path} is damaged ({error}); restore it, or make the directory anew"
+        ) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise Refusal(f"{path} is not a manifest of format {FORMAT}; make the directory anew with this version")
+        raise Refusal(
+            f"{path} is not a manifest of format {FORMAT}; make the directory anew with this version"
+        )
     fault = first_fault(manifest, NEEDED.get(str(manifest.get("kind")), {}))
     if fault:
         raise Refusal(f"{path} is damaged ({fault}); restore it, or make the directory anew")
@@ -110,7 +123,9 @@ def check_signature(folder, manifest):
     except (KeyError, TypeError, AttributeError, IndexError):
         sound = False
     if not sound:
-        raise Refusal(f"{Path(folder) / NAME} is damaged (its signature is not its settings'); restore it, or decode again")
+        raise Refusal(
+            f"{Path(folder) / NAME} is damaged (its signature is not its settings'); restore it, or decode again"
+        )
 
 
 def write(folder, manifest):
@@ -125,7 +140,10 @@ def dump(value, indent=0):
     A list may be a NumPy array, so that long lists of ids are never millions of Python's numbers at once.
     """
     if isinstance(value, np.ndarray):
-        pieces = (json.dumps(value[i : i + AT_A_TIME].tolist())[1:-1] for i in range(0, len(value), AT_A_TIME))
+        pieces = (
+            json.dumps(value[i : i + AT_A_TIME].tolist())[1:-1]
+            for i in range(0, len(value), AT_A_TIME)
+        )
         return f"[{', '.join(pieces)}]"
     if not isinstance(value, dict) or not value:
         return json.dumps(value, ensure_ascii=False)
@@ -156,7 +174,9 @@ def signature(settings, version):
     fields = {
         "teacher": "+".join(digest[:SHORT_HASH] for digest in settings["teacher"]["sha256"]),
         **how,
-        "engine": "{}-{}/{}".format(engine["name"], engine[engine["name"]].split()[-1], engine["precision"]),
+        "engine": "{}-{}/{}".format(
+            engine["name"], engine[engine["name"]].split()[-1], engine["precision"]
+        ),
         "data": settings["data"]["source_sha256"][:SHORT_HASH],
         **more,
         "version": version,
@@ -167,7 +187,9 @@ def signature(settings, version):
 def _of_search(settings):
     search = settings["search"]
     how = {"beam": search["beam"], "nbest": search["nbest"], "lenpen": search["lenpen"]}
-    filters = ",".join(f"{name}={value}" for name, value in sorted(settings.get("filters", {}).items()))
+    filters = ",".join(
+        f"{name}={value}" for name, value in sorted(settings.get("filters", {}).items())
+    )
     return {**how, "sampling": "yes" if search["sampling"] else None}, {
         "similarity": settings["similarity"]["metric"] if settings["similarity"] else None,
         "select": settings.get("select") if settings.get("select") != "mode" else None,
@@ -177,4 +199,6 @@ def _of_search(settings):
 
 def _of_scoring(settings):
     scoring = settings["scoring"]
-    return {"topk": scoring["topk"], "store": scoring["dtype"]}, {"targets": settings["data"]["target_sha256"][:SHORT_HASH]}
+    return {"topk": scoring["topk"], "store": scoring["dtype"]}, {
+        "targets": settings["data"]["target_sha256"][:SHORT_HASH]
+    }

@@ -27,7 +27,12 @@ from fairseq_seqkd.corpus import array_files
 from fairseq_seqkd.errors import Refusal
 
 NAME = "hypotheses.safetensors"
-PER_HYPOTHESIS = {"lengths": np.int32, "scores": np.float32, "log_probs": np.float32, "hit_limit": np.uint8}
+PER_HYPOTHESIS = {
+    "lengths": np.int32,
+    "scores": np.float32,
+    "log_probs": np.float32,
+    "hit_limit": np.uint8,
+}
 OPTIONAL = {"similarity": np.float32, "consensus": np.float32}
 
 
@@ -107,12 +112,18 @@ class Block:
         """Refuses arrays that do not fit together: a damaged file, or one that is not ours."""
         arrays, n_hypotheses = self.arrays, int(self.counts.sum(dtype=np.int64))
         sound = (
-            all(len(arrays[key]) == n_hypotheses for key in (*PER_HYPOTHESIS, *OPTIONAL) if key in arrays)
+            all(
+                len(arrays[key]) == n_hypotheses
+                for key in (*PER_HYPOTHESIS, *OPTIONAL)
+                if key in arrays
+            )
             and (n_hypotheses == 0 or int(arrays["lengths"].min()) >= 0)
             and len(arrays["tokens"]) == int(arrays["lengths"].sum(dtype=np.int64))
         )
         if not sound:
-            raise Refusal(f"{path} is damaged: its arrays do not fit together; remove it and decode again")
+            raise Refusal(
+                f"{path} is damaged: its arrays do not fit together; remove it and decode again"
+            )
 
 
 def write_part(path, block):
@@ -123,8 +134,12 @@ def write_part(path, block):
 def read_part(path):
     """The Block in a part. Raises Refusal for a file that is damaged."""
     found = array_files.read(path)
-    if not {"counts", "tokens", *PER_HYPOTHESIS} <= set(found) or any(a.ndim != 1 for a in found.values()):
-        raise Refusal(f"{path} is not a part of an n-best store; remove it and run the command again")
+    if not {"counts", "tokens", *PER_HYPOTHESIS} <= set(found) or any(
+        a.ndim != 1 for a in found.values()
+    ):
+        raise Refusal(
+            f"{path} is not a part of an n-best store; remove it and run the command again"
+        )
     block = Block(found)
     block.check(path)
     return block
@@ -139,7 +154,9 @@ def merge(part_paths, out):
         blocks[i + 1] = blocks[i] + mine
         shapes = shapes or array_files.layout(block.arrays)
         if shapes != array_files.layout(block.arrays):
-            raise Refusal(f"{path} holds other arrays than the parts before it; remove it and run the command again")
+            raise Refusal(
+                f"{path} holds other arrays than the parts before it; remove it and run the command again"
+            )
     sentences, hypotheses, tokens = (int(total) for total in blocks[-1])
     lengths = {**{key: hypotheses for key in shapes}, "counts": sentences, "tokens": tokens}
     array_files.join(part_paths, out, lengths, shapes, computed={"blocks": blocks})
@@ -154,7 +171,11 @@ class Hypotheses:
             raise Refusal(f"there is no {self.path}; decode the split to its end first")
         self._arrays = array_files.mapped(self.path, "decode the split again")
         self._bounds = self._arrays.pop("blocks", np.zeros(0, np.int64))
-        if not {"counts", "tokens", *PER_HYPOTHESIS} <= set(self._arrays) or self._bounds.ndim != 2 or not len(self._bounds):
+        if (
+            not {"counts", "tokens", *PER_HYPOTHESIS} <= set(self._arrays)
+            or self._bounds.ndim != 2
+            or not len(self._bounds)
+        ):
             raise Refusal(f"{self.path} is not an n-best store; decode the split again")
         self._recent = (None, None)
 

@@ -43,7 +43,11 @@ class Plan:
         batches, start = [], 0
         while start < len(order):
             widest = max(int(lengths[order[start]]), 1)
-            limits = (self.max_tokens and max(self.max_tokens // widest, 1), self.max_sentences, len(order) - start)
+            limits = (
+                self.max_tokens and max(self.max_tokens // widest, 1),
+                self.max_sentences,
+                len(order) - start,
+            )
             count = min(limit for limit in limits if limit)
             batches.append(order[start : start + count] + first)
             start += count
@@ -64,7 +68,13 @@ def part_size(sentences, wanted=0):
     return wanted if wanted > 0 else min(max(-(-sentences // 64), 1024), 4096)
 
 
-def make_plan(sentences, max_tokens=None, max_sentences=None, wanted_part_size=0, default_tokens=DEFAULT_MAX_TOKENS):
+def make_plan(
+    sentences,
+    max_tokens=None,
+    max_sentences=None,
+    wanted_part_size=0,
+    default_tokens=DEFAULT_MAX_TOKENS,
+):
     """The plan for a split, from fairseq's --max-tokens and --batch-size; the engine's default where neither is given."""
     if max_tokens is None and max_sentences is None:
         max_tokens = default_tokens

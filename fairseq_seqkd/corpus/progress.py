@@ -24,4 +24,9 @@ def read(folder):
     directory = Distilled(folder, found["settings"], plan.parts, found["kind"])
     directory.complete = bool(found.get("complete"))
     bounds = [plan.bounds(part) for part in directory.done() if part < plan.parts]
-    return Progress(plan.sentences, sum(last - first for first, last in bounds), directory.complete, found["signature"])
+    return Progress(
+        plan.sentences,
+        sum(last - first for first, last in bounds),
+        directory.complete,
+        found["signature"],
+    )

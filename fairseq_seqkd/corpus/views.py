@@ -55,9 +55,13 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=l
                 shutil.copyfile(file, out / file.name)
         else:
             source = gold.read(gold.source_lang)
-            with databin.Writer(out / gold.prefix(gold.source_lang).name, gold.dtype(gold.source_lang)) as writer:
+            with databin.Writer(
+                out / gold.prefix(gold.source_lang).name, gold.dtype(gold.source_lang)
+            ) as writer:
                 for start in range(0, len(kept), COPY_BLOCK):
-                    sentences = [np.asarray(source[row]) for row in kept[start : start + COPY_BLOCK].tolist()]
+                    sentences = [
+                        np.asarray(source[row]) for row in kept[start : start + COPY_BLOCK].tolist()
+                    ]
                     writer.add(np.concatenate(sentences), [len(sentence) for sentence in sentences])
             with (out / ROWS).open("wb") as file:
                 np.save(file, kept, allow_pickle=False)
@@ -72,7 +76,10 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=l
             "left_out": len(store) - len(kept),
             **({"filtered": sieve.counts()} if sieve else {}),
             "complete": True,
-            "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(out.iterdir())},
+            "files": {
+                file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
+                for file in sorted(out.iterdir())
+            },
         }
         manifest.write(out, content)
     return content
@@ -99,11 +106,17 @@ def check_view(folder, view):
             f"{view}/ that fairseq-generate --task teacher_decoding leaves in its --distill-dir; on gold use word_kd"
         )
     if found.get("kind") == manifest.DISTILLED:
-        raise Refusal(f"{where} is a distilled directory; train on the view in it, {Path(folder) / view}")
+        raise Refusal(
+            f"{where} is a distilled directory; train on the view in it, {Path(folder) / view}"
+        )
     if found.get("kind") != manifest.VIEW or found.get("view") != view:
-        raise Refusal(f"{where} holds {found.get('view')} targets, the criterion is {view}; use the one that fits the other")
+        raise Refusal(
+            f"{where} holds {found.get('view')} targets, the criterion is {view}; use the one that fits the other"
+        )
     if not found.get("complete") or "files" not in found:
-        raise Refusal(f"{where} is not finished; run the fairseq-generate command that makes it again, it continues")
+        raise Refusal(
+            f"{where} is not finished; run the fairseq-generate command that makes it again, it continues"
+        )
     for name, facts in found["files"].items():
         file = Path(folder) / Path(name).name
         if not file.is_file() or file.stat().st_size != facts["bytes"]:
@@ -121,7 +134,9 @@ def find(folder, view=None):
     """
     found = manifest.read(folder)
     if not Path(folder).is_dir():
-        raise Refusal(f"the directory {folder} does not exist; name the --distill-dir of fairseq-generate, or a view in it")
+        raise Refusal(
+            f"the directory {folder} does not exist; name the --distill-dir of fairseq-generate, or a view in it"
+        )
     if found is None:
         raise Refusal(
             f"{folder} holds no teacher's translations (it has no {manifest.NAME}); name the directory that "
@@ -129,15 +144,23 @@ def find(folder, view=None):
         )
     if found.get("kind") == manifest.DISTILLED:
         if not found.get("complete"):
-            raise Refusal(f"{folder} is not finished; run the fairseq-generate command that makes it again, it continues")
+            raise Refusal(
+                f"{folder} is not finished; run the fairseq-generate command that makes it again, it continues"
+            )
         view = view or manifest.SEQ_KD
         if view not in found.get("views", []):
-            raise Refusal(f"{folder} has no view {view!r}; it has: {', '.join(found.get('views', [])) or 'none'}")
+            raise Refusal(
+                f"{folder} has no view {view!r}; it has: {', '.join(found.get('views', [])) or 'none'}"
+            )
         folder = Path(folder) / view
     elif found.get("kind") != manifest.VIEW:
-        raise Refusal(f"{folder} holds something else ({found.get('kind')}); name a distilled directory or a view in it")
+        raise Refusal(
+            f"{folder} holds something else ({found.get('kind')}); name a distilled directory or a view in it"
+        )
     elif view not in (None, found.get("view")):
-        raise Refusal(f"{folder} is the view {found.get('view')}, not {view}; name the directory that it is in")
+        raise Refusal(
+            f"{folder} is the view {found.get('view')}, not {view}; name the directory that it is in"
+        )
     return Path(folder), check_view(folder, view or found.get("view"))
 
 

@@ -29,8 +29,13 @@ class SeqKDCriterion(WordKDCriterion):
                 f"--train-subset is {subset}, but the teacher's translations in {folder} are its split {found['split']!r}; "
                 f"train on that with --train-subset {found['split']}"
             )
-        languages, theirs = (self.task.cfg.source_lang, self.task.cfg.target_lang), (found["source_lang"], found["target_lang"])
-        if languages != theirs:  # its files may be called de-en in either direction, and fairseq goes by that
+        languages, theirs = (
+            (self.task.cfg.source_lang, self.task.cfg.target_lang),
+            (found["source_lang"], found["target_lang"]),
+        )
+        if (
+            languages != theirs
+        ):  # its files may be called de-en in either direction, and fairseq goes by that
             raise Refusal(
                 f"the teacher's translations in {folder} are {'-'.join(theirs)}, and this is training for {'-'.join(languages)}; "
                 f"pass --source-lang {theirs[0]} --target-lang {theirs[1]}"
@@ -42,4 +47,8 @@ class SeqKDCriterion(WordKDCriterion):
                 "teacher's; move its files away"
             )
         if is_first_process():
-            check_contents(folder, found, [name for name in found["files"] if name.startswith((found["split"], "dict."))])
+            check_contents(
+                folder,
+                found,
+                [name for name in found["files"] if name.startswith((found["split"], "dict."))],
+            )

@@ -35,14 +35,18 @@ from fairseq_seqkd.training import teacher as teachers
 from fairseq_seqkd.training.stored_teacher import StoredTeacher
 
 logger = logging.getLogger(__name__)
-atexit.register(compat.stop_prefetching)  # some refusals come with the first batch, when that has begun
+atexit.register(
+    compat.stop_prefetching
+)  # some refusals come with the first batch, when that has begun
 
 
 @dataclass
 class WordKDConfig(LabelSmoothedCrossEntropyCriterionConfig):
     teacher_path: Optional[str] = field(
         default=None,
-        metadata={"help": "checkpoint of the teacher; several separated by colons are an ensemble, their probabilities averaged"},
+        metadata={
+            "help": "checkpoint of the teacher; several separated by colons are an ensemble, their probabilities averaged"
+        },
     )
     alpha: Optional[float] = field(
         default=None,
@@ -53,7 +57,9 @@ class WordKDConfig(LabelSmoothedCrossEntropyCriterionConfig):
     )
     temperature: float = field(
         default=1.0,
-        metadata={"help": "both distributions are flattened by this temperature; the term is multiplied by its square"},
+        metadata={
+            "help": "both distributions are flattened by this temperature; the term is multiplied by its square"
+        },
     )
     teacher_distributions: Optional[str] = field(
         default=None,
@@ -71,13 +77,19 @@ class WordKDConfig(LabelSmoothedCrossEntropyCriterionConfig):
     )
     divergence: ChoiceEnum(divergences.NAMES) = field(
         default=divergences.FORWARD_KL,
-        metadata={"help": "what the student learns from a teacher's distribution by; others than forward_kl need --teacher-path"},
+        metadata={
+            "help": "what the student learns from a teacher's distribution by; others than forward_kl need --teacher-path"
+        },
     )
     freeze_zeros: bool = field(
         default=False,
-        metadata={"help": "weights that are zero in the restored checkpoint stay zero: for retraining what `seqkd prune` made"},
+        metadata={
+            "help": "weights that are zero in the restored checkpoint stay zero: for retraining what `seqkd prune` made"
+        },
     )
-    load_checkpoint_on_all_dp_ranks: bool = II("checkpoint.load_checkpoint_on_all_dp_ranks")  # fairseq's own option
+    load_checkpoint_on_all_dp_ranks: bool = II(
+        "checkpoint.load_checkpoint_on_all_dp_ranks"
+    )  # fairseq's own option
 
 
 @register_criterion("word_kd", dataclass=WordKDConfig)
@@ -121,12 +133,16 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
             interrupts.end_with(said, busy=compat.is_saving, speaks=is_first_process())
             check_resumable(load_checkpoint_on_all_dp_ranks)
         if not isinstance(task, TranslationTask):
-            raise Refusal(f"a student trains under the task translation; {type(task).__name__} is another, so leave out --task")
+            raise Refusal(
+                f"a student trains under the task translation; {type(task).__name__} is another, so leave out --task"
+            )
         for folder in utils.split_paths(task.cfg.data):
             self.check_data(folder, task.cfg.train_subset)
             check_read_alike(folder, task)
         if alpha > 0 and teacher_distributions:
-            self.teacher = StoredTeacher(utils.split_paths(teacher_distributions), task, str(tail), is_first_process())
+            self.teacher = StoredTeacher(
+                utils.split_paths(teacher_distributions), task, str(tail), is_first_process()
+            )
         elif alpha > 0:
             self.teacher = prepare_teacher(task, teacher_path)
 
@@ -139,7 +155,10 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
             self._keep_zeros(model)
         if self.teacher is None or not model.training:
             return super().forward(model, sample, reduce=reduce)
-        if getattr(getattr(teachers.unwrapped(model), "decoder", None), "adaptive_softmax", None) is not None:
+        if (
+            getattr(getattr(teachers.unwrapped(model), "decoder", None), "adaptive_softmax", None)
+            is not None
+        ):
             raise Refusal(
                 "a student with an adaptive softmax has no gradient for whole distributions in fairseq; leave out "
                 "--adaptive-softmax-cutoff (a teacher may have one)"
@@ -147,13 +166,17 @@ class WordKDCriterion(LabelSmoothedCrossEntropyCriterion):
         target = sample["target"][:, self.ignore_prefix_size :]
         keep = target.ne(self.padding_idx)
         like = next(model.parameters())
-        soft, teacher_lprobs = self.teacher.soft_targets(sample, target, like, self.objective.temperature)
+        soft, teacher_lprobs = self.teacher.soft_targets(
+            sample, target, like, self.objective.temperature
+        )
         if not self.heard:  # once, since it waits for the GPU
             self.heard = True
             check_finite(teacher_lprobs[keep.flatten()], like.dtype)
         net_output = model(**sample["net_input"])
         logits = teachers.logits_of(model, net_output)[:, self.ignore_prefix_size :]
-        rows = losses.word_level(logits.flatten(0, 1), target.flatten(), keep.flatten(), soft, self.objective)
+        rows = losses.word_level(
+            logits.flatten(0, 1), target.flatten(), keep.flatten(), soft, self.objective
+        )
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         logging_output = {
             "loss": rows.loss.data.sum(),
@@ -217,28 +240,40 @@ def check_finite(teacher_lprobs, dtype):
 
 def check_options(objective, teacher_path, teacher_distributions, tail):
     """Refuses values that make no sense, before anything is loaded."""
-    alpha, temperature, smoothing = objective.alpha, objective.temperature, objective.label_smoothing
+    alpha, temperature, smoothing = (
+        objective.alpha,
+        objective.temperature,
+        objective.label_smoothing,
+    )
     if not 0 <= alpha <= 1:
-        raise Refusal(f"--alpha is {alpha}, it must lie between 0 (the target alone) and 1 (the teacher alone)")
+        raise Refusal(
+            f"--alpha is {alpha}, it must lie between 0 (the target alone) and 1 (the teacher alone)"
+        )
     if not (temperature > 0 and math.isfinite(temperature)):
         raise Refusal(f"--temperature is {temperature}, it must be positive")
     if not 0 <= smoothing < 1:
         raise Refusal(f"--label-smoothing is {smoothing}, it must be at least 0 and less than 1")
     if teacher_path and teacher_distributions:
-        raise Refusal("--teacher-path and --teacher-distributions are two ways to the same; name one of them")
+        raise Refusal(
+            "--teacher-path and --teacher-distributions are two ways to the same; name one of them"
+        )
     if alpha > 0 and not (teacher_path or teacher_distributions):
         raise Refusal(
             f"--alpha {alpha} asks for a teacher: name its checkpoint with --teacher-path, or what is stored of it with "
             "--teacher-distributions, or set --alpha 0"
         )
     if tail != divergences.SPREAD and not teacher_distributions:
-        raise Refusal(f"--tail {tail} is for --teacher-distributions; a live teacher's distributions have no tail")
+        raise Refusal(
+            f"--tail {tail} is for --teacher-distributions; a live teacher's distributions have no tail"
+        )
     if temperature != 1 and not (teacher_path or teacher_distributions):
         raise Refusal(
             f"--temperature {temperature} flattens a teacher's distributions; name one with --teacher-path, or leave it out"
         )
     if objective.divergence != divergences.FORWARD_KL and not alpha:
-        raise Refusal(f"--divergence {objective.divergence} compares with a teacher; name one with --teacher-path")
+        raise Refusal(
+            f"--divergence {objective.divergence} compares with a teacher; name one with --teacher-path"
+        )
     if teacher_distributions and objective.divergence != divergences.FORWARD_KL:
         raise Refusal(
             f"--divergence {objective.divergence} needs the teacher's whole distributions: name its checkpoint with "
@@ -248,7 +283,10 @@ def check_options(objective, teacher_path, teacher_distributions, tail):
 
 def check_read_alike(folder, task):
     """Refuses a data directory that fairseq would read with another's dictionaries, and splits that it cannot put together."""
-    languages, first = (task.cfg.source_lang, task.cfg.target_lang), utils.split_paths(task.cfg.data)[0]
+    languages, first = (
+        (task.cfg.source_lang, task.cfg.target_lang),
+        utils.split_paths(task.cfg.data)[0],
+    )
     for lang in languages:
         # Files are compared, not the task's dictionaries: a task may add symbols of its own.
         read, mine = (Path(where) / f"dict.{lang}.txt" for where in (first, folder))
@@ -283,8 +321,12 @@ def prepare_teacher(task, teacher_path):
         try:
             own_task.load_dataset(subset, epoch=epoch, combine=True)
         except FileNotFoundError:
-            raise Refusal(f"there is no split {subset!r} in {folders[epoch - 1]}; name it with --train-subset") from None
+            raise Refusal(
+                f"there is no split {subset!r} in {folders[epoch - 1]}; name it with --train-subset"
+            ) from None
         dataset = own_task.dataset(subset)
-        teachers.check_positions(teacher, dataset, task.max_positions(), teacher_path, task.cfg.truncate_source)
+        teachers.check_positions(
+            teacher, dataset, task.max_positions(), teacher_path, task.cfg.truncate_source
+        )
     teachers.check_better_than_guessing(teacher, dataset, task.target_dictionary, teacher_path)
     return teacher

@@ -45,27 +45,44 @@ def build_views(store, distilled, gold, dataset):
             filtered[name] = sieve.audit()
             for rule, count in filtered[name]["counts"].items():
                 value = settings["filters"][rule]
-                logger.info("%s: %d sentences fail %s", distilled.folder / name, count, option(rule, value))
+                logger.info(
+                    "%s: %d sentences fail %s", distilled.folder / name, count, option(rule, value)
+                )
         if view:
             built.append(name)
-            logger.info("%s: %d sentences, %d left out", distilled.folder / name, view["rows"], view["left_out"])
+            logger.info(
+                "%s: %d sentences, %d left out",
+                distilled.folder / name,
+                view["rows"],
+                view["left_out"],
+            )
     listed = audit(store, choosers)
     for reason, ids in listed.items():
         if len(ids):
             logger.warning("%d sentences: %s (listed in the manifest)", len(ids), reason)
     counts = {reason: len(ids) for reason, ids in listed.items()}
-    return {"counts": counts, "listed": listed, "views": sorted(built), **({"filtered": filtered} if filtered else {})}
+    return {
+        "counts": counts,
+        "listed": listed,
+        "views": sorted(built),
+        **({"filtered": filtered} if filtered else {}),
+    }
 
 
 def refuse_empty_views(folder):
     """Says of a finished directory which view is not there because no sentence was left for it."""
     content = manifest.read(folder)
-    wanted = [manifest.SEQ_KD] + ([manifest.SEQ_INTER] if content["settings"]["data"]["target_sha256"] else [])
+    wanted = [manifest.SEQ_KD] + (
+        [manifest.SEQ_INTER] if content["settings"]["data"]["target_sha256"] else []
+    )
     empty = [name for name in wanted if name not in content["views"]]
     if not empty:
         return
     filtered = content.get("filtered", {}).get(empty[0], {}).get("counts", {})
-    why = [f"{count} fail {option(rule, content['settings']['filters'][rule])}" for rule, count in sorted(filtered.items())]
+    why = [
+        f"{count} fail {option(rule, content['settings']['filters'][rule])}"
+        for rule, count in sorted(filtered.items())
+    ]
     if content["counts"]["source_too_long"]:
         why.append(f"{content['counts']['source_too_long']} have a source that is too long")
     raise Refusal(
@@ -90,8 +107,12 @@ class Sieve:
 
     def __call__(self, first, block, chosen):
         """The ranks `chosen` with -1 for sentences that fail. Args: first: id of the block's first sentence."""
-        sources = (np.asarray(self.sources[int(row) + first]) for row in np.flatnonzero(chosen >= 0))
-        source = filters.Ragged.of([ids[:-1] if len(ids) and ids[-1] == self.eos else ids for ids in sources])
+        sources = (
+            np.asarray(self.sources[int(row) + first]) for row in np.flatnonzero(chosen >= 0)
+        )
+        source = filters.Ragged.of(
+            [ids[:-1] if len(ids) and ids[-1] == self.eos else ids for ids in sources]
+        )
         failures = filters.failures(self.settings, block, chosen, source, self.same)
         for rule, failed in failures.items():
             self.failed[rule].append((np.flatnonzero(failed) + first).astype(np.uint32))
@@ -103,7 +124,10 @@ class Sieve:
     def audit(self):
         """For the manifest: how many sentences fail each filter, and which; one that fails several is in each list."""
         empty = [np.zeros(0, np.uint32)]
-        return {"counts": self.counts(), "listed": {rule: np.concatenate(empty + ids) for rule, ids in self.failed.items()}}
+        return {
+            "counts": self.counts(),
+            "listed": {rule: np.concatenate(empty + ids) for rule, ids in self.failed.items()},
+        }
 
 
 def audit(store, choosers):
@@ -117,9 +141,20 @@ def audit(store, choosers):
     for first, block in store.blocks():
         for view, choose in choosers.items():
             chosen = choose(block)
-            picked, ids = block.picked(chosen), (np.flatnonzero(chosen >= 0) + first).astype(np.uint32)
+            picked, ids = (
+                block.picked(chosen),
+                (np.flatnonzero(chosen >= 0) + first).astype(np.uint32),
+            )
             prefix = "" if view == manifest.SEQ_KD else f"{view}_"
-            listed.setdefault(f"{prefix}empty", []).append(ids[block.arrays["lengths"][picked] == 0])
-            listed.setdefault(f"{prefix}hit_limit", []).append(ids[block.arrays["hit_limit"][picked] > 0])
-        listed["source_too_long"].append((np.flatnonzero(block.counts == 0) + first).astype(np.uint32))
-    return {reason: np.concatenate([np.zeros(0, np.uint32), *ids]) for reason, ids in listed.items()}
+            listed.setdefault(f"{prefix}empty", []).append(
+                ids[block.arrays["lengths"][picked] == 0]
+            )
+            listed.setdefault(f"{prefix}hit_limit", []).append(
+                ids[block.arrays["hit_limit"][picked] > 0]
+            )
+        listed["source_too_long"].append(
+            (np.flatnonzero(block.counts == 0) + first).astype(np.uint32)
+        )
+    return {
+        reason: np.concatenate([np.zeros(0, np.uint32), *ids]) for reason, ids in listed.items()
+    }

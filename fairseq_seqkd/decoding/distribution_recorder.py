@@ -39,7 +39,9 @@ class DistributionRecorder:
     def expected_bytes(self):
         tokens = int(np.asarray(self.dataset.tgt_sizes).sum(dtype=np.int64))
         id_size = distributions.id_dtype(len(self.dataset.tgt_dict)).itemsize
-        return tokens * (self.k * (id_size + self.dtype.itemsize) + 2 * self.dtype.itemsize) + 20 * len(self.dataset)
+        return tokens * (
+            self.k * (id_size + self.dtype.itemsize) + 2 * self.dtype.itemsize
+        ) + 20 * len(self.dataset)
 
     def begin_part(self, first):
         self.found = {}
@@ -57,15 +59,25 @@ class DistributionRecorder:
                 "with another checkpoint"
             )
         probabilities = top.exp()
-        rest = (1 - probabilities.sum(-1)).clamp_(min=0.0) if self.k < lprobs.size(-1) else torch.zeros_like(top[..., 0])
+        rest = (
+            (1 - probabilities.sum(-1)).clamp_(min=0.0)
+            if self.k < lprobs.size(-1)
+            else torch.zeros_like(top[..., 0])
+        )
         arrays = {
             "ids": ids.cpu().numpy().astype(distributions.id_dtype(lprobs.size(-1))),
             "probabilities": probabilities.cpu().numpy().astype(self.dtype),
             "rest": rest.cpu().numpy().astype(self.dtype),
-            "target_log_probs": lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1).cpu().numpy().astype(self.dtype),
+            "target_log_probs": lprobs.gather(-1, target.unsqueeze(-1))
+            .squeeze(-1)
+            .cpu()
+            .numpy()
+            .astype(self.dtype),
         }
         real = target.ne(self.pad[1]).cpu().numpy()
-        keys = distributions.keys_of(sample["net_input"]["src_tokens"].cpu().numpy(), target.cpu().numpy(), self.pad)
+        keys = distributions.keys_of(
+            sample["net_input"]["src_tokens"].cpu().numpy(), target.cpu().numpy(), self.pad
+        )
         for row, sentence in enumerate(sample["id"].tolist()):
             mine = {key: array[row][real[row]] for key, array in arrays.items()}
             self.found[sentence] = {"keys": keys[row], "lengths": real[row].sum(), **mine}
@@ -93,7 +105,10 @@ class DistributionRecorder:
         sentences = self.settings["data"]["sentences"]
         too_long = np.flatnonzero(~self.fits(0, sentences)).astype(np.uint32)
         if len(too_long):
-            logger.warning("%d sentences have more tokens than the teacher has positions (listed in the manifest)", len(too_long))
+            logger.warning(
+                "%d sentences have more tokens than the teacher has positions (listed in the manifest)",
+                len(too_long),
+            )
         tokens = store.tokens_stored
         covered = 1 - float(np.sum(store.per_token["rest"], dtype=np.float64)) / max(tokens, 1)
         bytes_a_token = store.path.stat().st_size / max(tokens, 1)

@@ -38,7 +38,11 @@ def of_teacher(paths, pair, data, overrides="{}"):
     found, replaced = [], parse(overrides)
     for path in paths:
         state = checkpoints.read(path)
-        found.append(Languages(path, state, pair, data, replaced) if checkpoints.is_multilingual(state) else None)
+        found.append(
+            Languages(path, state, pair, data, replaced)
+            if checkpoints.is_multilingual(state)
+            else None
+        )
     if any((one and one.identity()) != (found[0] and found[0].identity()) for one in found):
         raise Refusal(
             f"the members of the ensemble {':'.join(map(str, paths))} have different language tokens; "
@@ -52,7 +56,9 @@ def parse(overrides):
     try:
         return dict(ast.literal_eval(overrides or "{}"))
     except (ValueError, SyntaxError, TypeError):
-        raise Refusal(f"--model-overrides {overrides} is no Python dictionary, such as \"{{'langs': 'de,en'}}\"") from None
+        raise Refusal(
+            f"--model-overrides {overrides} is no Python dictionary, such as \"{{'langs': 'de,en'}}\""
+        ) from None
 
 
 class Languages:
@@ -74,10 +80,14 @@ class Languages:
         self.source_lang, self.target_lang = pair
         args.source_lang, args.target_lang, args.lang_pairs = *pair, ["-".join(pair)]
         args.lang_dict = args.extra_lang_pairs = None
-        args.source_dict, args.target_dict = [fixed_dictionary(path, args)] * 2 if args.fixed_dictionary else data
+        args.source_dict, args.target_dict = (
+            [fixed_dictionary(path, args)] * 2 if args.fixed_dictionary else data
+        )
         args.fixed_dictionary = None
         _, dicts, _ = MultilingualDatasetManager.prepare(load_dictionary, args)
-        self.manager = MultilingualDatasetManager.setup_data_manager(args, args.lang_pairs, known, dicts, args.sampling_method)
+        self.manager = MultilingualDatasetManager.setup_data_manager(
+            args, args.lang_pairs, known, dicts, args.sampling_method
+        )
         self.source_dictionary = self.manager.get_source_dictionary(self.source_lang)
         self.target_dictionary = self.manager.get_target_dictionary(self.target_lang)
         self.source_spec, self.target_spec = args.langtoks["main"]
@@ -106,7 +116,13 @@ class Languages:
             "M2M-100's model_dict.128k.txt has, pass --model-overrides \"{'fixed_dictionary': 'FILE'}\"; if the languages are "
             "others, pass --model-overrides \"{'lang_dict': 'FILE'}\", a language a line",
         )
-        checkpoints.check_symbols(path, state, (self.source_lang, self.target_lang), plain, checkpoints.rebinarise("teacher"))
+        checkpoints.check_symbols(
+            path,
+            state,
+            (self.source_lang, self.target_lang),
+            plain,
+            checkpoints.rebinarise("teacher"),
+        )
 
     def _foreign(self, args, plain):
         """The target symbols that no hypothesis may hold: language tokens, and what the data-bin's dictionary lacks."""
@@ -115,7 +131,11 @@ class Languages:
             for spec in args.langtoks_specs
             for lang in self.manager.langs
         }
-        return tuple(symbol for i, symbol in enumerate(self.target_dictionary.symbols) if i >= len(plain) or symbol in tokens)
+        return tuple(
+            symbol
+            for i, symbol in enumerate(self.target_dictionary.symbols)
+            if i >= len(plain) or symbol in tokens
+        )
 
     def identity(self):
         """What members of an ensemble must have in common."""
@@ -149,9 +169,15 @@ class Languages:
     def as_trained(self, dataset):
         """What `for_search` returned with the decoder's token in its targets too, as the teacher saw its training data."""
         if self.replacing or dataset.tgt is None:
-            return dataset  # there the token is no part of a target, but what its prefix begins with
+            return (
+                dataset  # there the token is no part of a target, but what its prefix begins with
+            )
         pair = (self.source_lang, self.target_lang)
-        return self._pairs(dataset.src, self.manager.tgt_dataset_tranform_func(*pair, dataset.tgt, self.target_spec), dataset)
+        return self._pairs(
+            dataset.src,
+            self.manager.tgt_dataset_tranform_func(*pair, dataset.tgt, self.target_spec),
+            dataset,
+        )
 
     def _pairs(self, source, target, like):
         lang_dict, numbered = self.manager.lang_dict, self.manager.args.enable_lang_ids
@@ -180,7 +206,11 @@ class Languages:
     def forced(self, sample):
         """How the search of a batch begins, as TranslationMultiSimpleEpochTask.inference_step has it."""
         if self.replacing:
-            return {"bos_token": self.target_dictionary.eos() if self.target_token is None else self.target_token}
+            return {
+                "bos_token": self.target_dictionary.eos()
+                if self.target_token is None
+                else self.target_token
+            }
         if self.target_token is None:
             return {}
         source = sample["net_input"]["src_tokens"]
@@ -248,7 +278,9 @@ def languages(path, args):
     try:
         return MultilingualDatasetManager.load_langs(args)
     except OSError:
-        raise Refusal(f"the teacher {path} has its languages in {args.lang_dict}, which is not there: {NAME_LANGUAGES}") from None
+        raise Refusal(
+            f"the teacher {path} has its languages in {args.lang_dict}, which is not there: {NAME_LANGUAGES}"
+        ) from None
 
 
 def fixed_dictionary(path, args):

@@ -47,7 +47,11 @@ class Recorder:
         source_tokens = int(np.asarray(self.dataset.src_sizes).sum(dtype=np.int64))
         per_hypothesis = 4 * source_tokens / max(len(self.dataset), 1) + 21
         nbest = self.cfg.generation.nbest
-        return nbest * len(self.dataset) * per_hypothesis + 4 * 2 * source_tokens + 24 * len(self.dataset)
+        return (
+            nbest * len(self.dataset) * per_hypothesis
+            + 4 * 2 * source_tokens
+            + 24 * len(self.dataset)
+        )
 
     def begin_part(self, first):
         self.found = {}
@@ -69,7 +73,9 @@ class Recorder:
         """
         if "prefix_tokens" in begin:
             prefix, dictionary = begin["prefix_tokens"], self.dataset.tgt_dict
-            begin["prefix_tokens"] = prefix.masked_fill(prefix.eq(dictionary.eos()), dictionary.pad())
+            begin["prefix_tokens"] = prefix.masked_fill(
+                prefix.eq(dictionary.eos()), dictionary.pad()
+            )
         nbests = self.engine.search(sample, **begin)
         for sentence, nbest in zip(sample["id"].tolist(), nbests):
             self.found[sentence] = nbest
@@ -87,7 +93,10 @@ class Recorder:
                 for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
             )
         lists = [
-            ([self.output(h.tokens) for h in nbest], self.reference(self.dataset.tgt[sentence]) if self.has_gold else None)
+            (
+                [self.output(h.tokens) for h in nbest],
+                self.reference(self.dataset.tgt[sentence]) if self.has_gold else None,
+            )
             for sentence, nbest in zip(sentences, nbests)
         ]
         self.scores.append((nbests, self.scorer.submit(lists)))
@@ -101,7 +110,9 @@ class Recorder:
         self.scores = []
         nbests = [self.found.get(sentence, []) for sentence in range(first, last)]
         dtype = token_dtype(len(self.dataset.tgt_dict))
-        return Block.from_lists(nbests, dtype, with_similarity=self.has_gold, with_consensus=self.consensus)
+        return Block.from_lists(
+            nbests, dtype, with_similarity=self.has_gold, with_consensus=self.consensus
+        )
 
     def finish(self, store):
         return build_views(store, self.distilled, self.gold, self.dataset)

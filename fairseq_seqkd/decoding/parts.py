@@ -36,14 +36,22 @@ class Work(EpochBatchIterating):
         self.n = 0
         done = self.distilled.done() - self.distilled.damaged()
         self.remaining = [part for part in self._order() if part not in done]
-        logger.info("%s: %d of %d parts are done | %s", self.distilled.folder, len(done), plan.parts, self.distilled.signature)
+        logger.info(
+            "%s: %d of %d parts are done | %s",
+            self.distilled.folder,
+            len(done),
+            plan.parts,
+            self.distilled.signature,
+        )
 
     def begin(self):
         """Creates the directory; called when everything that can be refused has been looked at."""
         self.distilled.begin()
         rank, size = self.rank
         self.distilled.note(f"began as rank {rank} of {size}, {len(self.remaining)} parts to do")
-        logger.info("decoding begins: %d parts to do, as rank %d of %d", len(self.remaining), rank, size)
+        logger.info(
+            "decoding begins: %d parts to do, as rank %d of %d", len(self.remaining), rank, size
+        )
 
     def _order(self):
         """Every part, beginning where this worker's share would begin: the rank is a hint and nothing more."""

@@ -57,7 +57,10 @@ def reselect(folder, data, out, nbest, words, show=iter):
     recorder = Recorder(cfg.task, gold, dataset, settings, plan)
     recorder.engine = StoredLists(hypotheses.opened(folder), settings["search"]["nbest"])
     check_store(folder, found)
-    recorder.bpe, recorder.tokenizer = encoders.build_bpe(cfg.bpe), encoders.build_tokenizer(cfg.tokenizer)
+    recorder.bpe, recorder.tokenizer = (
+        encoders.build_bpe(cfg.bpe),
+        encoders.build_tokenizer(cfg.tokenizer),
+    )
     try:
         fill(recorder, plan, show)
     finally:
@@ -95,14 +98,18 @@ def fill(recorder, plan, show):
                     recorder.record({"id": np.arange(start, min(start + AT_A_TIME, last))})
                 distilled.commit(part, recorder.block(first, last))
     if not distilled.finish(recorder.finish):
-        raise Refusal(f"{distilled.folder} is not complete: another process is at it; run this again when it has ended")
+        raise Refusal(
+            f"{distilled.folder} is not complete: another process is at it; run this again when it has ended"
+        )
 
 
 def finished(folder):
     """The manifest of a finished decode."""
     found = manifest.read(folder)
     if not found or found.get("kind") != manifest.DISTILLED or not found.get("complete"):
-        raise Refusal(f"{folder} holds no finished n-best lists; name the --distill-dir of a finished decode")
+        raise Refusal(
+            f"{folder} holds no finished n-best lists; name the --distill-dir of a finished decode"
+        )
     manifest.check_signature(folder, found)
     return found
 
@@ -111,25 +118,37 @@ def shorter(nbest, there, folder):
     if nbest is None:
         return there
     if not 1 <= nbest <= there:
-        raise Refusal(f"--nbest is {nbest}, it must be between 1 and {there}, what {folder} has of each sentence")
+        raise Refusal(
+            f"--nbest is {nbest}, it must be between 1 and {there}, what {folder} has of each sentence"
+        )
     return nbest
 
 
 def configuration(gold, out, search, words):
     """fairseq's configuration of the task, from the options that are about selection. Refuses those of a decode."""
-    given = {"source_lang": gold.source_lang, "target_lang": gold.target_lang, "distill_dir": str(out)}
+    given = {
+        "source_lang": gold.source_lang,
+        "target_lang": gold.target_lang,
+        "distill_dir": str(out),
+    }
     given |= {key: search[key] for key in ("beam", "nbest")}
     mine = [word for name, value in given.items() for word in (option_of(name), str(value))]
     parser = options.get_generation_parser(default_task="teacher_decoding")
     parser.prog = "seqkd select"
-    args = options.parse_args_and_arch(parser, [str(gold.folder), "--path", "none", "--gen-subset", gold.name, *mine, *words])
+    args = options.parse_args_and_arch(
+        parser, [str(gold.folder), "--path", "none", "--gen-subset", gold.name, *mine, *words]
+    )
     try:
         cfg = convert_namespace_to_omegaconf(args)
     except MissingConfigException as error:
         raise Refusal(
             f"fairseq cannot be set up with these options ({error}); its --bpe and --tokenizer have other names"
         ) from None
-    of_decode = [(cfg.task, o) for o in fields(TeacherDecodingConfig) if o.name not in OF_SELECTION and is_own(o)]
+    of_decode = [
+        (cfg.task, o)
+        for o in fields(TeacherDecodingConfig)
+        if o.name not in OF_SELECTION and is_own(o)
+    ]
     of_decode += [(cfg.generation, o) for o in fields(GenerationConfig) if o.name in cfg.generation]
     for group, option in of_decode:
         if option.name in WITHOUT_EFFECT - {"score_reference"}:
@@ -155,4 +174,6 @@ def check_text(before, now):
     """Refuses to undo less than the decode did: similarity would be that of pieces of words."""
     for key, option in (("bpe", "--bpe"), ("tokenizer_undone", "--tokenizer")):
         if before.get(key) and now and not now.get(key):
-            raise Refusal(f"these data were decoded with {option} {before[key]}: name it here too, with its options")
+            raise Refusal(
+                f"these data were decoded with {option} {before[key]}: name it here too, with its options"
+            )

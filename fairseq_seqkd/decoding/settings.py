@@ -28,9 +28,17 @@ def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positio
         max_tokens, max_sentences: batch limits as fairseq-generate resolved them.
         max_positions: (source, target) tokens that task and teacher can hold.
     """
-    default = engines.default_tokens(str(cfg.engine), precision(cfg), cfg.generation.beam, uses_gpu(cfg))
-    plan = make_plan(len(dataset), *batch_limits(cfg.dataset, max_tokens, max_sentences), cfg.part_size, default)
-    search = {k: v for k, v in OmegaConf.to_container(cfg.generation, resolve=True).items() if k not in WITHOUT_EFFECT}
+    default = engines.default_tokens(
+        str(cfg.engine), precision(cfg), cfg.generation.beam, uses_gpu(cfg)
+    )
+    plan = make_plan(
+        len(dataset), *batch_limits(cfg.dataset, max_tokens, max_sentences), cfg.part_size, default
+    )
+    search = {
+        k: v
+        for k, v in OmegaConf.to_container(cfg.generation, resolve=True).items()
+        if k not in WITHOUT_EFFECT
+    }
     if not uses_random_numbers(search):
         search = {k: v for k, v in search.items() if not k.startswith("sampling_")}
     search["seed"] = cfg.common.seed if uses_random_numbers(search) else None
@@ -54,7 +62,9 @@ def scoring_settings(cfg, gold, dataset, max_tokens, max_sentences, max_position
     vocabulary = len(dataset.tgt_dict)
     most = SCORED_ON_A_GPU if uses_gpu(cfg) else SCORED_AT_A_TIME
     default = min(DEFAULT_MAX_TOKENS, max(most // vocabulary, 128))
-    plan = make_plan(len(dataset), *batch_limits(cfg.dataset, max_tokens, max_sentences), cfg.part_size, default)
+    plan = make_plan(
+        len(dataset), *batch_limits(cfg.dataset, max_tokens, max_sentences), cfg.part_size, default
+    )
     positions = [int(limit) for limit in max_positions]
     return {
         **what_is_decoded(cfg, gold, dataset),
@@ -96,17 +106,26 @@ def what_is_decoded(cfg, gold, dataset):
 
 def padding_settings(cfg):
     """On which side a batch is padded, which an LSTM reads, and the prefix of a target too."""
-    return {"left_pad_source": bool(cfg.left_pad_source), "left_pad_target": bool(cfg.left_pad_target)}
+    return {
+        "left_pad_source": bool(cfg.left_pad_source),
+        "left_pad_target": bool(cfg.left_pad_target),
+    }
 
 
 def plan_settings(plan):
-    return {"part_size": plan.part_size, "max_tokens": plan.max_tokens, "max_sentences": plan.max_sentences}
+    return {
+        "part_size": plan.part_size,
+        "max_tokens": plan.max_tokens,
+        "max_sentences": plan.max_sentences,
+    }
 
 
 def filter_settings(cfg):
     """{name: value} of the filters that are on."""
     values = {name: getattr(cfg, f"filter_{name}") for name in filters.NAMES}
-    return {name: value for name, value in values.items() if value is not None and value is not False}
+    return {
+        name: value for name, value in values.items() if value is not None and value is not False
+    }
 
 
 def batch_limits(limits, max_tokens, max_sentences):
@@ -114,7 +133,9 @@ def batch_limits(limits, max_tokens, max_sentences):
 
     It does so before it makes the task, so that the command line alone tells the two apart.
     """
-    filled_in = max_tokens == 12000 and not any(word.split("=")[0] == "--max-tokens" for word in sys.argv)
+    filled_in = max_tokens == 12000 and not any(
+        word.split("=")[0] == "--max-tokens" for word in sys.argv
+    )
     return (None, None) if limits.batch_size is None and filled_in else (max_tokens, max_sentences)
 
 
@@ -145,7 +166,9 @@ def similarity_settings(cfg, dataset):
     bpe = name_of(cfg.bpe_config)
     decoders = {**options_of(cfg.bpe_config), **options_of(cfg.tokenizer_config)}
     return {
-        **selection.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer).describe(),
+        **selection.Similarity(
+            str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer
+        ).describe(),
         "post_process": joined_by(beside_bpe(cfg.common_eval.post_process, bpe), dataset.tgt_dict),
         "bpe": bpe,
         "tokenizer_undone": name_of(cfg.tokenizer_config),
@@ -158,7 +181,10 @@ def options_of(config):
     if config is None or isinstance(config, str):
         return {}
     told = {name: value for name, value in config.items() if name != "_name" and value is not None}
-    return {name: sha256(value) if isinstance(value, str) and Path(value).is_file() else value for name, value in told.items()}
+    return {
+        name: sha256(value) if isinstance(value, str) and Path(value).is_file() else value
+        for name, value in told.items()
+    }
 
 
 def name_of(config):

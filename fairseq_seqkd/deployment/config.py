@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Optional
 
 from fairseq_seqkd.errors import Refusal, first_line
-from fairseq_seqkd.shapes import first_fault, is_count, is_number, is_one_of, is_size, is_text, or_none, shorten
+from fairseq_seqkd.shapes import (
+    first_fault,
+    is_count,
+    is_number,
+    is_one_of,
+    is_size,
+    is_text,
+    or_none,
+    shorten,
+)
 
 FILE = "seqkd.json"
 FORMAT = 1
@@ -34,7 +43,9 @@ class Folder:
     max_len_a: float  # a translation has at most max_len_a * (source tokens, EOS counted) + max_len_b tokens
     max_len_b: int
     max_target_tokens: int
-    subwords: Optional[str] = None  # SENTENCEPIECE, SUBWORD_NMT, FASTBPE; None: the text is cut already
+    subwords: Optional[str] = (
+        None  # SENTENCEPIECE, SUBWORD_NMT, FASTBPE; None: the text is cut already
+    )
     subword_file: Optional[str] = None
     tokenizer: Optional[str] = None  # MOSES, or None
     joined_by: Optional[str] = None  # how pieces become text, as fairseq's --post-process
@@ -53,11 +64,17 @@ def read(path):
     try:
         content = json.loads((Path(path) / FILE).read_text(encoding="utf-8"))
     except OSError:
-        raise Refusal(f"{path} is no folder of `seqkd export`: it has no {FILE}; make one from a checkpoint") from None
+        raise Refusal(
+            f"{path} is no folder of `seqkd export`: it has no {FILE}; make one from a checkpoint"
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise Refusal(f"{Path(path) / FILE} is damaged ({error}); export the checkpoint again") from None
+        raise Refusal(
+            f"{Path(path) / FILE} is damaged ({error}); export the checkpoint again"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise Refusal(f"{Path(path) / FILE} is of another version of `seqkd export`; export the checkpoint again")
+        raise Refusal(
+            f"{Path(path) / FILE} is of another version of `seqkd export`; export the checkpoint again"
+        )
     fault = first_fault(content, SHAPE)
     if not fault and bool(content.get("subwords")) != bool(content.get("subword_file")):
         fault = f"subword_file is {shorten(content.get('subword_file'))}"
@@ -95,12 +112,16 @@ class Text:
     def __init__(self, path, folder):
         self.folder = folder
         self.moses = moses(folder) if folder.tokenizer == MOSES else None
-        self.cut = splitter(Path(path) / folder.subword_file if folder.subword_file else None, folder.subwords)
+        self.cut = splitter(
+            Path(path) / folder.subword_file if folder.subword_file else None, folder.subwords
+        )
 
     def pieces(self, line):
         if self.moses:
             # With the options that fairseq's --tokenizer moses has when none are named.
-            line = self.moses[0].tokenize(line, return_str=True, escape=True, aggressive_dash_splits=True)
+            line = self.moses[0].tokenize(
+                line, return_str=True, escape=True, aggressive_dash_splits=True
+            )
         return self.cut(line)
 
     def text(self, pieces):
@@ -144,8 +165,12 @@ def splitter(file, subwords):
             codes = BPE(codes_file)
         return lambda line: codes.process_line(line).split()
     except ImportError as error:
-        package = {SENTENCEPIECE: "sentencepiece", FASTBPE: "fastBPE", SUBWORD_NMT: "subword-nmt"}[subwords]
-        raise Refusal(f"{file} wants {package}, which is not installed: pip install {package}") from error
+        package = {SENTENCEPIECE: "sentencepiece", FASTBPE: "fastBPE", SUBWORD_NMT: "subword-nmt"}[
+            subwords
+        ]
+        raise Refusal(
+            f"{file} wants {package}, which is not installed: pip install {package}"
+        ) from error
     except (RuntimeError, OSError, ValueError) as error:
         raise Refusal(f"{file} is no model of {subwords}: {first_line(error)}") from error
 
@@ -155,6 +180,12 @@ def moses(folder):
     try:
         from sacremoses import MosesDetokenizer, MosesTokenizer
     except ImportError:
-        raise Refusal("this folder's text is tokenised by sacremoses, which is not installed: pip install sacremoses") from None
+        raise Refusal(
+            "this folder's text is tokenised by sacremoses, which is not installed: pip install sacremoses"
+        ) from None
     languages = folder.source_lang, folder.target_lang
-    return MosesTokenizer(lang=languages[0]), MosesDetokenizer(lang=languages[1]), MosesDetokenizer(lang=languages[0])
+    return (
+        MosesTokenizer(lang=languages[0]),
+        MosesDetokenizer(lang=languages[1]),
+        MosesDetokenizer(lang=languages[0]),
+    )

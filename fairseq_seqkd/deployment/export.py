@@ -19,7 +19,9 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems
 
 SAME_CUT = 0.9  # of the sentences that the subword model must cut as the data are cut; stray spaces explain the others
-SAME_CUT_TOKENISED = 0.5  # where a tokenizer is undone and done again, which loses what it was unsure of
+SAME_CUT_TOKENISED = (
+    0.5  # where a tokenizer is undone and done again, which loses what it was unsure of
+)
 SCORED_AT_A_TIME = 8  # sentences
 KNOWN = 0.8  # of the pieces of a given text that must be in the dictionary
 
@@ -54,7 +56,9 @@ def export(system, quantization, output, text_options, beam, check_lines=None, c
         )
     source, target = task.source_dictionary, task.target_dictionary
     vocabularies = ctranslate2_model.symbols(source), ctranslate2_model.symbols(target)
-    files = ctranslate2_model.convert(model, *vocabularies, add_source_eos=True, quantization=quantization)
+    files = ctranslate2_model.convert(
+        model, *vocabularies, add_source_eos=True, quantization=quantization
+    )
     reads, writes = (int(limit) for limit in model.max_positions())
     settings = system.settings
     folder = folders.Folder(
@@ -94,18 +98,24 @@ def sources_of(system, task, count, reads):
     """Pieces of the first sentences of the split, of as many tokens as the model reads."""
     side, dictionary = system.split.read(system.split.source_lang), task.source_dictionary
     rows = [side[i].tolist() for i in range(min(count, len(side)))]
-    return [[dictionary.symbols[i] for i in row if i != dictionary.eos()][: reads - 1] for row in rows]
+    return [
+        [dictionary.symbols[i] for i in row if i != dictionary.eos()][: reads - 1] for row in rows
+    ]
 
 
 def check_cut(translator, sources, joined_by, file):
     """Refuses a subword model that cuts text in another way than the data are cut. Args: joined_by: of the sources."""
     if translator.folder.subwords is None:
         return
-    again = [translator.text.pieces(translator.text.source(source, joined_by)) for source in sources]
+    again = [
+        translator.text.pieces(translator.text.source(source, joined_by)) for source in sources
+    ]
     same = sum(a == b for a, b in zip(again, sources) if folders.UNKNOWN not in b)
     possible = sum(folders.UNKNOWN not in source for source in sources)
     if same < (SAME_CUT_TOKENISED if translator.folder.tokenizer else SAME_CUT) * possible:
-        raise Refusal(f"{file} cuts text otherwise than the data are cut ({same} of {possible} sentences agree); name theirs")
+        raise Refusal(
+            f"{file} cuts text otherwise than the data are cut ({same} of {possible} sentences agree); name theirs"
+        )
 
 
 def cut(translator, lines, dictionary):
@@ -128,14 +138,18 @@ def compare(translator, model, task, settings, sources):
 
     source_dictionary, target_dictionary = task.source_dictionary, task.target_dictionary
     options = Namespace(beam=1, max_len_a=settings["max_len_a"], max_len_b=settings["max_len_b"])
-    engine = FairseqEngine(task.build_generator([model], options), [model], 1, target_dictionary.eos())
+    engine = FairseqEngine(
+        task.build_generator([model], options), [model], 1, target_dictionary.eos()
+    )
     rows = [[*map(source_dictionary.index, source), source_dictionary.eos()] for source in sources]
     theirs = [engine.search(sample(row))[0][0].tokens.tolist() for row in rows]
     log_probs = ctranslate2_model.fairseq_log_probs(model, rows, theirs, target_dictionary)
     names = ctranslate2_model.symbols(target_dictionary)
     # A few at a time, or the numbers over the vocabulary of all of them stand in memory at once.
     how = {"max_input_length": 0, "max_batch_size": SCORED_AT_A_TIME}
-    scored = translator.engine.score_batch(sources, [[names[i] for i in row] for row in theirs], **how)
+    scored = translator.engine.score_batch(
+        sources, [[names[i] for i in row] for row in theirs], **how
+    )
     differences = np.abs(np.array([sum(result.log_probs) for result in scored]) - log_probs)
     found = [translator.text.text(pieces) for pieces in translator.pieces(sources)]
     wanted = [translator.text.text([names[i] for i in row]) for row in theirs]
@@ -153,7 +167,10 @@ def sample(row):
     """A batch of one source, as fairseq's search takes it."""
     import torch
 
-    return {"id": torch.tensor([0]), "net_input": {"src_tokens": torch.tensor([row]), "src_lengths": torch.tensor([len(row)])}}
+    return {
+        "id": torch.tensor([0]),
+        "net_input": {"src_tokens": torch.tensor([row]), "src_lengths": torch.tensor([len(row)])},
+    }
 
 
 def check(agreement, quantization, path):
@@ -164,5 +181,9 @@ def check(agreement, quantization, path):
         raise Refusal(
             f"exported to {quantization}, {path} is not the same model any more: log-probabilities differ by {seen:.3g} nats "
             f"{'' if exact else 'a token '}(at most {bound:g} is rounding); "
-            + ("translate with fairseq instead" if exact else "export it with --quantization float32")
+            + (
+                "translate with fairseq instead"
+                if exact
+                else "export it with --quantization float32"
+            )
         )

@@ -20,14 +20,21 @@ class Translator:
         threads: of one translation; device: "cpu", "cuda" or "auto".
     """
 
-    def __init__(self, path, beam=None, lenpen=None, compute_type="default", threads=1, device="cpu"):
+    def __init__(
+        self, path, beam=None, lenpen=None, compute_type="default", threads=1, device="cpu"
+    ):
         try:
             import ctranslate2
         except ImportError:
-            raise Refusal("CTranslate2 is not installed: pip install 'fairseq_seqkd[ctranslate2]'") from None
+            raise Refusal(
+                "CTranslate2 is not installed: pip install 'fairseq_seqkd[ctranslate2]'"
+            ) from None
         self.folder = folders.read(path)
         self.text = folders.Text(path, self.folder)
-        self.beam, self.lenpen = beam or self.folder.beam, self.folder.lenpen if lenpen is None else lenpen
+        self.beam, self.lenpen = (
+            beam or self.folder.beam,
+            self.folder.lenpen if lenpen is None else lenpen,
+        )
         if device == "auto":
             device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
         if device == "cuda":
@@ -38,12 +45,17 @@ class Translator:
         try:
             self.engine = ctranslate2.Translator(str(path), device=device, **how)
         except (RuntimeError, ValueError) as error:
-            raise Refusal(f"the model in {Path(path)} cannot be opened: {first_line(error)}") from error
+            raise Refusal(
+                f"the model in {Path(path)} cannot be opened: {first_line(error)}"
+            ) from error
         self.cut = 0  # lines that were longer than the model reads
 
     def computed_rightly(self, compute_type):
         """The type that this CPU computes rightly in: what is asked for or, where the choice is ours, float32 for int8."""
-        ours = {"default": self.folder.quantization, "auto": "int8"}  # CTranslate2 takes int8 for the fastest
+        ours = {
+            "default": self.folder.quantization,
+            "auto": "int8",
+        }  # CTranslate2 takes int8 for the fastest
         wanted = ours.get(compute_type, compute_type)
         if eight_bits.computed_as(wanted) == wanted:
             return compute_type
@@ -53,7 +65,10 @@ class Translator:
 
     def lines(self, lines):
         """Translates a list of lines. An empty line stays empty; one that is too long loses its end, and is counted."""
-        return [self.text.text(pieces) for pieces in self.pieces([self.text.pieces(line) for line in lines])]
+        return [
+            self.text.text(pieces)
+            for pieces in self.pieces([self.text.pieces(line) for line in lines])
+        ]
 
     def pieces(self, sources):
         """Translates lists of pieces into lists of pieces."""
@@ -77,4 +92,7 @@ class Translator:
     def limit(self, pieces):
         """Tokens before EOS that the translation of so many pieces may have."""
         folder = self.folder
-        return max(min(int(folder.max_len_a * (pieces + 1) + folder.max_len_b), folder.max_target_tokens), 1)
+        return max(
+            min(int(folder.max_len_a * (pieces + 1) + folder.max_len_b), folder.max_target_tokens),
+            1,
+        )

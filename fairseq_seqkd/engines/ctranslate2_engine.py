@@ -25,7 +25,9 @@ from fairseq_seqkd.errors import Refusal, first_line
 logger = logging.getLogger(__name__)
 
 EXACT = 1e-3  # nats by which a sequence's log-probability may differ from fairseq's in float32; 1e-5 is usual
-QUANTISED = 0.05  # mean nats a token in a smaller type: rounding stays far below, a wrong model far above
+QUANTISED = (
+    0.05  # mean nats a token in a smaller type: rounding stays far below, a wrong model far above
+)
 
 
 def check_installed(compute_type, on_gpu, instead=INSTEAD):
@@ -33,16 +35,22 @@ def check_installed(compute_type, on_gpu, instead=INSTEAD):
     try:
         import ctranslate2
     except ImportError:
-        raise Refusal(f"CTranslate2 is not installed: pip install 'fairseq_seqkd[ctranslate2]', or {instead}") from None
+        raise Refusal(
+            f"CTranslate2 is not installed: pip install 'fairseq_seqkd[ctranslate2]', or {instead}"
+        ) from None
     device = "cuda" if on_gpu else "cpu"
     try:
         types = ctranslate2.get_supported_compute_types(device)
     except (RuntimeError, ValueError) as error:
-        raise Refusal(f"CTranslate2 cannot use device {device} ({first_line(error)}); {instead}") from error
+        raise Refusal(
+            f"CTranslate2 cannot use device {device} ({first_line(error)}); {instead}"
+        ) from error
     if on_gpu:
         cublas.check(f"search with --cpu, or {instead}")
     if compute_type not in types:
-        raise Refusal(f"{compute_type} is not among the types that CTranslate2 computes here: {', '.join(sorted(types))}")
+        raise Refusal(
+            f"{compute_type} is not among the types that CTranslate2 computes here: {', '.join(sorted(types))}"
+        )
     if not on_gpu and eight_bits.computed_as(compute_type) != compute_type:
         raise Refusal(f"{compute_type} {eight_bits.REFUSED}")
 
@@ -80,9 +88,13 @@ class CTranslate2Engine:
         self.device = {"device": device, "device_index": device_index}
         self.lenpen = 0.0 if search.unnormalized else float(search.lenpen)
         self.positions = min(self.model.max_positions()[1], 10**6) - 1
-        self.suppressed = [[self.target_names[target_dictionary.index(symbol)]] for symbol in suppressed]
+        self.suppressed = [
+            [self.target_names[target_dictionary.index(symbol)]] for symbol in suppressed
+        ]
         # Where a constraint shifts CTranslate2's scores.
-        self.rescore = bool(search.min_len > 1 or search.unkpen == math.inf or search.sampling or suppressed)
+        self.rescore = bool(
+            search.min_len > 1 or search.unkpen == math.inf or search.sampling or suppressed
+        )
         self.files = ctranslate2_model.convert(self.model, self.names, self.target_names)
         self.translator = None
 
@@ -91,7 +103,12 @@ class CTranslate2Engine:
 
         if seed is not None:
             ctranslate2.set_random_seed(seed)
-        how = {"compute_type": compute_type or self.compute_type, "inter_threads": 1, "intra_threads": 1, **self.device}
+        how = {
+            "compute_type": compute_type or self.compute_type,
+            "inter_threads": 1,
+            "intra_threads": 1,
+            **self.device,
+        }
         self.translator = ctranslate2.Translator("teacher", files=self.files, **how)
 
     def begin_part(self, seed):
@@ -112,7 +129,9 @@ class CTranslate2Engine:
                 f"nats, at most {EXACT:g} is rounding); {INSTEAD}"
             )
         if self.compute_type == "float32":
-            logger.info("engine ctranslate2: log-probabilities agree with fairseq's to %.1g nats", worst)
+            logger.info(
+                "engine ctranslate2: log-probabilities agree with fairseq's to %.1g nats", worst
+            )
         else:
             self.open()
             _, mean = self._difference(sample, begin)
@@ -120,7 +139,11 @@ class CTranslate2Engine:
                 raise Refusal(
                     f"--compute-type {self.compute_type} changes this teacher too much ({mean:.2g} nats a token); take float32"
                 )
-            logger.info("engine ctranslate2: %s differs from fairseq by %.1g nats a token", self.compute_type, mean)
+            logger.info(
+                "engine ctranslate2: %s differs from fairseq by %.1g nats a token",
+                self.compute_type,
+                mean,
+            )
         if not self.options.sampling:
             self.files = None  # they are needed to open it again for every part
 
@@ -128,9 +151,13 @@ class CTranslate2Engine:
         """(largest difference of a log-probability in nats, mean difference a token) over the best hypotheses of a batch."""
         found = [row[0] for row in self.search(sample, **begin)]
         targets = [h.tokens.tolist() for h in found]
-        theirs = ctranslate2_model.fairseq_log_probs(self.model, self._source_ids(sample), targets, self.dictionary)
+        theirs = ctranslate2_model.fairseq_log_probs(
+            self.model, self._source_ids(sample), targets, self.dictionary
+        )
         differences = np.abs(np.array([h.log_prob for h in found]) - theirs)
-        return float(differences.max()), float(differences.sum() / sum(len(h.tokens) + 1 for h in found))
+        return float(differences.max()), float(
+            differences.sum() / sum(len(h.tokens) + 1 for h in found)
+        )
 
     def search(self, sample, prefix_tokens=None):
         """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first.
@@ -140,7 +167,9 @@ class CTranslate2Engine:
         sources = [[self.names[i] for i in ids] for ids in self._source_ids(sample)]
         width = sample["net_input"]["src_tokens"].size(1)
         limit = min(int(self.options.max_len_a * width + self.options.max_len_b), self.positions)
-        prefix = prefix_tokens is not None and [[self.target_names[i] for i in row] for row in prefix_tokens.tolist()]
+        prefix = prefix_tokens is not None and [
+            [self.target_names[i] for i in row] for row in prefix_tokens.tolist()
+        ]
         empty = [i for i, source in enumerate(sources) if len(source) == 1]
         if not empty:
             return self._search(sources, limit, prefix)
@@ -148,25 +177,44 @@ class CTranslate2Engine:
         begin = {} if prefix_tokens is None else {"prefix_tokens": prefix_tokens[empty]}
         found = dict(zip(empty, self.fairseq_engine.search(part_of(sample, empty), **begin)))
         if there:
-            found.update(zip(there, self._search([sources[i] for i in there], limit, prefix and [prefix[i] for i in there])))
+            found.update(
+                zip(
+                    there,
+                    self._search(
+                        [sources[i] for i in there], limit, prefix and [prefix[i] for i in there]
+                    ),
+                )
+            )
         return [found[i] for i in range(len(sources))]
 
     def _search(self, sources, limit, prefix):
         """CTranslate2's search. Args: sources: lists of symbols; limit: of tokens; prefix: lists of symbols, or nothing."""
         shortest = self.options.min_len if self.options.min_len > 1 else 0
         results = self._translate(sources, limit, shortest, prefix)
-        again = [] if self.options.min_len != 1 else [i for i, r in enumerate(results) if [END] in r.hypotheses]
-        for i, result in zip(again, self._translate([sources[i] for i in again], limit, 1) if again else ()):
+        again = (
+            []
+            if self.options.min_len != 1
+            else [i for i, r in enumerate(results) if [END] in r.hypotheses]
+        )
+        for i, result in zip(
+            again, self._translate([sources[i] for i in again], limit, 1) if again else ()
+        ):
             results[i] = result
         rows = [self._hypotheses(result, limit) for result in results]
         shifted = set(again)
-        mend = [i for i, row in enumerate(rows) if self.rescore or prefix or i in shifted or any(h.hit_limit for h in row)]
+        mend = [
+            i
+            for i, row in enumerate(rows)
+            if self.rescore or prefix or i in shifted or any(h.hit_limit for h in row)
+        ]
         if mend:
             self._score_again([sources[i] for i in mend], [rows[i] for i in mend])
         return [row[: self.options.nbest] for row in rows]
 
     def _source_ids(self, sample):
-        return [[i for i in row if i != self.pad] for row in sample["net_input"]["src_tokens"].tolist()]
+        return [
+            [i for i in row if i != self.pad] for row in sample["net_input"]["src_tokens"].tolist()
+        ]
 
     def _translate(self, sources, limit, shortest, prefix=None):
         options = self.options
@@ -200,11 +248,20 @@ class CTranslate2Engine:
         for symbols, score in zip(result.hypotheses, result.scores):
             closed = bool(symbols) and symbols[-1] == END
             tokens = [ids[symbol] for symbol in (symbols[:-1] if closed else symbols[:limit])]
-            if tuple(tokens) in seen and not self.options.sampling:  # they differed in the token beyond the limit only
+            if (
+                tuple(tokens) in seen and not self.options.sampling
+            ):  # they differed in the token beyond the limit only
                 continue  # but a sample that is drawn twice is twice as probable, which a consensus goes by
             seen.add(tuple(tokens))
             length = len(tokens) + 1  # EOS counts
-            row.append(Hypothesis(np.array(tokens, np.int64), score, score * length**self.lenpen, len(tokens) >= limit))
+            row.append(
+                Hypothesis(
+                    np.array(tokens, np.int64),
+                    score,
+                    score * length**self.lenpen,
+                    len(tokens) >= limit,
+                )
+            )
         return row
 
     def _score_again(self, sources, rows):

@@ -13,7 +13,12 @@ import torch
 
 from fairseq_seqkd.errors import Refusal, first_line
 
-SPECIAL = ("<s>", "<blank>", "</s>", "<unk>")  # what CTranslate2 calls bos, pad, eos and unk, in fairseq's order
+SPECIAL = (
+    "<s>",
+    "<blank>",
+    "</s>",
+    "<unk>",
+)  # what CTranslate2 calls bos, pad, eos and unk, in fairseq's order
 START, PAD, END = SPECIAL[:3]
 INSTEAD = "use --engine fairseq"
 
@@ -30,28 +35,38 @@ def symbols(dictionary):
     found = [*SPECIAL, *dictionary.symbols[len(SPECIAL) :]]
     if len(set(found)) != len(found):
         twice = next(symbol for i, symbol in enumerate(found) if symbol in found[:i])
-        raise Refusal(f"the dictionary has {twice!r} twice, which a CTranslate2 vocabulary cannot; binarise without it")
+        raise Refusal(
+            f"the dictionary has {twice!r} twice, which a CTranslate2 vocabulary cannot; binarise without it"
+        )
     return found
 
 
 def check_special(dictionary):
     if (dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()) != (0, 1, 2, 3):
-        raise Refusal("CTranslate2 wants a dictionary whose special symbols are its first four: translate with fairseq instead")
+        raise Refusal(
+            "CTranslate2 wants a dictionary whose special symbols are its first four: translate with fairseq instead"
+        )
 
 
 def check_models(models):
     """Refuses what CTranslate2 cannot hold."""
     if len(models) != 1:
-        raise Refusal(f"engine ctranslate2 searches with one model, not with an ensemble of {len(models)}; {INSTEAD}")
+        raise Refusal(
+            f"engine ctranslate2 searches with one model, not with an ensemble of {len(models)}; {INSTEAD}"
+        )
     if not is_transformer(models[0]):
-        raise Refusal(f"engine ctranslate2 holds Transformers only, this teacher is a {type(models[0]).__name__}; {INSTEAD}")
+        raise Refusal(
+            f"engine ctranslate2 holds Transformers only, this teacher is a {type(models[0]).__name__}; {INSTEAD}"
+        )
 
 
 def is_transformer(model):
     from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
 
     encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
-    return isinstance(encoder, TransformerEncoderBase) and isinstance(decoder, TransformerDecoderBase)
+    return isinstance(encoder, TransformerEncoderBase) and isinstance(
+        decoder, TransformerDecoderBase
+    )
 
 
 def convert(model, source_vocabulary, target_vocabulary, add_source_eos=False, quantization=None):
@@ -64,14 +79,24 @@ def convert(model, source_vocabulary, target_vocabulary, add_source_eos=False, q
     from ctranslate2.specs import transformer_spec
 
     if quantization is not None:
-        model = copy.deepcopy(model)  # CTranslate2 rounds in place, in memory that the arrays share with the model
+        model = copy.deepcopy(
+            model
+        )  # CTranslate2 rounds in place, in memory that the arrays share with the model
     encoder, decoder = model.encoder, model.decoder
     try:
         with torch.no_grad(), as_float32(model):
             spec = transformer_spec.TransformerSpec.from_config(
                 (len(encoder.layers), len(decoder.layers)),
-                same("attention heads", encoder.layers[0].self_attn.num_heads, decoder.layers[0].self_attn.num_heads),
-                pre_norm=same("places of layer norms", encoder.layers[0].normalize_before, decoder.layers[0].normalize_before),
+                same(
+                    "attention heads",
+                    encoder.layers[0].self_attn.num_heads,
+                    decoder.layers[0].self_attn.num_heads,
+                ),
+                pre_norm=same(
+                    "places of layer norms",
+                    encoder.layers[0].normalize_before,
+                    decoder.layers[0].normalize_before,
+                ),
                 activation=activation(model, converter),
                 layernorm_embedding=encoder.layernorm_embedding is not None,
             )
@@ -86,9 +111,13 @@ def convert(model, source_vocabulary, target_vocabulary, add_source_eos=False, q
             with tempfile.TemporaryDirectory() as folder:
                 spec.save(folder)
                 return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
-    except Exception as error:  # whatever part of an unusual Transformer it is that the converter stumbles over
+    except (
+        Exception
+    ) as error:  # whatever part of an unusual Transformer it is that the converter stumbles over
         reason = first_line(error)
-        raise Refusal(f"CTranslate2 cannot hold this Transformer ({reason}): translate with fairseq instead") from error
+        raise Refusal(
+            f"CTranslate2 cannot hold this Transformer ({reason}): translate with fairseq instead"
+        ) from error
 
 
 def same(what, left, right):
@@ -127,7 +156,11 @@ def fairseq_log_probs(model, sources, targets, dictionary):
         tokens = torch.tensor([source], device=device)
         prefix = torch.tensor([[eos, *target]], device=device)
         with torch.no_grad():
-            out = model(src_tokens=tokens, src_lengths=torch.tensor([len(source)], device=device), prev_output_tokens=prefix)
+            out = model(
+                src_tokens=tokens,
+                src_lengths=torch.tensor([len(source)], device=device),
+                prev_output_tokens=prefix,
+            )
             lprobs = model.get_normalized_probs(out, log_probs=True)[0].double()
         found.append(lprobs.gather(1, torch.tensor([[*target, eos]], device=device).T).sum().item())
     return np.array(found)

@@ -23,7 +23,9 @@ def wanted():
     """The name of the library that the installed CTranslate2 loads, as it stands in its binary; None where it names none."""
     import ctranslate2
 
-    for file in (Path(ctranslate2.__file__).parent.parent / "ctranslate2.libs").glob("libctranslate2*"):
+    for file in (Path(ctranslate2.__file__).parent.parent / "ctranslate2.libs").glob(
+        "libctranslate2*"
+    ):
         found = re.search(rb"libcublas\.so\.\d+", file.read_bytes())
         if found:
             return found[0].decode()

@@ -28,7 +28,8 @@ class FairseqEngine:
             self.shared = [
                 module
                 for module in generator.model.modules()
-                if getattr(module, "encoder_decoder_attention", False) and hasattr(module, "set_beam_size")
+                if getattr(module, "encoder_decoder_attention", False)
+                and hasattr(module, "set_beam_size")
             ]
 
     def begin_part(self, seed):

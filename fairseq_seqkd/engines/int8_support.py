@@ -11,10 +11,10 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 USE_MKL = "CT2_USE_MKL"  # CTranslate2's variable; without it, MKL is for Intel's CPUs
-WITHOUT_VNNI = "the products of 8-bit integers saturate in oneDNN on this CPU, which has no VNNI instructions"
-REFUSED = (
-    f"translates wrongly here: {WITHOUT_VNNI}; take float32, which is hardly slower, or set {USE_MKL}=1, which is right and slow"
+WITHOUT_VNNI = (
+    "the products of 8-bit integers saturate in oneDNN on this CPU, which has no VNNI instructions"
 )
+REFUSED = f"translates wrongly here: {WITHOUT_VNNI}; take float32, which is hardly slower, or set {USE_MKL}=1, which is right and slow"
 
 
 def saturates(cpuinfo=CPUINFO, environment=os.environ):

@@ -33,8 +33,14 @@ def check_for_ctranslate2(search):
         if name in HONOURED or name in WITHOUT_EFFECT or name not in search:
             continue
         if search[name] != option.default:
-            raise Refusal(f"--{name.replace('_', '-')} is not among the options that engine ctranslate2 has; {instead}")
+            raise Refusal(
+                f"--{name.replace('_', '-')} is not among the options that engine ctranslate2 has; {instead}"
+            )
     if search.unkpen not in (0, math.inf):
-        raise Refusal(f"--unkpen {search.unkpen}: engine ctranslate2 has 0 and inf (no unknown words) only; {instead}")
+        raise Refusal(
+            f"--unkpen {search.unkpen}: engine ctranslate2 has 0 and inf (no unknown words) only; {instead}"
+        )
     if search.temperature != 1 and not search.sampling:
-        raise Refusal(f"--temperature in a beam search is not among the options that engine ctranslate2 has; {instead}")
+        raise Refusal(
+            f"--temperature in a beam search is not among the options that engine ctranslate2 has; {instead}"
+        )

@@ -39,7 +39,9 @@ class Cache:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
-            raise Refusal(f"{self.folder} cannot be written: {error.strerror or error}; name another with --cache") from None
+            raise Refusal(
+                f"{self.folder} cannot be written: {error.strerror or error}; name another with --cache"
+            ) from None
 
     def get(self, name):
         """The content under a key, or None. A file that is damaged counts as absent: it is made again, and replaced."""
@@ -48,7 +50,9 @@ class Cache:
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
-            raise Refusal(f"{self.folder} cannot be read: {error.strerror or error}; name another folder with --cache") from None
+            raise Refusal(
+                f"{self.folder} cannot be read: {error.strerror or error}; name another folder with --cache"
+            ) from None
         return content if isinstance(content, dict) else None
 
     def put(self, name, content):

@@ -22,7 +22,9 @@ class Scorer:
 
     def __init__(self, model, device, cache, wanted, again=False):
         if find_spec("comet") is None:
-            raise Refusal("--comet needs unbabel-comet, which is not installed: pip install unbabel-comet, or leave --comet out")
+            raise Refusal(
+                "--comet needs unbabel-comet, which is not installed: pip install unbabel-comet, or leave --comet out"
+            )
         is_file = Path(model).is_file()
         self.device, self.cache, self.again = device, cache, again
         self.checkpoint = sha256(model) if is_file else None
@@ -31,7 +33,13 @@ class Scorer:
         self.model = None if all(self.known(system) for system in wanted) else load(model, is_file)
 
     def key(self, system):
-        return key({"comet": self.signature, "checkpoint": self.checkpoint, "of": system.facts(self.device)})
+        return key(
+            {
+                "comet": self.signature,
+                "checkpoint": self.checkpoint,
+                "of": system.facts(self.device),
+            }
+        )
 
     def known(self, system):
         return None if self.again else self.cache.get(self.key(system))
@@ -45,7 +53,9 @@ class Scorer:
         found = {"comet_signature": self.signature}
         for search, texts in outputs.items():
             triples = [{"src": s, "mt": t, "ref": r} for s, t, r in zip(sources, texts, references)]
-            predicted = self.model.predict(triples, batch_size=BATCH, gpus=int(self.device.type == "cuda"), progress_bar=False)
+            predicted = self.model.predict(
+                triples, batch_size=BATCH, gpus=int(self.device.type == "cuda"), progress_bar=False
+            )
             found[f"comet_{search}"] = float(predicted.system_score)
         self.cache.put(self.key(system), found)
         return found

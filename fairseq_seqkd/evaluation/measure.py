@@ -38,16 +38,31 @@ def measure(system, device, progress=lambda batches, what: batches):
         systems.check_lengths(system.path, system.split, model.max_positions())
         model.to(device)
         batches = plan_batches(dataset.src_sizes, system.settings["max_tokens"])
-        measured = {"sentences": len(dataset), "params": count_parameters(model), "nonzero_params": count_nonzero(model)}
+        measured = {
+            "sentences": len(dataset),
+            "params": count_parameters(model),
+            "nonzero_params": count_nonzero(model),
+        }
         longer_sides = np.maximum(dataset.src_sizes, dataset.tgt_sizes)
         scored = plan_batches(longer_sides, system.settings["max_tokens"])
         measured["ppl"] = perplexity(model, dataset, progress(scored, "perplexity"), device)
         if not math.isfinite(measured["ppl"]):
-            raise Refusal(f"the perplexity of {system.path} is no finite number: its training diverged, or it is damaged")
+            raise Refusal(
+                f"the perplexity of {system.path} is no finite number: its training diverged, or it is damaged"
+            )
         # What fairseq-generate does too: attention weights that nobody reads are not computed.
         model.make_generation_fast_(need_attn=False)
         searched = {
-            name: search(task, model, dataset, batches, device, beam, system.settings, lambda b, name=name: progress(b, name))
+            name: search(
+                task,
+                model,
+                dataset,
+                batches,
+                device,
+                beam,
+                system.settings,
+                lambda b, name=name: progress(b, name),
+            )
             for name, beam in beams(system)
         }
     output = systems.detokeniser(system, 1, UNKNOWN_IN_OUTPUT)
@@ -62,7 +77,9 @@ def measure(system, device, progress=lambda batches, what: batches):
         measured[f"sentences_per_second_{name}"] = len(dataset) / max(seconds, 1e-9)
     greedy, beam = (outputs for outputs, _ in searched.values())
     measured["mode_probability"] = float(np.mean([math.exp(h.log_prob) for h in greedy]))
-    measured["greedy_equals_beam5"] = float(np.mean([np.array_equal(g.tokens, b.tokens) for g, b in zip(greedy, beam)]))
+    measured["greedy_equals_beam5"] = float(
+        np.mean([np.array_equal(g.tokens, b.tokens) for g, b in zip(greedy, beam)])
+    )
     measured["sacrebleu_signature"], measured["chrf_signature"] = signature, chrf_signature
     measured["distillation_signature"] = system.distillation_signature
     measured["outputs"] = texts
@@ -96,7 +113,9 @@ def collated(dataset, batches, device):
     from fairseq.utils import apply_to_sample
 
     for batch in batches:
-        yield apply_to_sample(lambda tensor: tensor.to(device), dataset.collater([dataset[int(i)] for i in batch]))
+        yield apply_to_sample(
+            lambda tensor: tensor.to(device), dataset.collater([dataset[int(i)] for i in batch])
+        )
 
 
 def count_parameters(model):
@@ -106,7 +125,11 @@ def count_parameters(model):
 
 def count_nonzero(model):
     """Trainable parameters that pruning left."""
-    return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters() if parameter.requires_grad)
+    return sum(
+        int(torch.count_nonzero(parameter))
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    )
 
 
 @torch.no_grad()
@@ -114,7 +137,9 @@ def perplexity(model, dataset, batches, device):
     """exp of the mean NLL, in nats, of a token of the gold targets: EOS counts, padding does not."""
     total, tokens, pad = 0.0, 0, dataset.tgt_dict.pad()
     for sample in collated(dataset, batches, device):
-        lprobs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True, sample=sample).float()
+        lprobs = model.get_normalized_probs(
+            model(**sample["net_input"]), log_probs=True, sample=sample
+        ).float()
         keep = sample["target"].ne(pad)
         total -= lprobs.gather(-1, sample["target"].unsqueeze(-1)).squeeze(-1)[keep].sum().item()
         tokens += int(keep.sum())
@@ -127,7 +152,9 @@ def search(task, model, dataset, batches, device, beam, settings, progress=lambd
     options = Namespace(
         beam=beam, max_len_a=settings["max_len_a"], max_len_b=settings["max_len_b"], lenpen=settings["lenpen"]
     )  # fmt: skip
-    engine = FairseqEngine(task.build_generator([model], options), [model], 1, dataset.tgt_dict.eos())
+    engine = FairseqEngine(
+        task.build_generator([model], options), [model], 1, dataset.tgt_dict.eos()
+    )
     outputs, seconds = [None] * len(dataset), 0.0
     # The first search of a process is slower than the others, and is not measured. The last batch is the shortest.
     for sample in collated(dataset, batches[-1:], device):
@@ -147,7 +174,9 @@ def bleu(outputs, references, tokenizer):
     """(sacrebleu's corpus score, its signature) of detokenised texts, one reference each."""
     from sacrebleu.metrics import BLEU
 
-    scorer = BLEU(tokenize=tokenizer, force=True)  # force: no warning about text that looks tokenised
+    scorer = BLEU(
+        tokenize=tokenizer, force=True
+    )  # force: no warning about text that looks tokenised
     score = scorer.corpus_score(outputs, [references])
     return score, str(scorer.get_signature())
 

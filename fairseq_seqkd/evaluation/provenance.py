@@ -9,7 +9,10 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training import loss as losses
 from fairseq_seqkd.training.soft_targets import FORWARD_KL, SPREAD
 
-DATA_CRITERIONS = (manifest.SEQ_KD, manifest.SEQ_INTER)  # they refuse data of any other kind, so the name says what the data were
+DATA_CRITERIONS = (
+    manifest.SEQ_KD,
+    manifest.SEQ_INTER,
+)  # they refuse data of any other kind, so the name says what the data were
 
 
 def distillation_signature(state):
@@ -27,10 +30,18 @@ def distillation_signature(state):
     teaching = word_level_term(criterion)
     if not views and not teaching:
         return None
-    fields = {"criterion": name, "label_smoothing": criterion.get("label_smoothing") or None, **teaching}
-    fields["init"] = short_hash(checkpoints.settings(state, "checkpoint").get("finetune_from_model"))
+    fields = {
+        "criterion": name,
+        "label_smoothing": criterion.get("label_smoothing") or None,
+        **teaching,
+    }
+    fields["init"] = short_hash(
+        checkpoints.settings(state, "checkpoint").get("finetune_from_model")
+    )
     fields["view"] = "+".join(views) or None
-    return "|".join([f"{key}:{value}" for key, value in fields.items() if value is not None] + signatures)
+    return "|".join(
+        [f"{key}:{value}" for key, value in fields.items() if value is not None] + signatures
+    )
 
 
 def taught_by_data(state, criterion):
@@ -55,11 +66,15 @@ def word_level_term(criterion):
         return {}
     divergence = str(criterion.get("divergence") or FORWARD_KL)
     return {
-        "word_teacher": "+".join(short_hash(p) for p in path.split(":")) if path else "+".join(map(stored_by, stored.split(":"))),
+        "word_teacher": "+".join(short_hash(p) for p in path.split(":"))
+        if path
+        else "+".join(map(stored_by, stored.split(":"))),
         "alpha": alpha,
         "temperature": criterion.get("temperature"),
         "divergence": None if divergence == FORWARD_KL else divergence,
-        "tail": None if not stored or str(criterion.get("tail")) == SPREAD else str(criterion.get("tail")),
+        "tail": None
+        if not stored or str(criterion.get("tail")) == SPREAD
+        else str(criterion.get("tail")),
     }
 
 
@@ -68,7 +83,9 @@ def stored_by(folder):
     found = manifest_of(folder)
     if not found or found.get("kind") != manifest.DISTRIBUTIONS:
         return "unknown"
-    teacher = "+".join(digest[: manifest.SHORT_HASH] for digest in found["settings"]["teacher"]["sha256"])
+    teacher = "+".join(
+        digest[: manifest.SHORT_HASH] for digest in found["settings"]["teacher"]["sha256"]
+    )
     return f"{teacher}/top{found['settings']['scoring']['topk']}"
 
 

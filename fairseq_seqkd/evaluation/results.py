@@ -9,9 +9,27 @@ from pathlib import Path
 
 from fairseq_seqkd.corpus.atomic import lock, whole_file
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.shapes import first_fault, is_above_zero, is_count, is_number, is_text, is_there, is_tree, list_of, or_none
+from fairseq_seqkd.shapes import (
+    first_fault,
+    is_above_zero,
+    is_count,
+    is_number,
+    is_text,
+    is_there,
+    is_tree,
+    list_of,
+    or_none,
+)
 
-PAIR = ("a", "search_a", "checkpoint_a", "b", "search_b", "checkpoint_b", "seed")  # what makes a comparison itself
+PAIR = (
+    "a",
+    "search_a",
+    "checkpoint_a",
+    "b",
+    "search_b",
+    "checkpoint_b",
+    "seed",
+)  # what makes a comparison itself
 NUMBERS = (
     "params", "nonzero_params", "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5",
     "ppl", "mode_probability", "sentences_per_second_greedy", "sentences_per_second_beam5",
@@ -21,7 +39,14 @@ NUMBERS = (
 SCORED_BY = ("sacrebleu_signature", "chrf_signature", "comet_signature")
 SIGNATURES = (*SCORED_BY, "distillation_signature")
 COMPARABLE = ("data_sha256", "settings")  # different: the numbers may not stand in one table
-OUTPUTS = ("name", "seed", "checkpoint_sha256", "versions", "machine", *COMPARABLE)  # what a row's translations depend on
+OUTPUTS = (
+    "name",
+    "seed",
+    "checkpoint_sha256",
+    "versions",
+    "machine",
+    *COMPARABLE,
+)  # what a row's translations depend on
 COMET = ("comet_greedy", "comet_beam5", "comet_signature")
 
 RESULT = {
@@ -32,7 +57,12 @@ RESULT = {
     **{f"{key}?": or_none(is_number) for key in NUMBERS},
     **{f"{key}?": or_none(is_text) for key in SIGNATURES},
 }
-COMPARISON = {**dict.fromkeys(PAIR, or_none(is_text)), "seed": or_none(is_count), "difference": is_number, "p_value": is_number}
+COMPARISON = {
+    **dict.fromkeys(PAIR, or_none(is_text)),
+    "seed": or_none(is_count),
+    "difference": is_number,
+    "p_value": is_number,
+}
 BENCH = {
     "speeds": bool,
     "settings": is_tree,
@@ -55,7 +85,9 @@ SPEED = {
 
 def first_difference(a, b):
     """The first setting in which two measurements differ, None where they compare; tokens a batch are each engine's own."""
-    return next((name for name in sorted({*a, *b} - {"max_tokens"}) if a.get(name) != b.get(name)), None)
+    return next(
+        (name for name in sorted({*a, *b} - {"max_tokens"}) if a.get(name) != b.get(name)), None
+    )
 
 
 def read(path):
@@ -68,13 +100,17 @@ def read_json(path):
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"there is no {path}; `seqkd evaluate` and `seqkd bench` make such a file with -o") from None
+        raise Refusal(
+            f"there is no {path}; `seqkd evaluate` and `seqkd bench` make such a file with -o"
+        ) from None
     except OSError as error:
         raise Refusal(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise Refusal(f"{path} is no JSON ({error}); remove it, and measure again") from None
     if not isinstance(content, dict):
-        raise Refusal(f"{path} holds no results of `seqkd evaluate` or `seqkd bench`; name another file")
+        raise Refusal(
+            f"{path} holds no results of `seqkd evaluate` or `seqkd bench`; name another file"
+        )
     return content
 
 
@@ -83,7 +119,9 @@ def speeds(content, path):
     found = content.get("speeds")
     fault = first_fault(content, BENCH) or fault_of(found, SPEED)
     if fault:
-        raise Refusal(f"{path} holds no measurements of `seqkd bench` ({fault}); measure again, or name another file")
+        raise Refusal(
+            f"{path} holds no measurements of `seqkd bench` ({fault}); measure again, or name another file"
+        )
     return content
 
 
@@ -101,7 +139,9 @@ def pairs_of(content, path):
     found = content.get("pairs", [])
     fault = fault_of(found, COMPARISON)
     if fault:
-        raise Refusal(f"{path} holds damaged comparisons ({fault}); measure again with `seqkd evaluate`")
+        raise Refusal(
+            f"{path} holds damaged comparisons ({fault}); measure again with `seqkd evaluate`"
+        )
     return found
 
 
@@ -117,7 +157,11 @@ def pairs_among(pairs, results):
     known = {(result["name"], result.get("checkpoint_sha256")) for result in results}
     found = {tuple(pair[key] for key in PAIR): pair for pair in pairs}
     sides = (("a", "checkpoint_a"), ("b", "checkpoint_b"))
-    return [pair for pair in found.values() if all((pair[name], pair[checkpoint]) in known for name, checkpoint in sides)]
+    return [
+        pair
+        for pair in found.values()
+        if all((pair[name], pair[checkpoint]) in known for name, checkpoint in sides)
+    ]
 
 
 def why_no_seed(result, others):
@@ -153,7 +197,10 @@ class Results:
         """Reads what the file holds by now, where it is there."""
         if self.path and Path(self.path).exists():
             content = read_json(self.path)
-            self.kept, self.pairs = of(content, self.path), [*pairs_of(content, self.path), *self.pairs]
+            self.kept, self.pairs = (
+                of(content, self.path),
+                [*pairs_of(content, self.path), *self.pairs],
+            )
 
     def check(self, result):
         """Refuses what may not stand in one table with the file's results, or with what was checked before it.
@@ -175,13 +222,18 @@ class Results:
         found = next(filter(None, (different(other, result) for other in self.kept)), None)
         if found:
             what = "on other data" if "data_sha256" in found else "with other settings"
-            raise Refusal(f"{self.path} holds results that were measured {what}; name another file with -o, or remove it")
+            raise Refusal(
+                f"{self.path} holds results that were measured {what}; name another file with -o, or remove it"
+            )
 
     def check_scorer(self, signature):
         """Refuses a model of COMET other than that of results of the file that stay. It comes after `check` of all that come."""
         coming = {identity(result) for result in self.checked}
         for other in self.kept:
-            if identity(other) not in coming and other.get("comet_signature") not in (None, signature):
+            if identity(other) not in coming and other.get("comet_signature") not in (
+                None,
+                signature,
+            ):
                 raise Refusal(
                     f"{self.path} holds COMET of {other['name']} by another model ({other['comet_signature']}); name that with "
                     "--comet, or another file with -o"
@@ -189,10 +241,14 @@ class Results:
 
     def _check_seed(self, result, others):
         """Refuses a result that is no further seed of its name among the file's results and others."""
-        kept = [other for other in self.kept if identity(other) != identity(result)]  # which it will replace
+        kept = [
+            other for other in self.kept if identity(other) != identity(result)
+        ]  # which it will replace
         odd = why_no_seed(result, [*kept, *others])
         if odd:
-            raise Refusal(f"there are several of {result['name']}: {odd}; name seeds NAME@SEED=PATH, and other systems otherwise")
+            raise Refusal(
+                f"there are several of {result['name']}: {odd}; name seeds NAME@SEED=PATH, and other systems otherwise"
+            )
 
     def add(self, result):
         """Adds a result, and writes the file where there is one; refuses models of other sizes as seeds before it is written.
@@ -202,7 +258,14 @@ class Results:
         with self._continued():
             self._check_kept(result)
             self._check_seed(result, self.new)
-            known = next((other for other in self.kept if all(other.get(key) == result.get(key) for key in OUTPUTS)), {})
+            known = next(
+                (
+                    other
+                    for other in self.kept
+                    if all(other.get(key) == result.get(key) for key in OUTPUTS)
+                ),
+                {},
+            )
             self.new.append({**{key: known[key] for key in COMET if key in known}, **result})
 
     def compare(self, pairs):
@@ -213,7 +276,11 @@ class Results:
     @contextlib.contextmanager
     def _continued(self):
         """Takes in what another process has written meanwhile, and writes the file when the block ends; one process at a time."""
-        with lock(Path(self.path).absolute().parent, wait=True) if self.path else contextlib.nullcontext():
+        with (
+            lock(Path(self.path).absolute().parent, wait=True)
+            if self.path
+            else contextlib.nullcontext()
+        ):
             self._take_in()
             yield
             self.pairs = pairs_among(self.pairs, self.all())

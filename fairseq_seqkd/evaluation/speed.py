@@ -22,7 +22,11 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure, systems
 from fairseq_seqkd.selection import choose as selection
 
-CONTENDERS = {FAIRSEQ: "float32", f"{CTRANSLATE2}-float32": "float32", f"{CTRANSLATE2}-int8": "int8"}  # and in what they compute
+CONTENDERS = {
+    FAIRSEQ: "float32",
+    f"{CTRANSLATE2}-float32": "float32",
+    f"{CTRANSLATE2}-int8": "int8",
+}  # and in what they compute
 
 WORDS, CHARACTERS = "words", "characters"
 
@@ -72,7 +76,9 @@ class Bench:
                     job = {**job, "beam": beam, "batch_tokens": batch_tokens(engine, beam)}
                     self.contenders.append(Contender(name, engine, beam, job, size))
         if not self.contenders:
-            raise Refusal(f"nothing is left to measure: {self.left_out[0][0]} is no Transformer; add fairseq to --engines")
+            raise Refusal(
+                f"nothing is left to measure: {self.left_out[0][0]} is no Transformer; add fairseq to --engines"
+            )
         self.text = systems.detokeniser(first, 1, UNKNOWN_IN_OUTPUT)
         sources, self.references = systems.texts(first)
         self.counted = counted(first)
@@ -83,31 +89,60 @@ class Bench:
         """fairseq loads the checkpoint; its size is counted without the optimizer's state, which translating needs not."""
         bare = home / "model.pt"  # what the worker loads, so that its memory is that of translating
         checkpoints.write(bare, {**checkpoints.read(system.path), "last_optimizer_state": None})
-        limits = {key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen", "split")}
-        return {"kind": FAIRSEQ, "checkpoint": str(bare), "data": str(system.split.folder), **limits}, bare.stat().st_size
+        limits = {
+            key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen", "split")
+        }
+        return {
+            "kind": FAIRSEQ,
+            "checkpoint": str(bare),
+            "data": str(system.split.folder),
+            **limits,
+        }, bare.stat().st_size
 
     def ctranslate2_job(self, model, task, dataset, system, engine, home):
         """CTranslate2 loads a folder, and reads its sources from a file, so that no fairseq is in its process."""
         compute_type = CONTENDERS[engine]
         folder, sources = home / compute_type, home / "sources.json"
-        vocabularies = ctranslate2_model.names(task.source_dictionary), ctranslate2_model.names(task.target_dictionary)
+        vocabularies = (
+            ctranslate2_model.names(task.source_dictionary),
+            ctranslate2_model.names(task.target_dictionary),
+        )
         folder.mkdir()
-        for name, content in ctranslate2_model.convert(model, *vocabularies, quantization=compute_type).items():
+        for name, content in ctranslate2_model.convert(
+            model, *vocabularies, quantization=compute_type
+        ).items():
             (folder / name).write_bytes(content)
         if not sources.exists():
-            rows = [[vocabularies[0][i] for i in dataset.src[row].tolist()] for row in range(len(dataset))]
+            rows = [
+                [vocabularies[0][i] for i in dataset.src[row].tolist()]
+                for row in range(len(dataset))
+            ]
             sources.write_text(json.dumps(rows))
         limits = {key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen")}
         computed = eight_bits.computed_as(compute_type)  # as `seqkd translate` does
-        job = {"kind": CTRANSLATE2, "folder": str(folder), "sources": str(sources), "compute_type": computed, **limits}
+        job = {
+            "kind": CTRANSLATE2,
+            "folder": str(folder),
+            "sources": str(sources),
+            "compute_type": computed,
+            **limits,
+        }
         job["positions"] = int(model.max_positions()[1])
         return job, sum(file.stat().st_size for file in folder.iterdir())
 
     def measure(self, contender):
         """One round of a contender: {"seconds", "peak_memory_mb", "outputs": ids of every sentence}."""
         out = self.folder / "out.json"
-        command = [sys.executable, "-m", "fairseq_seqkd.evaluation.speed_worker", json.dumps(contender.job), str(out)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=one_thread())
+        command = [
+            sys.executable,
+            "-m",
+            "fairseq_seqkd.evaluation.speed_worker",
+            json.dumps(contender.job),
+            str(out),
+        ]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=one_thread()
+        )
         if done.returncode:
             last = (done.stdout.strip().splitlines() or ["it said nothing"])[-1]
             raise Refusal(
@@ -117,7 +152,9 @@ class Bench:
 
     def bleu(self, outputs):
         """(BLEU, signature) of translations, lists of ids."""
-        score, signature = measure.bleu([self.text(ids) for ids in outputs], self.references, self.settings["bleu_tokenizer"])
+        score, signature = measure.bleu(
+            [self.text(ids) for ids in outputs], self.references, self.settings["bleu_tokenizer"]
+        )
         return score.score, signature
 
     def summary(self, contender, rounds):
@@ -146,7 +183,9 @@ def check_same(named):
     (first, system), *others = named
     for name, other in others:
         if (other.data_sha256, other.settings) != (system.data_sha256, system.settings):
-            raise Refusal(f"{name} reads or writes other data than {first}, so their speeds do not compare; bench them apart")
+            raise Refusal(
+                f"{name} reads or writes other data than {first}, so their speeds do not compare; bench them apart"
+            )
 
 
 def run(named, wanted, beams, rounds, said=lambda text, total: None, keep=lambda found: None):
@@ -164,20 +203,32 @@ def run(named, wanted, beams, rounds, said=lambda text, total: None, keep=lambda
                     results[-1].pop("outputs")  # those of the first round are enough
                 rate = bench.source_words / results[-1]["seconds"]
                 what = f"{contender.name}, {contender.engine}, beam {contender.beam}"
-                said(f"round {number + 1}/{rounds}: {what}: {rate:,.0f} {bench.counted}/s", rounds * len(bench.contenders))
-            summaries = [bench.summary(contender, results) for contender, results in zip(bench.contenders, found)]
+                said(
+                    f"round {number + 1}/{rounds}: {what}: {rate:,.0f} {bench.counted}/s",
+                    rounds * len(bench.contenders),
+                )
+            summaries = [
+                bench.summary(contender, results)
+                for contender, results in zip(bench.contenders, found)
+            ]
             keep(summaries)
         return summaries, bench.left_out
 
 
 def counted(system):
     """What of the sources is counted: WORDS, or CHARACTERS in a language that sets no words apart."""
-    return WORDS if selection.tokenizer_for(system.split.source_lang) == selection.tokenizer_for(None) else CHARACTERS
+    return (
+        WORDS
+        if selection.tokenizer_for(system.split.source_lang) == selection.tokenizer_for(None)
+        else CHARACTERS
+    )
 
 
 def count(lines, what):
     """How many words or characters lines of text have, at least one."""
-    return max(sum(len(line.split() if what == WORDS else "".join(line.split())) for line in lines), 1)
+    return max(
+        sum(len(line.split() if what == WORDS else "".join(line.split())) for line in lines), 1
+    )
 
 
 def batch_tokens(engine, beam):
@@ -196,4 +247,10 @@ def version_of_ctranslate2(wanted):
 def one_thread():
     # A folder with a clone of this package in it is a package too, to a Python that looks there first.
     safe = {"PYTHONSAFEPATH": "1"}
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **safe}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        **safe,
+    }

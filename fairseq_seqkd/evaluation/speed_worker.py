@@ -35,7 +35,9 @@ def with_fairseq(job):
     model.make_generation_fast_(need_attn=False)
     batches = measure.plan_batches(dataset.src_sizes, job["batch_tokens"])
     settings = {**limits, "lenpen": job["lenpen"]}
-    found, seconds = measure.search(task, model, dataset, batches, torch.device("cpu"), job["beam"], settings)
+    found, seconds = measure.search(
+        task, model, dataset, batches, torch.device("cpu"), job["beam"], settings
+    )
     return [h.tokens.tolist() for h in found], seconds
 
 
@@ -46,7 +48,10 @@ def with_ctranslate2(job):
     sources = json.loads(Path(job["sources"]).read_text())
     how = {"inter_threads": 1, "intra_threads": 1, "compute_type": job["compute_type"]}
     translator = ctranslate2.Translator(job["folder"], device="cpu", **how)
-    batches, found = list(by_length([len(source) for source in sources], job["batch_tokens"])), [None] * len(sources)
+    batches, found = (
+        list(by_length([len(source) for source in sources], job["batch_tokens"])),
+        [None] * len(sources),
+    )
 
     def search(batch):
         limit = int(job["max_len_a"] * max(len(sources[i]) for i in batch) + job["max_len_b"])
@@ -65,7 +70,9 @@ def with_ctranslate2(job):
         for i, result in zip(batch, search(batch)):
             found[i] = result.hypotheses[0]
     seconds += time.perf_counter()
-    return [[int(symbol) if symbol.isdigit() else UNKNOWN_ID for symbol in row] for row in found], seconds
+    return [
+        [int(symbol) if symbol.isdigit() else UNKNOWN_ID for symbol in row] for row in found
+    ], seconds
 
 
 def peak_memory_mb():

@@ -23,7 +23,13 @@ from fairseq_seqkd.version import __version__
 
 BEAM = 5  # the paper's K = 5
 LENPEN = 1.0
-FACTS = ("checkpoint_sha256", "data_sha256", "settings", "versions", "machine")  # what decides a measurement
+FACTS = (
+    "checkpoint_sha256",
+    "data_sha256",
+    "settings",
+    "versions",
+    "machine",
+)  # what decides a measurement
 
 
 @dataclass
@@ -50,7 +56,9 @@ class System:
         }
 
 
-def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_b=10, decoders=None):
+def prepare(
+    path, data, split="test", post_process=None, max_len_a=1.2, max_len_b=10, decoders=None
+):
     """Checks everything about a system that can be checked without running it, and returns the System.
 
     Args:
@@ -67,18 +75,26 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
     languages = find_languages(path, state, data)
     files = Split(data, split, *languages)
     if not files.files(languages[1]):
-        raise Refusal(f"split {split!r} in {data} has no {languages[1]} side; BLEU and perplexity need a reference")
+        raise Refusal(
+            f"split {split!r} in {data} has no {languages[1]} side; BLEU and perplexity need a reference"
+        )
     dictionary_files = [Path(data) / f"dict.{lang}.txt" for lang in languages]
     for file in dictionary_files:
         if not file.is_file():
-            raise Refusal(f"{file} is missing; name with --data a folder that fairseq-preprocess made")
+            raise Refusal(
+                f"{file} is missing; name with --data a folder that fairseq-preprocess made"
+            )
     dictionaries = [load_dictionary(file) for file in dictionary_files]
     checkpoints.check_dictionaries(path, state, languages, dictionaries, what="checkpoint")
     files.check_symbols([*map(len, dictionaries)])
     model = checkpoints.settings(state, "model")
-    check_lengths(path, files, [model.get(f"max_{side}_positions") for side in ("source", "target")])
+    check_lengths(
+        path, files, [model.get(f"max_{side}_positions") for side in ("source", "target")]
+    )
     undone = {"undone": decoders.words} if decoders and decoders.words else {}
-    sides = tuple(decoders(languages, i) for i in (0, 1)) if undone else ((None, None), (None, None))
+    sides = (
+        tuple(decoders(languages, i) for i in (0, 1)) if undone else ((None, None), (None, None))
+    )
     return System(
         path=str(path),
         split=files,
@@ -97,7 +113,9 @@ def prepare(path, data, split="test", post_process=None, max_len_a=1.2, max_len_
             **undone,
         },
         checkpoint_sha256=sha256(path),
-        data_sha256=sha256(*files.files(languages[0]), *files.files(languages[1]), *dictionary_files),
+        data_sha256=sha256(
+            *files.files(languages[0]), *files.files(languages[1]), *dictionary_files
+        ),
         distillation_signature=distillation_signature(state),
         source_join=None if sides[0][0] else joined_by(None, dictionaries[0]),
         decoders=sides,
@@ -118,7 +136,9 @@ def check_lengths(path, split, limits):
 
     Args: limits: tokens of a (source, target) that it has positions for, None where that is not known.
     """
-    for side, lang, limit in zip(("source", "target"), (split.source_lang, split.target_lang), limits):
+    for side, lang, limit in zip(
+        ("source", "target"), (split.source_lang, split.target_lang), limits
+    ):
         too_long = int((split.sizes(lang) > limit).sum()) if limit is not None else 0
         if too_long:
             raise Refusal(
@@ -132,11 +152,15 @@ def find_languages(path, state, data):
     from fairseq.data.data_utils import infer_language_pair
 
     if not Path(data).is_dir():
-        raise Refusal(f"the data directory {data} does not exist; name with --data a folder that fairseq-preprocess made")
+        raise Refusal(
+            f"the data directory {data} does not exist; name with --data a folder that fairseq-preprocess made"
+        )
     found = infer_language_pair(str(data))
     trained = checkpoints.trained_languages(state)
     if not all(found):
-        raise Refusal(f"{data} holds no binarised text; name with --data a folder that fairseq-preprocess made")
+        raise Refusal(
+            f"{data} holds no binarised text; name with --data a folder that fairseq-preprocess made"
+        )
     if not all(trained):
         return tuple(found)
     missing = [lang for lang in trained if not (Path(data) / f"dict.{lang}.txt").is_file()]
@@ -160,9 +184,13 @@ def load(system):
         **checkpoints.WITHOUT_TRAINING,
     }
     try:
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([system.path], arg_overrides=overrides)
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+            [system.path], arg_overrides=overrides
+        )
     except checkpoints.LOADING as error:
-        raise Refusal(f"the checkpoint {system.path} cannot be loaded: {first_line(error)}") from error
+        raise Refusal(
+            f"the checkpoint {system.path} cannot be loaded: {first_line(error)}"
+        ) from error
     return models[0].eval(), task
 
 
@@ -186,7 +214,9 @@ def load_split(system, task):
         ) from error
     dataset = task.dataset(system.split.name)
     if getattr(dataset, "src_sizes", None) is None or getattr(dataset, "tgt", None) is None:
-        raise Refusal(f"{system.path} is of task {task_name(task)}, which has no sentence pairs; evaluate translation models")
+        raise Refusal(
+            f"{system.path} is of task {task_name(task)}, which has no sentence pairs; evaluate translation models"
+        )
     if not len(dataset):
         raise Refusal(f"split {system.split.name!r} in {system.split.folder} has no sentences")
     return dataset
@@ -205,7 +235,12 @@ def detokeniser(system, i, unknown):
     """The Detokeniser of one side: 0 the source, 1 the target."""
     lang = (system.split.source_lang, system.split.target_lang)[i]
     join = (system.source_join, system.settings["post_process"])[i]
-    return Detokeniser(load_dictionary(system.split.folder / f"dict.{lang}.txt"), join, *system.decoders[i], unknown=unknown)
+    return Detokeniser(
+        load_dictionary(system.split.folder / f"dict.{lang}.txt"),
+        join,
+        *system.decoders[i],
+        unknown=unknown,
+    )
 
 
 def task_name(task):
@@ -235,5 +270,9 @@ def machine(device):
     said = dict(reversed(pairs))  # of the first processor
     name = said.get("model name") or platform.processor() or platform.machine()
     # A name may stand for several generations, one twice as fast as another.
-    model = ", ".join(f"{word} {said[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in said)
+    model = ", ".join(
+        f"{word} {said[key]}"
+        for word, key in (("family", "cpu family"), ("model", "model"))
+        if key in said
+    )
     return f"{name}{f' ({model})' if model else ''}, one thread"

@@ -50,12 +50,19 @@ def verdict(claim):
 
 def claim_greedy(base, taught, thresholds):
     difference = taught["bleu_greedy"] - base["bleu_beam5"]
-    p, differences = taught.get("p_greedy_against_beam5"), taught.get("difference_greedy_against_beam5")
+    p, differences = (
+        taught.get("p_greedy_against_beam5"),
+        taught.get("difference_greedy_against_beam5"),
+    )
     seeds, chance = sorted(p or (), key=str), ""
     if p and len({differences[seed] > 0 for seed in seeds}) == 1:
-        chance = f"; p {'of the seeds ' if len(p) > 1 else '= '}" + ", ".join(f"{p[seed]:.3f}" for seed in seeds)
+        chance = f"; p {'of the seeds ' if len(p) > 1 else '= '}" + ", ".join(
+            f"{p[seed]:.3f}" for seed in seeds
+        )
     elif p:
-        chance = "; seeds: " + ", ".join(f"{differences[seed]:+.2f} with p = {p[seed]:.3f}" for seed in seeds)
+        chance = "; seeds: " + ", ".join(
+            f"{differences[seed]:+.2f} with p = {p[seed]:.3f}" for seed in seeds
+        )
     return {
         "claim": f"{SEQ_KD} with greedy search is as good as {BASELINE} with beam 5",
         "seen": f"{taught['bleu_greedy']:.2f} against {base['bleu_beam5']:.2f} BLEU, {difference:+.2f} "

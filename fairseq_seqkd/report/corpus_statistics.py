@@ -22,13 +22,25 @@ def of_directory(gold, places):
 
     Args: gold: the databin.Split of the first; places: [(name, folder)], gold's own and those of views, which may lack rows.
     """
-    splits = [(name, Split(folder, gold.name, gold.source_lang, gold.target_lang)) for name, folder in places]
-    sides = [gold.read(lang) for lang in (gold.source_lang, gold.target_lang)]  # held, or fairseq unmaps their sizes
+    splits = [
+        (name, Split(folder, gold.name, gold.source_lang, gold.target_lang))
+        for name, folder in places
+    ]
+    sides = [
+        gold.read(lang) for lang in (gold.source_lang, gold.target_lang)
+    ]  # held, or fairseq unmaps their sizes
     wanted = sample(*(np.asarray(side.sizes, np.int64) for side in sides))
-    rows = {name: np.load(split.folder / ROWS) for name, split in splits if (split.folder / ROWS).is_file()}
+    rows = {
+        name: np.load(split.folder / ROWS)
+        for name, split in splits
+        if (split.folder / ROWS).is_file()
+    }
     for kept in rows.values():
         wanted = wanted[np.isin(wanted, kept)]
-    return {name: of_split(split, np.searchsorted(rows[name], wanted) if name in rows else wanted) for name, split in splits}
+    return {
+        name: of_split(split, np.searchsorted(rows[name], wanted) if name in rows else wanted)
+        for name, split in splits
+    }
 
 
 def of_split(split, aligned):
@@ -91,7 +103,9 @@ def links(pairs):
         ys.append(np.repeat(np.asarray(target, np.int64), m))
         tokens.append(np.repeat(np.arange(first, first + n), m))
         first += n
-    return tuple(np.concatenate(part) if part else np.zeros(0, np.int64) for part in (xs, ys, tokens))
+    return tuple(
+        np.concatenate(part) if part else np.zeros(0, np.int64) for part in (xs, ys, tokens)
+    )
 
 
 def expectation_maximisation(source_of_kind, kind, token):
@@ -108,7 +122,9 @@ def expectation_maximisation(source_of_kind, kind, token):
 
 def best_links(weights, token):
     """The index of the heaviest link of every target token, the first of equals."""
-    order = np.lexsort((-weights, token))  # stable: links of a token stay together, the heaviest comes first
+    order = np.lexsort(
+        (-weights, token)
+    )  # stable: links of a token stay together, the heaviest comes first
     return order[np.flatnonzero(np.diff(token[order], prepend=-1))]
 
 

@@ -16,7 +16,8 @@ NOTES = [
 
 def columns():
     return [("Targets", lambda row: row["name"])] + [
-        (title, lambda row, key=key, form=form: form.format(row[key])) for title, key, form in COLUMNS
+        (title, lambda row, key=key, form=form: form.format(row[key]))
+        for title, key, form in COLUMNS
     ]
 
 
@@ -27,7 +28,10 @@ def rows(corpus):
 def notes(corpus):
     """A line for each column, and on how many sentences the last one stands, which it depends on."""
     aligned = next(iter(corpus.values()))["aligned"]
-    return [*NOTES, f"- Aligned were the same {aligned:,} sentences of all; more of them make the number larger."]
+    return [
+        *NOTES,
+        f"- Aligned were the same {aligned:,} sentences of all; more of them make the number larger.",
+    ]
 
 
 def markdown(corpus):

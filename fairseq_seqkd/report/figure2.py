@@ -19,10 +19,16 @@ def pick(store, source_sizes):
     gains = np.zeros(len(store), np.float32)
     for first, block in store.blocks():
         values, listed = block.arrays["similarity"], np.flatnonzero(block.counts)
-        gains[first + listed] = values[block.picked(selection.nearest_to_gold(block))] - values[block.first[listed]]
+        gains[first + listed] = (
+            values[block.picked(selection.nearest_to_gold(block))] - values[block.first[listed]]
+        )
     usable = np.flatnonzero(source_sizes - 1 >= SHORTEST)
     telling = usable[np.argsort(-gains[usable], kind="stable")[:TELLING]]
-    spread = usable[np.linspace(0, len(usable) - 1, min(SPREAD, len(usable))).astype(int)] if len(usable) else usable
+    spread = (
+        usable[np.linspace(0, len(usable) - 1, min(SPREAD, len(usable))).astype(int)]
+        if len(usable)
+        else usable
+    )
     return sorted(set(telling.tolist()) | set(spread.tolist()))
 
 
@@ -50,7 +56,9 @@ def of_directory(folder, select, gold):
                     "id": sentence,
                     "source": source_text(source[sentence]),
                     "gold": target_text(target[sentence]),
-                    "seq_kd": 0 if select == "mode" else selection.closest([h.consensus for h in nbest]),
+                    "seq_kd": 0
+                    if select == "mode"
+                    else selection.closest([h.consensus for h in nbest]),
                     "seq_inter": selection.closest([h.similarity for h in nbest]),
                     "hypotheses": inspection.as_text(nbest, target_text),
                 }

@@ -8,10 +8,25 @@ from pathlib import Path
 from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.errors import Refusal
 
-WIDTH, HEIGHT = 5.2, 3.5  # inches of 72 units: as wide as a telephone, so that the letters stay legible there
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b08900", "#56a0d3", "#7a5fc0", "#8c8c8c")  # told apart by most eyes
+WIDTH, HEIGHT = (
+    5.2,
+    3.5,
+)  # inches of 72 units: as wide as a telephone, so that the letters stay legible there
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#b08900",
+    "#56a0d3",
+    "#7a5fc0",
+    "#8c8c8c",
+)  # told apart by most eyes
 MARKERS = "osD^vP*Xh<>"
-UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # so that the same numbers are the same bytes
+UNDATED = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}  # so that the same numbers are the same bytes
 INK = "#010203"  # becomes the colour of the page's text
 
 
@@ -20,7 +35,9 @@ def load():
     try:
         import matplotlib
     except ImportError:
-        raise Refusal("figures need matplotlib, which is not installed: pip install 'fairseq_seqkd[report]'") from None
+        raise Refusal(
+            "figures need matplotlib, which is not installed: pip install 'fairseq_seqkd[report]'"
+        ) from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -30,9 +47,17 @@ def load():
 def figure(name, draw, height=HEIGHT, label=""):
     """SVG text of what `draw` puts on matplotlib axes. Args: name: for its ids, unique in a page; label: what it shows."""
     out = io.StringIO()
-    look = {"axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
+    look = {
+        "axes.edgecolor": INK,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
     with drawn(draw, height, {**look, "svg.fonttype": "none", "svg.hashsalt": name}) as drawing:
-        drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        drawing.savefig(
+            out, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     return for_page(out.getvalue(), name, label)
 
 
@@ -84,7 +109,9 @@ def curves(trainings, order):
         for training in trainings:
             name = training["name"]
             style = {"color": colour(order, name), "label": None if name in seen else name}
-            axes.plot(*zip(*training["points"]), lw=1.3, marker=marker(order, name), markersize=3, **style)
+            axes.plot(
+                *zip(*training["points"]), lw=1.3, marker=marker(order, name), markersize=3, **style
+            )
             seen.add(name)
         axes.set(xlabel="updates", ylabel="perplexity on gold (valid)", yscale="log")
         plain_logarithm(axes.yaxis)
@@ -103,14 +130,28 @@ def greedy_and_beam(rows):
                 label = None if y else {"bleu_greedy": "greedy", "bleu_beam5": "beam 5"}[key]
                 deviation = row.get(f"{key}_std")
                 axes.errorbar(
-                    row[key], y, xerr=deviation, fmt=mark, color=COLOURS[0], mfc=face, ms=5, lw=0.8, capsize=2, label=label
+                    row[key],
+                    y,
+                    xerr=deviation,
+                    fmt=mark,
+                    color=COLOURS[0],
+                    mfc=face,
+                    ms=5,
+                    lw=0.8,
+                    capsize=2,
+                    label=label,
                 )
         axes.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)])
         axes.set(xlabel="BLEU")
         axes.margins(y=0.08)
         below(axes)
 
-    return figure("search", draw, 1.3 + 0.3 * len(rows), "BLEU of every system with greedy search and with beam 5")
+    return figure(
+        "search",
+        draw,
+        1.3 + 0.3 * len(rows),
+        "BLEU of every system with greedy search and with beam 5",
+    )
 
 
 def mode_and_bleu(rows):
@@ -156,7 +197,11 @@ def speed_and_quality(speeds, what):
 
 def pruning(lines):
     """BLEU against the parameters that are left. Args: lines: {name of a series: rows of Table 3}."""
-    return figure("pruning", draw_pruning(lines), label="BLEU against the number of parameters that are not zero")
+    return figure(
+        "pruning",
+        draw_pruning(lines),
+        label="BLEU against the number of parameters that are not zero",
+    )
 
 
 def draw_pruning(lines):
@@ -184,15 +229,35 @@ def beam(entry, number, metric):
                 mark, fill = "D", COLOURS[1]
             if rank == entry["seq_kd"]:
                 mark, fill = ("D" if rank == entry["seq_inter"] else "s"), COLOURS[0]
-            axes.plot(h["log_prob"], h["similarity"], mark, ms=7, mfc=fill, color=COLOURS[0], gid=f"h{rank}")
+            axes.plot(
+                h["log_prob"],
+                h["similarity"],
+                mark,
+                ms=7,
+                mfc=fill,
+                color=COLOURS[0],
+                gid=f"h{rank}",
+            )
         axes.axhline(perfect, color=COLOURS[2], lw=1, ls="--")
-        axes.annotate("gold", (0.01, perfect), xycoords=("axes fraction", "data"), va="bottom", color=COLOURS[2], fontsize=8)
+        axes.annotate(
+            "gold",
+            (0.01, perfect),
+            xycoords=("axes fraction", "data"),
+            va="bottom",
+            color=COLOURS[2],
+            fontsize=8,
+        )
         axes.set(xlabel="log-probability, nats", ylabel=f"similarity to gold ({metric})")
         axes.margins(x=0.08, y=0.1)
         if metric != "ter":
             axes.set_ylim(-5, 109)
 
-    return figure(f"beam{number}", draw, 3.0, "The beam of the teacher: log-probability against similarity to gold")
+    return figure(
+        f"beam{number}",
+        draw,
+        3.0,
+        "The beam of the teacher: log-probability against similarity to gold",
+    )
 
 
 def colour(names, name):

@@ -7,15 +7,24 @@ def table(columns, rows):
     Args: columns: [(title, row -> text)], the first one to the left, the others to the right; rows: anything.
     """
     cells = [[title for title, _ in columns]] + [[cell(row) for _, cell in columns] for row in rows]
-    cells = [[text.replace("|", "\\|") for text in line] for line in cells]  # a name may hold anything
+    cells = [
+        [text.replace("|", "\\|") for text in line] for line in cells
+    ]  # a name may hold anything
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = [pad(line, widths) for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|")
+    lines.insert(
+        1,
+        "|"
+        + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths))
+        + "|",
+    )
     return "\n".join(lines)
 
 
 def pad(line, widths):
-    texts = [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths))]
+    texts = [
+        text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths))
+    ]
     return "| " + " | ".join(texts) + " |"
 
 
@@ -35,7 +44,9 @@ def number(value, form, small=None):
 
 
 def millions(value):
-    return "-" if value is None else f"{value / 1e6:.2f}M" if value >= 1e5 else f"{value / 1e6:.2g}M"
+    return (
+        "-" if value is None else f"{value / 1e6:.2f}M" if value >= 1e5 else f"{value / 1e6:.2g}M"
+    )
 
 
 def percent(share):
@@ -55,5 +66,8 @@ def text_of(settings):
     if "post_process" not in settings:
         return "on text"
     joined, undone = settings["post_process"], settings.get("undone")
-    how = [*([f"subwords joined ({joined.strip()})"] if joined else []), *([f"{undone} undone"] if undone else [])]
+    how = [
+        *([f"subwords joined ({joined.strip()})"] if joined else []),
+        *([f"{undone} undone"] if undone else []),
+    ]
     return f"on text, {', '.join(how)}" if how else "on the tokens as they are"

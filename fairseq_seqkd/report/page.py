@@ -18,7 +18,9 @@ def render(made):
     import jinja2
 
     made = {"pipeline": [], "trainings": [], "remarks": [], "beams": [], "decoded": [], **made}
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         title=made["title"],
@@ -28,7 +30,9 @@ def render(made):
         claims=[{**claim, "verdict": verdict(claim)} for claim in made.get("claims", [])],
         speeds=[speed(part) for part in made.get("table2", [])],
         pruning=pruning(made["table3"]) if made.get("table3") else None,
-        corpus=grid(corpus_table.columns(), corpus_table.rows(made["corpus"])) if made.get("corpus") else None,
+        corpus=grid(corpus_table.columns(), corpus_table.rows(made["corpus"]))
+        if made.get("corpus")
+        else None,
         corpus_notes=notes(corpus_table.notes(made["corpus"])) if made.get("corpus") else [],
         provenance=notes(table.provenance(made)) if made["rows"] else [],
         figures=draw(made),
@@ -38,7 +42,10 @@ def render(made):
 
 def beams(made):
     metric = made["decoded"][0]["similarity"] if made["decoded"] else None
-    return [{**entry, "figure": figures.beam(entry, number, metric)} for number, entry in enumerate(made["beams"])]
+    return [
+        {**entry, "figure": figures.beam(entry, number, metric)}
+        for number, entry in enumerate(made["beams"])
+    ]
 
 
 def draw(made):
@@ -50,12 +57,24 @@ def draw(made):
     if len(rows) > 1:
         found["search"], found["mode"] = figures.greedy_and_beam(rows), figures.mode_and_bleu(rows)
     if made.get("table2"):
-        benched = [{**s, "speed": s["words_per_second"]} for part in made["table2"] for s in part["speeds"]]
+        benched = [
+            {**s, "speed": s["words_per_second"]} for part in made["table2"] for s in part["speeds"]
+        ]
         counted = " or ".join(dict.fromkeys(speed_table.counted(part) for part in made["table2"]))
-        found["speed"] = figures.speed_and_quality(benched, f"source {counted} a second, one thread")
-    elif rows and all("sentences_per_second_greedy" in row for row in rows) and not isinstance(made.get("machine"), list):
-        on = (made.get("machine") or "one thread").rpartition(", ")[2]  # of a CPU's name the threads, which say more
-        found["speed"] = figures.speed_and_quality(speeds_of(rows), f"sentences a second, fairseq, {on}")
+        found["speed"] = figures.speed_and_quality(
+            benched, f"source {counted} a second, one thread"
+        )
+    elif (
+        rows
+        and all("sentences_per_second_greedy" in row for row in rows)
+        and not isinstance(made.get("machine"), list)
+    ):
+        on = (made.get("machine") or "one thread").rpartition(", ")[
+            2
+        ]  # of a CPU's name the threads, which say more
+        found["speed"] = figures.speed_and_quality(
+            speeds_of(rows), f"sentences a second, fairseq, {on}"
+        )
     if made.get("table3"):
         found["pruning"] = figures.pruning(pruning_table.series(made["table3"]))
     return found
@@ -77,7 +96,10 @@ def speeds_of(rows):
 
 
 def speed(part):
-    return {"grid": grid(*speed_table.columns_and_rows(part)), "notes": notes(speed_table.notes(part))}
+    return {
+        "grid": grid(*speed_table.columns_and_rows(part)),
+        "notes": notes(speed_table.notes(part)),
+    }
 
 
 def pruning(rows):

@@ -20,14 +20,20 @@ def make(results, speeds, title=None, pairs=()):
     settings = (results[0].get("settings") or {}) if results else {}
     for speed in speeds:
         if results and speed["data_sha256"] != results[0].get("data_sha256"):
-            raise Refusal("the speeds were measured on other data than the results; evaluate and bench on the same split")
+            raise Refusal(
+                "the speeds were measured on other data than the results; evaluate and bench on the same split"
+            )
         name = first_difference(speed["settings"], settings) if settings else None
         if name is not None:
             raise Refusal(
                 f"the speeds were measured with {name} {speed['settings'].get(name)}, the results with {settings.get(name)}; "
                 "evaluate and bench with the same options"
             )
-    made = table.make_report(results, title, pairs) if results or not speeds else {"title": title or "Speed", "rows": []}
+    made = (
+        table.make_report(results, title, pairs)
+        if results or not speeds
+        else {"title": title or "Speed", "rows": []}
+    )
     if speeds:
         made["table2"] = speeds
     pruned = pruning_table.make_rows(made["rows"])
@@ -46,7 +52,9 @@ def to_markdown(made):
     if made.get("pipeline") or made.get("trainings"):
         parts.append("## The pipeline\n\n" + "\n".join(steps(made)) + "\n")
     if made.get("remarks"):
-        parts.append("## Left out\n\n" + "\n".join(f"- {remark}" for remark in made["remarks"]) + "\n")
+        parts.append(
+            "## Left out\n\n" + "\n".join(f"- {remark}" for remark in made["remarks"]) + "\n"
+        )
     return "\n".join(parts)
 
 
@@ -54,7 +62,11 @@ def steps(made):
     """A line for every step of the pipeline, and for every training."""
     for step in made.get("pipeline", ()):
         facts = ", ".join(f"{name} {value}" for name, value in step["facts"].items())
-        yield f"- **{step['step']}**: {step['what']} (`{step['where']}`)" + (f": {facts}" if facts else "")
+        yield f"- **{step['step']}**: {step['what']} (`{step['where']}`)" + (
+            f": {facts}" if facts else ""
+        )
     for training in made.get("trainings", ()):
-        facts = ", ".join(f"{name} {value}" for name, value in training.items() if name not in ("name", "log"))
+        facts = ", ".join(
+            f"{name} {value}" for name, value in training.items() if name not in ("name", "log")
+        )
         yield f"- **Training: {training['name']}** (`{training['log']}`): {facts}"

@@ -67,14 +67,18 @@ def add(run, content, path, named=False):
         if identity(result) not in known:
             odd = why_no_seed(result, run.results)
             if odd and not named:
-                run.remarks.append(f"{path} has another {result['name']} ({odd}), which is left out")
+                run.remarks.append(
+                    f"{path} has another {result['name']} ({odd}), which is left out"
+                )
             else:  # a table refuses it
                 run.results.append(result)
         elif result.get("checkpoint_sha256") != known[identity(result)]:
             name, seed = identity(result)
             what = f"{path} has another checkpoint named {name}{'' if seed is None else f', seed {seed}'}"
             if named:
-                raise Refusal(f"{what}, than the file before it; give every checkpoint a name of its own, NAME@SEED=PATH")
+                raise Refusal(
+                    f"{what}, than the file before it; give every checkpoint a name of its own, NAME@SEED=PATH"
+                )
             run.remarks.append(f"{what}, which is left out")
     run.pairs += results.pairs_of(content, path)
 
@@ -91,7 +95,9 @@ def choose(run, sets):
         groups.setdefault(comparable(content), []).append((content, path))
 
     def size(group):
-        return group[0][1] == "test", sum(len(content.get("results", ())) for content, _ in group[1])
+        return group[0][1] == "test", sum(
+            len(content.get("results", ())) for content, _ in group[1]
+        )
 
     if run.results or run.speeds:  # files that were named decide
         chosen = comparable({"results": run.results} if run.results else run.speeds[0])
@@ -99,12 +105,20 @@ def choose(run, sets):
         chosen = max(groups.items(), key=size)[0]
     for key, found in groups.items():
         if key != chosen:
-            run.remarks += [f"{path} is of other data or another split, and left out" for _, path in found]
+            run.remarks += [
+                f"{path} is of other data or another split, and left out" for _, path in found
+            ]
             continue
         # Those of the most systems first: of results of the same name and seed, the first stays.
         found.sort(key=lambda item: len(item[0].get("results", ())), reverse=True)
         named = bool(run.results)
-        first = run.results[0] if named else next((content["results"][0] for content, _ in found if content.get("results")), None)
+        first = (
+            run.results[0]
+            if named
+            else next(
+                (content["results"][0] for content, _ in found if content.get("results")), None
+            )
+        )
         for content, path in found:
             if named and "results" in content:
                 continue
@@ -118,8 +132,14 @@ def measured_otherwise(content, first):
     """Whether the results or speeds of a file may not stand beside a first result."""
     if "speeds" in content:
         settings = first.get("settings")
-        return bool(settings) and first_difference(content.get("settings", {}), settings) is not None
-    return any(result.get(key) != first.get(key) for result in content.get("results", ()) for key in COMPARABLE)
+        return (
+            bool(settings) and first_difference(content.get("settings", {}), settings) is not None
+        )
+    return any(
+        result.get(key) != first.get(key)
+        for result in content.get("results", ())
+        for key in COMPARABLE
+    )
 
 
 def walk(folder, run):
@@ -127,10 +147,16 @@ def walk(folder, run):
     root = Path(folder)
     for where, folders, names in os.walk(root):
         place = Path(where)
-        folders[:] = sorted(name for name in folders if name not in NOT_OURS and not name.startswith("."))
+        folders[:] = sorted(
+            name for name in folders if name not in NOT_OURS and not name.startswith(".")
+        )
         if place != root and is_example(place):
             folders[:], names = [], []
-        if len(place.relative_to(root).parts) >= DEPTH or is_environment(place) or look_at_data(place, names, run):
+        if (
+            len(place.relative_to(root).parts) >= DEPTH
+            or is_environment(place)
+            or look_at_data(place, names, run)
+        ):
             folders[:] = []
         for path in (place / name for name in sorted(names)):
             try:
@@ -146,7 +172,11 @@ def look_at_file(path, run):
     """The content of a file of results or speeds; a log of a training is added to the Run. None for any other file."""
     if not path.is_file():  # such as a link to nowhere
         return None
-    if path.suffix == ".json" and path.name != manifest.NAME and path.stat().st_size <= LARGEST_JSON:
+    if (
+        path.suffix == ".json"
+        and path.name != manifest.NAME
+        and path.stat().st_size <= LARGEST_JSON
+    ):
         return json_of_ours(path)
     if training_logs.is_tensorboard(path):
         add_tensorboard(path, run)
@@ -175,7 +205,9 @@ def look_at_data(place, names, run):
         if found and found.get("kind") == manifest.DISTILLED and found.get("complete"):
             run.distilled.append((place, found))
         return bool(found and found.get("kind"))
-    if any(name.startswith("dict.") for name in names) and any(name.endswith(".idx") for name in names):
+    if any(name.startswith("dict.") for name in names) and any(
+        name.endswith(".idx") for name in names
+    ):
         run.bins.append(place)
         return True
     return False
@@ -199,7 +231,9 @@ def add_tensorboard(path, run):
     try:
         run.trainings.append(training_logs.read_tensorboard(path))
     except ImportError:
-        run.remarks.append(f"{path} is not read, because tensorboard is not installed: pip install tensorboard")
+        run.remarks.append(
+            f"{path} is not read, because tensorboard is not installed: pip install tensorboard"
+        )
 
 
 def training_of(run, result):

@@ -19,8 +19,12 @@ def of(run, rows, progress=lambda things: things):
 
     Args: rows: those of Table 1; progress: a list -> the same, to show how far it is.
     """
-    decoded = [(folder, content, run_folder.gold_of(run, content)) for folder, content in run.distilled]
-    with_gold = [found for found in decoded if found[2] and was_compared_with_gold(found[1]["settings"])]
+    decoded = [
+        (folder, content, run_folder.gold_of(run, content)) for folder, content in run.distilled
+    ]
+    with_gold = [
+        found for found in decoded if found[2] and was_compared_with_gold(found[1]["settings"])
+    ]
     with_gold.sort(key=lambda found: found[1]["settings"]["data"]["split"] != "train")
     chosen = with_gold[:1]  # what corpus statistics and beams are about
     return {
@@ -29,7 +33,11 @@ def of(run, rows, progress=lambda things: things):
         "curves": curves(run),
         "decoded": [about(folder, content) for folder, content, _ in chosen],
         "corpus": corpus(chosen, progress),
-        "beams": [entry for folder, content, gold in chosen for entry in of_directory(folder, content, gold)],
+        "beams": [
+            entry
+            for folder, content, gold in chosen
+            for entry in of_directory(folder, content, gold)
+        ],
         "remarks": run.remarks,
     }
 
@@ -42,7 +50,12 @@ def about(folder, content):
     """What a reader of statistics and beams must know about the directory that they are of."""
     settings = content["settings"]
     split, metric = settings["data"]["split"], settings["similarity"]["metric"]
-    return {"folder": str(folder), "split": split, "select": settings["select"], "similarity": metric}
+    return {
+        "folder": str(folder),
+        "split": split,
+        "select": settings["select"],
+        "similarity": metric,
+    }
 
 
 def pipeline(decoded):
@@ -54,19 +67,38 @@ def pipeline(decoded):
         kind = "sentence pairs" if data["target_sha256"] else "sentences without targets"
         what = f"split {data['split']}, {data['source_lang']}-{data['target_lang']}, {data['sentences']:,} {kind}"
         where = str(gold.folder) if gold else "not found here"
-        steps.append({"step": "Gold", "what": what, "where": where, "facts": {"sources": data["source_sha256"][:12]}})
-        counted = {name.replace("_", " "): f"{count:,}" for name, count in content["counts"].items()}
+        steps.append(
+            {
+                "step": "Gold",
+                "what": what,
+                "where": where,
+                "facts": {"sources": data["source_sha256"][:12]},
+            }
+        )
+        counted = {
+            name.replace("_", " "): f"{count:,}" for name, count in content["counts"].items()
+        }
         steps.append(
             {
                 "step": "The teacher's search",
                 "what": "every source sentence, with a beam; all hypotheses are kept",
                 "where": str(folder),
-                "facts": {**dict(part.partition(":")[::2] for part in content["signature"].split("|")), **counted},
+                "facts": {
+                    **dict(part.partition(":")[::2] for part in content["signature"].split("|")),
+                    **counted,
+                },
             }
         )
         for view in reversed(content.get("views", [])):
             what = f"the hypothesis that {TAKEN[view, settings['select']]}"
-            steps.append({"step": f"Data {view}", "what": what, "where": str(Path(folder) / view), "facts": {}})
+            steps.append(
+                {
+                    "step": f"Data {view}",
+                    "what": what,
+                    "where": str(Path(folder) / view),
+                    "facts": {},
+                }
+            )
     return steps
 
 
@@ -98,8 +130,13 @@ def corpus(chosen, progress):
 
     found = {}
     for folder, content, gold in progress(chosen):
-        places = [(GOLD, gold.folder), *((view, Path(folder) / view) for view in reversed(content.get("views", [])))]
-        found |= corpus_statistics.of_directory(gold, [(name, place) for name, place in places if place.is_dir()])
+        places = [
+            (GOLD, gold.folder),
+            *((view, Path(folder) / view) for view in reversed(content.get("views", []))),
+        ]
+        found |= corpus_statistics.of_directory(
+            gold, [(name, place) for name, place in places if place.is_dir()]
+        )
     return found
 
 

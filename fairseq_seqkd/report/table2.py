@@ -18,7 +18,11 @@ def counted(made):
 def reference(made):
     """What the others are compared with: the first model in the first engine, with its widest beam."""
     first = made["speeds"][0]
-    own = [speed for speed in made["speeds"] if (speed["name"], speed["engine"]) == (first["name"], first["engine"])]
+    own = [
+        speed
+        for speed in made["speeds"]
+        if (speed["name"], speed["engine"]) == (first["name"], first["engine"])
+    ]
     return max(own, key=lambda speed: speed["beam"])
 
 
@@ -33,7 +37,8 @@ def make_rows(made):
         row["beams"][speed["beam"]] = {
             **speed,
             "times": speed["words_per_second"] / of_reference,
-            "spread": max(speed["words_per_second_rounds"]) / min(speed["words_per_second_rounds"]) - 1,
+            "spread": max(speed["words_per_second_rounds"]) / min(speed["words_per_second_rounds"])
+            - 1,
         }
     return list(rows.values())
 
@@ -51,7 +56,12 @@ def columns_and_rows(made):
     for title, key, form in COLUMNS:
         what = title.format(counted=counted(made))
         for beam in beams:
-            columns.append((f"{what} K={beam}", lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f)))
+            columns.append(
+                (
+                    f"{what} K={beam}",
+                    lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f),
+                )
+            )
     return columns, rows
 
 
@@ -70,23 +80,39 @@ def notes(made):
         f"{'round' if rounds == 1 else 'rounds in turn'}. **spread**: how much faster the fastest round was than the slowest.",
         f"- **times**: as many times the {counted(made)} a second of {slowest['name']} with beam {slowest['beam']} in "
         f"{slowest['engine']}.",
-        *(f"- **{engine}** was computed in {computed}: {WITHOUT_VNNI}." for engine, computed in replaced(made)),
+        *(
+            f"- **{engine}** was computed in {computed}: {WITHOUT_VNNI}."
+            for engine, computed in replaced(made)
+        ),
         f"- **BLEU**: sacrebleu {text_of(settings)}: what the same run translated.",
         "- **peak MB**: largest resident memory of the process that translated, libraries included. **MB on disk**: what the "
         "engine loads; for fairseq the checkpoint without the optimizer's state. **non-zero**: parameters.",
         f"- Split {settings['split']}, length limit {settings['max_len_a']} times the source's tokens plus "
         f"{settings['max_len_b']}. {made['machine']}; {flat(made['versions'])}; {made['date']}.",
-        *(f"- sacrebleu: `{signature}`" for signature in dict.fromkeys(s["sacrebleu_signature"] for s in made["speeds"])),
+        *(
+            f"- sacrebleu: `{signature}`"
+            for signature in dict.fromkeys(s["sacrebleu_signature"] for s in made["speeds"])
+        ),
         *(f"- {name}: `{signature}`" for name, signature in signatures(made).items()),
     ]
 
 
 def replaced(made):
     """(engine, type) of those that were not computed in the type of their name."""
-    found = {s["engine"]: s.get("computed_in", s["engine"]) for s in made["speeds"] if s["engine"] != FAIRSEQ}
-    return [(engine, computed) for engine, computed in found.items() if not engine.endswith(computed)]
+    found = {
+        s["engine"]: s.get("computed_in", s["engine"])
+        for s in made["speeds"]
+        if s["engine"] != FAIRSEQ
+    }
+    return [
+        (engine, computed) for engine, computed in found.items() if not engine.endswith(computed)
+    ]
 
 
 def signatures(made):
     """{name: how the model was distilled}, of the models that were."""
-    return {s["name"]: s["distillation_signature"] for s in made["speeds"] if s["distillation_signature"]}
+    return {
+        s["name"]: s["distillation_signature"]
+        for s in made["speeds"]
+        if s["distillation_signature"]
+    }

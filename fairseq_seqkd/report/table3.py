@@ -6,12 +6,18 @@ from fairseq_seqkd.report.formatting import millions, number, percent, table, wi
 
 TEACHER = "Teacher"  # the row that ratios are of; without it, the largest model
 PRUNED = 0.01  # a smaller share of zeros is chance and rows of padding
-SHARE_IN_NAME = re.compile(r"^(?P<before>.*?)[ ,@-]*\d+(\.\d+)? ?%(?P<after>.*)$")  # "Seq-KD 80% retrained"
+SHARE_IN_NAME = re.compile(
+    r"^(?P<before>.*?)[ ,@-]*\d+(\.\d+)? ?%(?P<after>.*)$"
+)  # "Seq-KD 80% retrained"
 
 
 def zeros(row):
     """The share of a row's parameters that are zero; None where that was not measured, or nothing is left of them."""
-    return 1 - row["nonzero_params"] / row["params"] if row.get("nonzero_params") and row.get("params") else None
+    return (
+        1 - row["nonzero_params"] / row["params"]
+        if row.get("nonzero_params") and row.get("params")
+        else None
+    )
 
 
 def make_rows(rows):
@@ -20,9 +26,14 @@ def make_rows(rows):
     if not any(zeros(row) >= PRUNED for row in counted):
         return []
     sized = [row for row in rows if row.get("params")]
-    whole = next((row for row in sized if row["name"] == TEACHER), max(sized, key=lambda row: row["params"]))
+    whole = next(
+        (row for row in sized if row["name"] == TEACHER), max(sized, key=lambda row: row["params"])
+    )
     more = {"ratio_to": whole["name"]}
-    return [{**row, "pruned": zeros(row), "ratio": whole["params"] / row["nonzero_params"], **more} for row in counted]
+    return [
+        {**row, "pruned": zeros(row), "ratio": whole["params"] / row["nonzero_params"], **more}
+        for row in counted
+    ]
 
 
 COLUMNS = [
@@ -52,7 +63,13 @@ def series(rows):
     for row in rows:
         found = SHARE_IN_NAME.match(row["name"])
         if row["pruned"] >= PRUNED:
-            before, after = (found["before"].strip(), found["after"].strip()) if found else (row["name"], "")
-            line = lines.setdefault(" ".join(filter(None, (before, after))), [whole[before]] if before in whole else [])
+            before, after = (
+                (found["before"].strip(), found["after"].strip()) if found else (row["name"], "")
+            )
+            line = lines.setdefault(
+                " ".join(filter(None, (before, after))), [whole[before]] if before in whole else []
+            )
             line.append(row)
-    return {name: sorted(line, key=lambda row: row["nonzero_params"]) for name, line in lines.items()}
+    return {
+        name: sorted(line, key=lambda row: row["nonzero_params"]) for name, line in lines.items()
+    }

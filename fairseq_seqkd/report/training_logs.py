@@ -10,15 +10,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
-SAID = re.compile(r"\| INFO \| (?:fairseq_cli\.train \| \{|valid \|)|\"valid_ppl\"")  # only of fairseq-train
-SIMPLE = re.compile(r"valid on '(?P<split>[^']+)' subset \|.*?\| ppl (?P<ppl>[\d.einfa]+) \|.*?num_updates (?P<updates>\d+)")
+SAID = re.compile(
+    r"\| INFO \| (?:fairseq_cli\.train \| \{|valid \|)|\"valid_ppl\""
+)  # only of fairseq-train
+SIMPLE = re.compile(
+    r"valid on '(?P<split>[^']+)' subset \|.*?\| ppl (?P<ppl>[\d.einfa]+) \|.*?num_updates (?P<updates>\d+)"
+)
 JSON = re.compile(r"\{.*\"valid_ppl\".*\}")
 # Of the line that prints all settings, where they are 'key': value, or key=value.
 SETTINGS = ("save_dir", "data", "arch", "max_update", "lr", "finetune_from_model", "seed")
-OF_CRITERION = ("teacher_path", "teacher_distributions", "alpha", "temperature", "label_smoothing", "freeze_zeros")
+OF_CRITERION = (
+    "teacher_path",
+    "teacher_distributions",
+    "alpha",
+    "temperature",
+    "label_smoothing",
+    "freeze_zeros",
+)
 CRITERION = re.compile(r"'criterion': (?P<all>\{'_name': '(?P<name>[^']+)'[^{}]*\})")
 SNIFFED = 1 << 16  # bytes of a file that decide whether it is a log of fairseq-train
-TAG, VALID = "ppl", "valid"  # of TensorBoard's files; the first validation set has this name unless the user says otherwise
+TAG, VALID = (
+    "ppl",
+    "valid",
+)  # of TensorBoard's files; the first validation set has this name unless the user says otherwise
 
 
 @dataclass
@@ -27,8 +41,12 @@ class Training:
 
     path: str  # of the log
     settings: dict = field(default_factory=dict)
-    curve: dict = field(default_factory=dict)  # updates -> perplexity on gold; a training that was resumed says it once
-    validated_on: Optional[str] = None  # of several validation sets the first, as for checkpoint_best
+    curve: dict = field(
+        default_factory=dict
+    )  # updates -> perplexity on gold; a training that was resumed says it once
+    validated_on: Optional[str] = (
+        None  # of several validation sets the first, as for checkpoint_best
+    )
 
     @property
     def folder(self):
@@ -37,7 +55,11 @@ class Training:
             return None
         path = Path(self.settings["save_dir"])
         around = Path(self.path).absolute().parents
-        return path if path.is_absolute() else next((p / path for p in around if (p / path).is_dir()), around[0] / path)
+        return (
+            path
+            if path.is_absolute()
+            else next((p / path for p in around if (p / path).is_dir()), around[0] / path)
+        )
 
 
 def is_log(path):
@@ -56,7 +78,9 @@ def read(path):
         for line in lines:
             if "'save_dir'" in line or "save_dir=" in line:
                 said = settings(line)
-                beginning = Training(str(path)) if found else now  # what stands before all settings is of the first one
+                beginning = (
+                    Training(str(path)) if found else now
+                )  # what stands before all settings is of the first one
                 now = found.setdefault(said.get("save_dir"), beginning)
                 now.settings = said
             elif point := validation(line):
@@ -73,7 +97,11 @@ def settings(line):
     if criterion := CRITERION.search(line):
         found["criterion"] = criterion["name"]
         found |= {key: value_of(key, criterion["all"]) for key in OF_CRITERION}
-    return {key: value for key, value in found.items() if value not in (None, "", "None", "False", "0", "0.0")}
+    return {
+        key: value
+        for key, value in found.items()
+        if value not in (None, "", "None", "False", "0", "0.0")
+    }
 
 
 def value_of(key, line):
@@ -108,5 +136,9 @@ def read_tensorboard(path):
 
     events = EventAccumulator(str(path), size_guidance={"scalars": 0})
     events.Reload()
-    curve = {event.step: event.value for event in events.Scalars(TAG)} if TAG in events.Tags()["scalars"] else {}
+    curve = (
+        {event.step: event.value for event in events.Scalars(TAG)}
+        if TAG in events.Tags()["scalars"]
+        else {}
+    )
     return Training(str(path), {"save_dir": str(Path(path).resolve().parent.parent)}, curve)

@@ -20,8 +20,25 @@ METRICS = ("bleu", "chrf", "ter")
 # Languages written without spaces between words; sacrebleu's own tokenizer where one comes without more software.
 # Multilingual teachers name them by three letters.
 TOKENIZERS = {
-    **{"zh": "zh", "ja": "char", "ko": "char", "th": "char", "lo": "char", "km": "char", "my": "char"},
-    **{"zho": "zh", "yue": "zh", "jpn": "char", "kor": "char", "tha": "char", "lao": "char", "khm": "char", "mya": "char"},
+    **{
+        "zh": "zh",
+        "ja": "char",
+        "ko": "char",
+        "th": "char",
+        "lo": "char",
+        "km": "char",
+        "my": "char",
+    },
+    **{
+        "zho": "zh",
+        "yue": "zh",
+        "jpn": "char",
+        "kor": "char",
+        "tha": "char",
+        "lao": "char",
+        "khm": "char",
+        "mya": "char",
+    },
 }
 
 
@@ -48,8 +65,14 @@ class Similarity:
             try:
                 self.scorer = BLEU(effective_order=True, tokenize=tokenizer)
             except (RuntimeError, ImportError, OSError) as error:
-                mend = f"pip install 'sacrebleu[{tokenizer[:2]}]'" if "mecab" in tokenizer else "it is fetched at its first use"
-                raise Refusal(f"sacrebleu has no tokenizer {tokenizer} here ({first_line(error)}): {mend}") from error
+                mend = (
+                    f"pip install 'sacrebleu[{tokenizer[:2]}]'"
+                    if "mecab" in tokenizer
+                    else "it is fetched at its first use"
+                )
+                raise Refusal(
+                    f"sacrebleu has no tokenizer {tokenizer} here ({first_line(error)}): {mend}"
+                ) from error
             self.bleu = SentenceBLEU(self.scorer)
         elif metric == "chrf":
             self.scorer = CHRF()
@@ -62,8 +85,14 @@ class Similarity:
         """For manifests: the metric and what sacrebleu says of its settings."""
         import sacrebleu
 
-        self.scorer.sentence_score("a", ["a"])  # sacrebleu gives no signature before it has seen how many references
-        return {"metric": self.metric, "sacrebleu": sacrebleu.__version__, "settings": str(self.scorer.get_signature())}
+        self.scorer.sentence_score(
+            "a", ["a"]
+        )  # sacrebleu gives no signature before it has seen how many references
+        return {
+            "metric": self.metric,
+            "sacrebleu": sacrebleu.__version__,
+            "settings": str(self.scorer.get_signature()),
+        }
 
     def __call__(self, hypotheses, reference):
         """Scores of a list of texts against one reference text, as a float32 array; the same texts are scored once."""
@@ -84,7 +113,9 @@ class Similarity:
         means = []
         for i in range(len(texts)):
             # Summed without rounding, so that the order of the list makes no winner of equals.
-            others = (n * scores[i][j] if j != i else (n - 1) * scores[i][i] for j, n in enumerate(times))
+            others = (
+                n * scores[i][j] if j != i else (n - 1) * scores[i][i] for j, n in enumerate(times)
+            )
             means.append(math.fsum(others) / (len(hypotheses) - 1))
         return np.array(means, np.float32)[which]
 
@@ -107,7 +138,10 @@ class Similarity:
             return self.bleu.against(texts, reference)
         # What sentence_score does, but for the reference, which it prepares anew for every hypothesis.
         scorer, known = self.scorer, self.scorer._cache_references([[reference]])[0]
-        statistics = (scorer._compute_segment_statistics(scorer._preprocess_segment(text), known) for text in texts)
+        statistics = (
+            scorer._compute_segment_statistics(scorer._preprocess_segment(text), known)
+            for text in texts
+        )
         scores = [scorer._compute_score_from_stats(found).score for found in statistics]
         return [-score for score in scores] if self.metric == "ter" else scores
 

@@ -62,7 +62,10 @@ class SentenceBLEU:
         lengths = [len(tokens) for tokens in texts]
         counts = np.stack([common(grams) for grams in zip(*map(ngrams, texts))], axis=-1).tolist()
         score = self.score
-        return [[score(mine, other, *n) for other, n in zip(lengths, row)] for mine, row in zip(lengths, counts)]
+        return [
+            [score(mine, other, *n) for other, n in zip(lengths, row)]
+            for mine, row in zip(lengths, counts)
+        ]
 
 
 def ngrams(tokens):
@@ -100,10 +103,16 @@ def common(texts):
     ids = {}
     flat = [[ids.setdefault(gram, len(ids)) for gram in grams] for grams in texts]
     lengths = [len(grams) for grams in flat]
-    cells = np.repeat(np.arange(len(flat)) * len(ids), lengths) + np.fromiter((i for grams in flat for i in grams), np.int64)
+    cells = np.repeat(np.arange(len(flat)) * len(ids), lengths) + np.fromiter(
+        (i for grams in flat for i in grams), np.int64
+    )
     counts = np.bincount(cells, minlength=len(flat) * len(ids)).reshape(len(flat), len(ids))
-    found = np.zeros((len(flat), len(flat)), np.float32)  # exact below 2^24, and there is a fast product for it
-    for level in range(1, int(counts.max(initial=0)) + 1):  # min(a, b) is the number of levels that both reach
+    found = np.zeros(
+        (len(flat), len(flat)), np.float32
+    )  # exact below 2^24, and there is a fast product for it
+    for level in range(
+        1, int(counts.max(initial=0)) + 1
+    ):  # min(a, b) is the number of levels that both reach
         reached = (counts >= level).astype(np.float32)
         found += reached @ reached.T
     return found.astype(np.int64)
@@ -120,4 +129,7 @@ def tokenises_word_by_word(tokenizer):
         return False
     words = EDGES.split()
     lines = [first + " " + second for first in words for second in words] + [EDGES]
-    return all(tokenizer(line).split() == [t for word in line.split() for t in tokenizer(word).split()] for line in lines)
+    return all(
+        tokenizer(line).split() == [t for word in line.split() for t in tokenizer(word).split()]
+        for line in lines
+    )

@@ -16,11 +16,16 @@ class Ragged:
 
     def __init__(self, tokens, lengths):
         self.tokens, self.lengths = np.asarray(tokens, np.int64), np.asarray(lengths, np.int64)
-        self.rows = np.repeat(np.arange(len(self.lengths)), self.lengths)  # which sequence a token belongs to
+        self.rows = np.repeat(
+            np.arange(len(self.lengths)), self.lengths
+        )  # which sequence a token belongs to
 
     @classmethod
     def of(cls, sequences):
-        return cls(np.concatenate([np.zeros(0, np.int64), *sequences]), [len(sequence) for sequence in sequences])
+        return cls(
+            np.concatenate([np.zeros(0, np.int64), *sequences]),
+            [len(sequence) for sequence in sequences],
+        )
 
 
 def failures(settings, block, chosen, source, same):
@@ -39,7 +44,9 @@ def failures(settings, block, chosen, source, same):
         "length_ratio": lambda limit: length_ratio(target.lengths, source.lengths) > limit,
         "copy": lambda limit: shared(target, source, same) >= limit,
         "repeats": lambda times: repeats(target, times),
-        "score": lambda limit: block.arrays["log_probs"][picked].astype(np.float64) / (target.lengths + 1) < limit,
+        "score": lambda limit: (
+            block.arrays["log_probs"][picked].astype(np.float64) / (target.lengths + 1) < limit
+        ),
         "empty": lambda _: target.lengths == 0,
     }
     failed = {name: np.zeros(len(block), bool) for name in settings}
@@ -62,7 +69,9 @@ def shared(target, source, same):
     known = translated >= 0
     width = int(max(target.tokens.max(initial=0), same.max(initial=0))) + 1
     mine, times = np.unique(target.rows * width + target.tokens, return_counts=True)
-    theirs, their_times = np.unique(source.rows[known] * width + translated[known], return_counts=True)
+    theirs, their_times = np.unique(
+        source.rows[known] * width + translated[known], return_counts=True
+    )
     both, here, there = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
     common = np.bincount(both // width, np.minimum(times[here], their_times[there]), len(longer))
     return common / np.maximum(longer, 1)
@@ -85,5 +94,9 @@ def same_symbols(source_dictionary, target_dictionary):
 
     Nobody knows whether two unknown words are the same, so they are not.
     """
-    ids = {symbol: i for i, symbol in enumerate(target_dictionary.symbols) if i != target_dictionary.unk()}
+    ids = {
+        symbol: i
+        for i, symbol in enumerate(target_dictionary.symbols)
+        if i != target_dictionary.unk()
+    }
     return np.array([ids.get(symbol, -1) for symbol in source_dictionary.symbols], np.int64)

@@ -39,7 +39,9 @@ class Scorer:
         if self.pool is None:
             # Not forked: a copy of a process with threads, locked files and a GPU in use is not safe.
             spawn = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.workers, spawn, initializer=begin_worker, initargs=self.settings)
+            self.pool = ProcessPoolExecutor(
+                self.workers, spawn, initializer=begin_worker, initargs=self.settings
+            )
         with refusal_of_a_death(), without_main_module():
             future = self.pool.submit(work, lists)
         return lambda: self._result(future)

@@ -56,15 +56,23 @@ class TeacherDecodingTask(TranslationTask):
     @classmethod
     def setup_task(cls, cfg, **kwargs):
         """Refuses what cannot work before anything is loaded, then sets up as the translation task does."""
-        interrupts.end_with("finished parts are safe, run the same command again to continue", before=scoring.stop_workers)
+        interrupts.end_with(
+            "finished parts are safe, run the same command again to continue",
+            before=scoring.stop_workers,
+        )
         check_options(cfg)
         torch.set_num_threads(1)  # the last bits of a score depend on the number of threads
         if uses_gpu(cfg):
             torch.cuda.set_device(local_rank(cfg.distributed_training) % torch.cuda.device_count())
         task = super().setup_task(cfg, **kwargs)
-        task.gold = Split(utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, cfg.source_lang, cfg.target_lang)
+        task.gold = Split(
+            utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, cfg.source_lang, cfg.target_lang
+        )
         task.scores = bool(cfg.generation.score_reference)
-        for option, used in (("--prefix-size", cfg.generation.prefix_size > 0), ("--score-reference", task.scores)):
+        for option, used in (
+            ("--prefix-size", cfg.generation.prefix_size > 0),
+            ("--score-reference", task.scores),
+        ):
             if used and not task.gold.files(cfg.target_lang):
                 raise Refusal(f"{option} needs the targets, but split {task.gold.name!r} has none")
         if not task.scores:
@@ -72,11 +80,19 @@ class TeacherDecodingTask(TranslationTask):
             warn_of_single_hypotheses(cfg, task.gold)
         task.languages = None if task.scores else multilingual(cfg)
         if task.languages:
-            task.src_dict, task.tgt_dict = task.languages.source_dictionary, task.languages.target_dictionary
+            task.src_dict, task.tgt_dict = (
+                task.languages.source_dictionary,
+                task.languages.target_dictionary,
+            )
         else:
             for path in utils.split_paths(cfg.common_eval.path):
-                pair, overrides = (cfg.source_lang, cfg.target_lang), cfg.common_eval.model_overrides
-                teachers.check_checkpoint(path, task.src_dict, task.tgt_dict, pair, overrides=overrides)
+                pair, overrides = (
+                    (cfg.source_lang, cfg.target_lang),
+                    cfg.common_eval.model_overrides,
+                )
+                teachers.check_checkpoint(
+                    path, task.src_dict, task.tgt_dict, pair, overrides=overrides
+                )
         task.gold.check_symbols((len(task.src_dict), len(task.tgt_dict)))
         return task
 
@@ -89,7 +105,9 @@ class TeacherDecodingTask(TranslationTask):
         if self.languages:
             self.datasets[split] = self.languages.for_search(self.datasets[split])
 
-    def get_batch_iterator(self, dataset, max_tokens=None, max_sentences=None, max_positions=None, **ignored):
+    def get_batch_iterator(
+        self, dataset, max_tokens=None, max_sentences=None, max_positions=None, **ignored
+    ):
         """fairseq-generate's batches, from the plan. What fairseq would shuffle, filter or drop stays."""
         limits = (max_tokens, max_sentences, max_positions)
         if self.scores:
@@ -108,14 +126,21 @@ class TeacherDecodingTask(TranslationTask):
         dataset = self.dataset(self.cfg.dataset.gen_subset)
         if self.work.remaining:
             seen = self.languages.as_trained(dataset) if self.languages else dataset
-            teachers.check_better_than_guessing(teachers.Teacher(models), seen, self.tgt_dict, self.cfg.common_eval.path)
+            teachers.check_better_than_guessing(
+                teachers.Teacher(models), seen, self.tgt_dict, self.cfg.common_eval.path
+            )
             check_disk_space("--distill-dir", self.cfg.distill_dir, self.recorder.expected_bytes())
         if self.languages:
-            kwargs["extra_gen_cls_kwargs"] = {**(kwargs.get("extra_gen_cls_kwargs") or {}), **self.languages.generator_options()}
+            kwargs["extra_gen_cls_kwargs"] = {
+                **(kwargs.get("extra_gen_cls_kwargs") or {}),
+                **self.languages.generator_options(),
+            }
         try:
             generator = super().build_generator(models, args, **kwargs)
         except (AssertionError, ValueError) as error:  # options that exclude each other
-            raise Refusal(f"fairseq cannot search with these options: {first_line(error)}") from error
+            raise Refusal(
+                f"fairseq cannot search with these options: {first_line(error)}"
+            ) from error
         if self.work.remaining:
             if self.scores:
                 self.recorder.use(models)
@@ -150,11 +175,18 @@ class TeacherDecodingTask(TranslationTask):
             return engine  # nothing will be searched
         sample = self.work.sample(probed)
         if on_gpu:
-            sample = utils.move_to_cuda(sample)  # as fairseq-generate does: empty sources are fairseq's to search
+            sample = utils.move_to_cuda(
+                sample
+            )  # as fairseq-generate does: empty sources are fairseq's to search
         try:
             engine.verify(sample, **(self.languages.forced(sample) if self.languages else {}))
-        except (RuntimeError, ValueError) as error:  # such as a CUDA library that CTranslate2 wants in another version
-            raise Refusal(f"engine ctranslate2 cannot search here ({first_line(error)}); {INSTEAD}") from error
+        except (
+            RuntimeError,
+            ValueError,
+        ) as error:  # such as a CUDA library that CTranslate2 wants in another version
+            raise Refusal(
+                f"engine ctranslate2 cannot search here ({first_line(error)}); {INSTEAD}"
+            ) from error
         return engine
 
     def build_bpe(self, args):
@@ -170,10 +202,14 @@ class TeacherDecodingTask(TranslationTask):
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """Works on a batch and records it, then empties it, so that fairseq-generate makes no text of it."""
         try:
-            made = self.recorder.record(sample, **({} if prefix_tokens is None else {"prefix_tokens": prefix_tokens}))
+            made = self.recorder.record(
+                sample, **({} if prefix_tokens is None else {"prefix_tokens": prefix_tokens})
+            )
         except BaseException as error:
             self.work.close()
-            if isinstance(error, RuntimeError) and "out of memory" in str(error):  # torch's and CTranslate2's words
+            if isinstance(error, RuntimeError) and "out of memory" in str(
+                error
+            ):  # torch's and CTranslate2's words
                 raise Refusal(
                     f"the GPU has too little memory for a batch of {sample['ntokens']:,} tokens ({first_line(error)}); pass a "
                     "smaller --max-tokens, and another --distill-dir, since batches are part of what a folder was begun with"
@@ -187,7 +223,12 @@ def warn_of_further(gold):
     """Says that fairseq-train would take train1 along with train, where it is there: a view has one split."""
     if gold.name.startswith(("valid", "test")):
         return
-    further = [split.name for split in databin.training_splits(gold.folder, gold.name, gold.source_lang, gold.target_lang)[1:]]
+    further = [
+        split.name
+        for split in databin.training_splits(
+            gold.folder, gold.name, gold.source_lang, gold.target_lang
+        )[1:]
+    ]
     if further:
         logger.warning(
             "%s holds %s too, which fairseq-train puts together with %s, and which is not decoded here; for all of it join the "
@@ -210,13 +251,20 @@ def warn_of_single_hypotheses(cfg, gold):
 def multilingual(cfg):
     """The language tokens of a multilingual teacher for the data's languages; None for a teacher of one pair."""
     pair = (cfg.teacher_source_lang or cfg.source_lang, cfg.teacher_target_lang or cfg.target_lang)
-    dictionaries = [str(Path(utils.split_paths(cfg.data)[0]) / f"dict.{lang}.txt") for lang in (cfg.source_lang, cfg.target_lang)]
+    dictionaries = [
+        str(Path(utils.split_paths(cfg.data)[0]) / f"dict.{lang}.txt")
+        for lang in (cfg.source_lang, cfg.target_lang)
+    ]
     paths = utils.split_paths(cfg.common_eval.path)
     found = languages.of_teacher(paths, pair, dictionaries, cfg.common_eval.model_overrides)
     if found and found.replacing and cfg.engine != engines.FAIRSEQ:
-        raise Refusal("engine ctranslate2 begins with EOS, this teacher with a language token instead; use --engine fairseq")
+        raise Refusal(
+            "engine ctranslate2 begins with EOS, this teacher with a language token instead; use --engine fairseq"
+        )
     if found and cfg.generation.prefix_size > 0:
-        raise Refusal("--prefix-size takes the place of the token with which a multilingual teacher begins; leave it out")
+        raise Refusal(
+            "--prefix-size takes the place of the token with which a multilingual teacher begins; leave it out"
+        )
     if not found and (cfg.teacher_source_lang or cfg.teacher_target_lang):
         raise Refusal(
             f"--teacher-source-lang and --teacher-target-lang are for multilingual teachers, {':'.join(paths)} is none; "
@@ -228,14 +276,18 @@ def multilingual(cfg):
 def worker_rank(distributed):
     """(rank, size) from fairseq-generate's options, torchrun's environment or SLURM's. It only says where to begin."""
     told = distributed.distributed_rank, distributed.distributed_world_size
-    if told[0] > 0:  # of rank 0 it may be fairseq's default, whose world has as many as there are GPUs
+    if (
+        told[0] > 0
+    ):  # of rank 0 it may be fairseq's default, whose world has as many as there are GPUs
         return told
     for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
         if int(os.environ.get(size, 1)) > 1:
             return int(os.environ.get(rank, 0)), int(os.environ[size])
     if "SLURM_ARRAY_TASK_ID" in os.environ:
         first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
-        return int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1))
+        return int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, int(
+            os.environ.get("SLURM_ARRAY_TASK_COUNT", 1)
+        )
     return told
 
 

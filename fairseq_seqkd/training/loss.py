@@ -81,7 +81,9 @@ class WordLevel(torch.autograd.Function):
                 own = (1 - smoothing - spread) * own - spread * total
             if temperature != 1:
                 lprobs, total = log_softmax(logits[rows], dtype, temperature)
-            kd[rows] = temperature**2 * teacher.divergence(objective.divergence, lprobs, total, rows)
+            kd[rows] = temperature**2 * teacher.divergence(
+                objective.divergence, lprobs, total, rows
+            )
             loss[rows] = (1 - objective.alpha) * own + objective.alpha * kd[rows]
         found = [values.masked_fill_(~keep, 0.0) for values in (loss, nll, kd)]
         ctx.mark_non_differentiable(*found[1:])
@@ -91,7 +93,11 @@ class WordLevel(torch.autograd.Function):
     def backward(ctx, of_loss, *_):
         logits, target, keep = ctx.saved_tensors
         teacher, objective = ctx.teacher, ctx.objective
-        alpha, smoothing, temperature = objective.alpha, objective.label_smoothing, objective.temperature
+        alpha, smoothing, temperature = (
+            objective.alpha,
+            objective.label_smoothing,
+            objective.temperature,
+        )
         spread = smoothing / (logits.size(-1) - 1)
         of_loss = of_loss.masked_fill(~keep, 0.0).unsqueeze(-1)
         gradient = torch.empty_like(logits)
@@ -101,7 +107,11 @@ class WordLevel(torch.autograd.Function):
             # Of the likelihood: 1 - alpha times p - (1 - eps - e at the target, e everywhere). Of the divergence: T times
             # what it is for p_T, since p_T is a function of logits / T.
             if objective.divergence == divergences.FORWARD_KL:
-                found = p if temperature == 1 else p.mul_(1 - alpha).add_(softened, alpha=alpha * temperature)
+                found = (
+                    p
+                    if temperature == 1
+                    else p.mul_(1 - alpha).add_(softened, alpha=alpha * temperature)
+                )
                 teacher.subtract_from(found, alpha * temperature, rows)
             else:
                 slope = teacher.slope(objective.divergence, softened, rows)

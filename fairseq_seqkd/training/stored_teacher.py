@@ -53,12 +53,17 @@ class StoredTeacher:
             "rest": np.ones(shape, np.float32),  # of padding
             "target_log_probs": np.zeros(shape, np.float32),
         }
-        self._look_up(sample["net_input"]["src_tokens"].cpu().numpy(), whole.cpu().numpy(), found, sample)
+        self._look_up(
+            sample["net_input"]["src_tokens"].cpu().numpy(), whole.cpu().numpy(), found, sample
+        )
         first = shape[1] - target.size(1)  # the target may lack a prefix
         ids, probabilities, rest, lprobs = (
-            torch.from_numpy(array[:, first:]).flatten(0, 1).to(like.device) for array in found.values()
+            torch.from_numpy(array[:, first:]).flatten(0, 1).to(like.device)
+            for array in found.values()
         )
-        return top_k(ids, probabilities, rest, len(self.task.target_dictionary), temperature, self.tail), lprobs
+        return top_k(
+            ids, probabilities, rest, len(self.task.target_dictionary), temperature, self.tail
+        ), lprobs
 
     def _look_up(self, sources, targets, found, sample):
         """Writes what is stored for the tokens of a batch into the arrays of `found`."""
@@ -113,9 +118,15 @@ def check_finished(folder):
 def open_store(folder, found, thorough):
     """The store of a directory, which must be the one that its manifest speaks of."""
     store, scoring = Distributions(folder), found["settings"]["scoring"]
-    said = (scoring["topk"], found["settings"]["data"]["sentences"] - scoring["too_long"], found["counts"]["tokens"])
+    said = (
+        scoring["topk"],
+        found["settings"]["data"]["sentences"] - scoring["too_long"],
+        found["counts"]["tokens"],
+    )
     if (store.k, len(store), store.tokens_stored) != said:
-        raise Refusal(f"{store.path} is not the file that its manifest speaks of; copy the whole directory again")
+        raise Refusal(
+            f"{store.path} is not the file that its manifest speaks of; copy the whole directory again"
+        )
     if thorough:
         check_store(folder, found)
     return store
@@ -129,7 +140,9 @@ def check_task(task):
             f"{type(task).__name__} use --teacher-path"
         )
     if task.cfg.truncate_source:
-        raise Refusal("--truncate-source changes the sources, and stored distributions are of the whole ones; leave it out")
+        raise Refusal(
+            "--truncate-source changes the sources, and stored distributions are of the whole ones; leave it out"
+        )
 
 
 def check_alike(folders, facts):
@@ -163,9 +176,15 @@ def check_data(folders, facts, task):
     cfg, used = task.cfg, set()
     scored = [found["settings"]["data"] for found in facts]
     for data in utils.split_paths(cfg.data):
-        for split in training_splits(data, cfg.train_subset.split(",")[0], cfg.source_lang, cfg.target_lang):
+        for split in training_splits(
+            data, cfg.train_subset.split(",")[0], cfg.source_lang, cfg.target_lang
+        ):
             mine = split_hashes(split)
-            matching = [i for i, theirs in enumerate(scored) if all(theirs.get(key) == value for key, value in mine.items())]
+            matching = [
+                i
+                for i, theirs in enumerate(scored)
+                if all(theirs.get(key) == value for key, value in mine.items())
+            ]
             if not matching:
                 raise Refusal(
                     f"split {split.name!r} of {data} is not what the distributions in {':'.join(map(str, folders))} were made "
@@ -173,17 +192,27 @@ def check_data(folders, facts, task):
                 )
             if len(matching) > 1:
                 names = " and ".join(str(folders[i]) for i in matching)
-                raise Refusal(f"{names} are both of split {split.name!r} of {data}; name one of them")
+                raise Refusal(
+                    f"{names} are both of split {split.name!r} of {data}; name one of them"
+                )
             used.update(matching)
-            check_lengths(folders[matching[0]], facts[matching[0]]["settings"]["scoring"], split, task)
+            check_lengths(
+                folders[matching[0]], facts[matching[0]]["settings"]["scoring"], split, task
+            )
     for i in set(range(len(folders))) - used:
         raise Refusal(f"{folders[i]} is of no split that the student is trained on; leave it out")
 
 
 def why_not(mine, scored):
     """What the nearest of the scored splits differs in, in words."""
-    names = {"source_sha256": "sources", "target_sha256": "targets", "dictionaries_sha256": "dictionaries"}
-    others = [[word for key, word in names.items() if theirs.get(key) != mine[key]] for theirs in scored]
+    names = {
+        "source_sha256": "sources",
+        "target_sha256": "targets",
+        "dictionaries_sha256": "dictionaries",
+    }
+    others = [
+        [word for key, word in names.items() if theirs.get(key) != mine[key]] for theirs in scored
+    ]
     return f"other {' and '.join(min(others, key=len))}"
 
 

@@ -51,7 +51,9 @@ class Teacher:
 
         Returns: (batch, length, vocabulary), float32.
         """
-        return average_probabilities([torch.log_softmax(logits, dim=-1) for logits in self._logits(sample, like)])
+        return average_probabilities(
+            [torch.log_softmax(logits, dim=-1) for logits in self._logits(sample, like)]
+        )
 
     @torch.no_grad()
     def soft_targets(self, sample, target, like, temperature=1.0):
@@ -65,8 +67,14 @@ class Teacher:
         of the target).
         """
         length = target.size(1)
-        members = [logits[:, logits.size(1) - length :].flatten(0, 1) for logits in self._logits(sample, like)]
-        probabilities, target = members[0], target.reshape(-1, 1)  # written over the logits, which nobody needs again
+        members = [
+            logits[:, logits.size(1) - length :].flatten(0, 1)
+            for logits in self._logits(sample, like)
+        ]
+        probabilities, target = (
+            members[0],
+            target.reshape(-1, 1),
+        )  # written over the logits, which nobody needs again
         target_lprobs = probabilities.new_empty(len(target))
         for rows in chunks(probabilities):
             if len(members) == 1 and temperature == 1:
@@ -74,7 +82,9 @@ class Teacher:
                 found = probabilities[rows].gather(-1, target[rows]).squeeze(-1)
                 target_lprobs[rows] = found.clamp_min(torch.finfo(found.dtype).tiny).log()
             else:
-                lprobs = average_probabilities([torch.log_softmax(logits[rows], dim=-1) for logits in members])
+                lprobs = average_probabilities(
+                    [torch.log_softmax(logits[rows], dim=-1) for logits in members]
+                )
                 target_lprobs[rows] = lprobs.gather(-1, target[rows]).squeeze(-1)
                 torch.exp(soften(lprobs, temperature), out=probabilities[rows])
         return Dense(probabilities), target_lprobs
@@ -103,10 +113,13 @@ def logits_of(model, net_output):
     decoder = getattr(inner, "decoder", None)
     usual = (
         isinstance(inner, FairseqEncoderDecoderModel)
-        and type(inner).get_normalized_probs in (BaseFairseqModel.get_normalized_probs, TransformerModelBase.get_normalized_probs)
-        and type(inner).get_normalized_probs_scriptable is BaseFairseqModel.get_normalized_probs_scriptable
+        and type(inner).get_normalized_probs
+        in (BaseFairseqModel.get_normalized_probs, TransformerModelBase.get_normalized_probs)
+        and type(inner).get_normalized_probs_scriptable
+        is BaseFairseqModel.get_normalized_probs_scriptable
         and type(decoder).get_normalized_probs is FairseqDecoder.get_normalized_probs
-        and type(decoder).get_normalized_probs_scriptable is FairseqDecoder.get_normalized_probs_scriptable
+        and type(decoder).get_normalized_probs_scriptable
+        is FairseqDecoder.get_normalized_probs_scriptable
         and getattr(decoder, "adaptive_softmax", None) is None
     )
     if usual:
@@ -122,7 +135,9 @@ def unwrapped(model):
     return model
 
 
-def load_teacher(paths, data, source_dictionary, target_dictionary, languages, subset, dataset_impl=None):
+def load_teacher(
+    paths, data, source_dictionary, target_dictionary, languages, subset, dataset_impl=None
+):
     """Loads and checks the checkpoints of a teacher for a student's data. Returns (Teacher, the teacher's own task).
 
     Args:
@@ -138,7 +153,9 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, s
     from fairseq import checkpoint_utils
 
     for path in paths:
-        check_checkpoint(path, source_dictionary, target_dictionary, languages, OWN_VOCABULARY, ("model", "task"))
+        check_checkpoint(
+            path, source_dictionary, target_dictionary, languages, OWN_VOCABULARY, ("model", "task")
+        )
     overrides = {
         "data": str(data),
         "source_lang": languages[0],  # of a folder with several pairs fairseq would take the first
@@ -149,13 +166,25 @@ def load_teacher(paths, data, source_dictionary, target_dictionary, languages, s
         **checkpoints.WITHOUT_TRAINING,
     }
     try:
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(p) for p in paths], arg_overrides=overrides)
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+            [str(p) for p in paths], arg_overrides=overrides
+        )
     except checkpoints.LOADING as error:
-        raise Refusal(f"the teacher {':'.join(map(str, paths))} cannot be loaded: {first_line(error)}") from error
+        raise Refusal(
+            f"the teacher {':'.join(map(str, paths))} cannot be loaded: {first_line(error)}"
+        ) from error
     return Teacher(models), task
 
 
-def check_checkpoint(path, source_dictionary, target_dictionary, languages, otherwise="", groups=("model",), overrides=None):
+def check_checkpoint(
+    path,
+    source_dictionary,
+    target_dictionary,
+    languages,
+    otherwise="",
+    groups=("model",),
+    overrides=None,
+):
     """Refuses, before any long work, a checkpoint that is not a teacher for these data.
 
     Args:
@@ -185,7 +214,9 @@ def check_checkpoint(path, source_dictionary, target_dictionary, languages, othe
             f"the teacher {path} translates {'-'.join(theirs)}, the data are {'-'.join(languages)}; "
             "use a teacher of that direction or, where these are two names of one language, data-bins with the teacher's names"
         )
-    checkpoints.check_dictionaries(path, state, languages, (source_dictionary, target_dictionary), otherwise=otherwise)
+    checkpoints.check_dictionaries(
+        path, state, languages, (source_dictionary, target_dictionary), otherwise=otherwise
+    )
 
 
 def check_positions(teacher, dataset, task_positions, name, truncated=False):
@@ -196,11 +227,18 @@ def check_positions(teacher, dataset, task_positions, name, truncated=False):
     """
     for model in teacher.models:
         for side, sizes, limit, allowed in zip(
-            ("source", "target"), (dataset.src_sizes, dataset.tgt_sizes), model.max_positions(), task_positions
+            ("source", "target"),
+            (dataset.src_sizes, dataset.tgt_sizes),
+            model.max_positions(),
+            task_positions,
         ):
             if limit is None or sizes is None or limit >= allowed or not len(sizes):
                 continue
-            sizes = np.minimum(sizes, allowed) if truncated and side == "source" else sizes[sizes <= allowed]
+            sizes = (
+                np.minimum(sizes, allowed)
+                if truncated and side == "source"
+                else sizes[sizes <= allowed]
+            )
             longest = int(sizes.max(initial=0))
             if longest > limit:
                 raise Refusal(
@@ -220,11 +258,16 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
     like = next(teacher.models[0].parameters())
     if dataset.tgt_sizes is None:
         return None
-    ids = readable(teacher, dataset, PROBE_SENTENCES, shortest_target=2)  # an empty one has nothing to translate
+    ids = readable(
+        teacher, dataset, PROBE_SENTENCES, shortest_target=2
+    )  # an empty one has nothing to translate
     total, tokens = 0.0, 0
     for start in range(0, len(ids), PROBE_BATCH):
         sample = dataset.collater([dataset[i] for i in ids[start : start + PROBE_BATCH]])
-        sample["net_input"] = {k: v.to(like.device) if torch.is_tensor(v) else v for k, v in sample["net_input"].items()}
+        sample["net_input"] = {
+            k: v.to(like.device) if torch.is_tensor(v) else v
+            for k, v in sample["net_input"].items()
+        }
         target = sample["target"].to(like.device)
         _, lprobs = teacher.soft_targets(sample, target, like)
         keep = target.ne(dictionary.pad()).flatten()
@@ -241,7 +284,13 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
             "another language pair, or not at all, or these targets are no translations (a split without any is binarised with "
             "fairseq-preprocess --only-source)"
         )
-    logger.info("teacher %s: %.2f nats a token on the first %d sentences (a guess costs %.2f)", name, nll, len(ids), guess)
+    logger.info(
+        "teacher %s: %.2f nats a token on the first %d sentences (a guess costs %.2f)",
+        name,
+        nll,
+        len(ids),
+        guess,
+    )
     return nll
 
 
@@ -259,7 +308,11 @@ def readable(teacher, dataset, count, shortest_target=0):
     found = []
     for i in range(len(dataset)):
         sizes = (dataset.src_sizes[i], dataset.tgt_sizes[i] if dataset.tgt_sizes is not None else 0)
-        fits_all = all(limit is None or n <= limit for m in teacher.models for n, limit in zip(sizes, m.max_positions()))
+        fits_all = all(
+            limit is None or n <= limit
+            for m in teacher.models
+            for n, limit in zip(sizes, m.max_positions())
+        )
         if fits_all and sizes[1] >= shortest_target:
             found.append(i)
             if len(found) == count:

@@ -13,8 +13,19 @@ import sys
 from pathlib import Path
 
 SIZES = {"train": 509, "valid": 53, "test": 45}
-ADJECTIVES = {"rot": ["re@@ d"], "alt": ["ol@@ d", "age@@ d"], "klein": ["sma@@ ll", "tin@@ y"], "neu": ["ne@@ w"]}
-NOUNS = {"Haus": ["hou@@ se"], "Hund": ["do@@ g"], "Baum": ["tree"], "Buch": ["boo@@ k"], "Ball": ["ba@@ ll"]}
+ADJECTIVES = {
+    "rot": ["re@@ d"],
+    "alt": ["ol@@ d", "age@@ d"],
+    "klein": ["sma@@ ll", "tin@@ y"],
+    "neu": ["ne@@ w"],
+}
+NOUNS = {
+    "Haus": ["hou@@ se"],
+    "Hund": ["do@@ g"],
+    "Baum": ["tree"],
+    "Buch": ["boo@@ k"],
+    "Ball": ["ba@@ ll"],
+}
 
 
 def sentence(rng):
@@ -33,8 +44,12 @@ def main(out):
     out.mkdir(parents=True, exist_ok=True)
     for split, size in SIZES.items():
         pairs = [sentence(rng) for _ in range(size)]
-        (out / f"{split}.de").write_text("".join(source + "\n" for source, _ in pairs), encoding="utf-8")
-        (out / f"{split}.en").write_text("".join(target + "\n" for _, target in pairs), encoding="utf-8")
+        (out / f"{split}.de").write_text(
+            "".join(source + "\n" for source, _ in pairs), encoding="utf-8"
+        )
+        (out / f"{split}.en").write_text(
+            "".join(target + "\n" for _, target in pairs), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
