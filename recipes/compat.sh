@@ -35,8 +35,8 @@ mkdir -p "$WORK"
 WORK=$(cd "$WORK" && pwd)
 
 # The commands from end to end, and what stands on the libraries that have bounds. Not the recipes, which make environments.
-TESTS=(tests/test_{decoding,select,distributions,deployment,engines,evaluation,selection,significance}.py
-    tests/test_{students,text_command,report,page,setups}.py)
+TESTS=(tests/commands/test_{decoding,select,distributions,deployment,engines,students,text_command,setups}.py
+    tests/unit/{evaluation,selection,report})
 
 # What setup.py bounds from below, at that bound.
 OLDEST=(torch==2.6.0 torchaudio==2.6.0 numpy==1.26.0 sacrebleu==2.4.0 sentencepiece==0.2.0 safetensors==0.4.3 ctranslate2==4.8.2
@@ -87,7 +87,7 @@ do_py310() {
     install "pip<24.1"
     install "torch==1.12.1" "numpy<1.24" pytest
     install -e "$ROOT"
-    SEQKD_TOY=$WORK/toy python -m pytest -q "$ROOT/tests/old_fairseq.py"
+    SEQKD_TOY=$WORK/toy python -m pytest -q "$ROOT/tests/support/old_fairseq.py"
 }
 
 # A distilled directory, stored distributions and a teacher, from an environment that can make them.

@@ -113,6 +113,6 @@ done
 echo "$(sinfo --version), one node with two places"
 
 cd "$ROOT"
-SEQKD_TEST_SLURM=1 python -m pytest -s -p no:cacheprovider tests/test_slurm.py "$@" &
+SEQKD_TEST_SLURM=1 python -m pytest -s -p no:cacheprovider tests/recipes/test_slurm.py "$@" &
 tests=$! # in the background, so that a signal is heard at once
 wait "$tests"

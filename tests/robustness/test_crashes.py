@@ -17,7 +17,7 @@ import time
 import fairseq_cli.generate  # noqa: F401  (loaded once, before the forks)
 import helpers
 import pytest
-from test_report import result
+from measurements import result
 
 import fairseq_seqkd
 from fairseq_seqkd import cli

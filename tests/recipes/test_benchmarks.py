@@ -12,7 +12,7 @@ import tarfile
 
 import helpers
 import pytest
-from test_recipes import recipe
+from recipe_runs import recipe
 
 RECIPES = helpers.ROOT / "recipes"
 WORDS = {

@@ -56,7 +56,7 @@ def test_a_worker_that_dies_is_one_sentence(workers):
 
 def test_workers_end_with_their_parent_however_it_ends():
     program = (
-        "import multiprocessing, os, time; from fairseq_seqkd import scoring\n"
+        "import multiprocessing, os, time; from fairseq_seqkd.selection import pool as scoring\n"
         f"scorer = scoring.Scorer({METRIC!r}, workers=2)\n"
         "[scores() for scores in [scorer.submit([(['a b'], 'a')]) for _ in range(8)]]\n"
         "print(*(p.pid for p in multiprocessing.active_children()), flush=True); time.sleep(60)"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_report import result
+from measurements import result
 
 from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd.commands import inspect

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import helpers
 import pytest
-import warm
+from recipe_runs import recipe
 
 RECIPES = helpers.ROOT / "recipes"
 PAGE = """<html><head><title>No paragraph</title></head><body>
@@ -245,22 +245,6 @@ def test_quickstart_refuses_wrong_options(tmp_path, options, sentence):
         cwd=tmp_path,
     )
     assert done.returncode != 0 and sentence in done.stdout and not list(tmp_path.iterdir())
-
-
-def recipe(script, folder, *words):
-    """Runs a recipe with commands that start warm; `folder` is for what that takes."""
-    (folder / "warm").mkdir(exist_ok=True)
-    shims = warm.shims(folder / "warm", helpers.BIN)
-    environment = helpers.environment(
-        VIRTUAL_ENV=sys.prefix, PATH=f"{shims}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin"
-    )
-    return subprocess.run(
-        ["bash", script, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
 
 
 def quickstart(work, text, **more):

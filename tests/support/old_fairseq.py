@@ -12,7 +12,7 @@ import pytest
 
 TOY, PLUGIN = (
     Path(os.environ["SEQKD_TOY"]),
-    Path(__file__).resolve().parent.parent / "fairseq_seqkd",
+    Path(__file__).resolve().parents[2] / "fairseq_seqkd",
 )
 LAYERS = {"layers": 1, "embed-dim": 32, "ffn-embed-dim": 64, "attention-heads": 2}
 TRAIN = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import stopping
 import warm
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 PLUGIN = ROOT / "fairseq_seqkd"
 BIN = Path(sys.executable).parent
 
