@@ -15,6 +15,8 @@ import re
 import statistics
 from pathlib import Path
 
+from compact_json import compact
+
 from fairseq_seqkd.evaluation import pruning_table, results, speed_table, table
 from fairseq_seqkd.evaluation.claims import BASELINE, ROUNDING, SEQ_KD, Thresholds, make_claims, verdict
 from fairseq_seqkd.evaluation.text_table import flat
@@ -65,7 +67,7 @@ def main(work):
             for where, rows, title, rest in sections(run):
                 content[key] += [{**where, **of_run, **row} for row in rows]
                 text.append(f"## {title}{f', run {run.name}' if of_run else ''}\n\n{rest}")
-    (Path(work) / "results.json").write_text(results.to_json(content), encoding="utf-8")
+    (Path(work) / "results.json").write_text(compact(content), encoding="utf-8")
     (Path(work) / "RESULTS.md").write_text(HEAD + columns + "\n".join(text), encoding="utf-8")
     print(summary(content))
 
