@@ -6,7 +6,7 @@
 #   py311    Python 3.11, the fairseq build of fairseq.txt, and the versions of constraints.txt
 #   py312    the same on Python 3.12
 #   oldest   Python 3.11 with the oldest torch (a CUDA build, 6 GB), NumPy, sacrebleu, sentencepiece, safetensors, ctranslate2,
-#            matplotlib, jinja2 and tqdm that setup.py admits
+#            matplotlib, jinja2, msgspec, tabulate and tqdm that pyproject.toml admits
 #   newest   Python 3.11 with the newest ones, torch as in constraints.txt
 #   py310    Python 3.10 with the official fairseq 0.12.2 and torch 1.12.1: students train there on what was distilled elsewhere,
 #            and a teacher's checkpoint is refused with a sentence, because that torch cannot load with weights only
@@ -38,9 +38,9 @@ WORK=$(cd "$WORK" && pwd)
 TESTS=(tests/commands/test_{decoding,select,distributions,deployment,engines,students,text_command,setups}.py
     tests/unit/{evaluation,selection,report})
 
-# What setup.py bounds from below, at that bound.
+# What pyproject.toml bounds from below, at that bound.
 OLDEST=(torch==2.6.0 torchaudio==2.6.0 numpy==1.26.0 sacrebleu==2.4.0 sentencepiece==0.2.0 safetensors==0.4.3 ctranslate2==4.8.2
-    matplotlib==3.9.0 jinja2==3.0.0 tqdm==4.62.0)
+    matplotlib==3.9.0 jinja2==3.0.0 msgspec==0.19.0 tabulate==0.9.0 tqdm==4.62.0)
 
 environment() { # set-up, Python
     local python
@@ -76,7 +76,8 @@ do_oldest() {
 }
 do_newest() {
     pinned newest python3.11
-    install --upgrade "sacrebleu<3" "sentencepiece<0.3" "safetensors<1" "ctranslate2<5" "matplotlib<4" "jinja2<4" "numpy<3" "tqdm<5"
+    install --upgrade "sacrebleu<3" "sentencepiece<0.3" "safetensors<1" "ctranslate2<5" "matplotlib<4" "jinja2<4" "numpy<3" \
+        "msgspec<1" "tabulate<1" "tqdm<5"
     end_to_end
 }
 

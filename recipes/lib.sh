@@ -37,7 +37,7 @@ begin_work() {
     [ "$code" != 75 ] || die "another run works in $WORK; wait for it, or stop it with all that it started"
     [ "$code" = 0 ] || echo "$WORK is on a file system without locks: see to it that no other run works in it" >&2
     if [ ! -e "$WORK/settings" ]; then
-        echo "$1" >"$WORK/settings.new" && mv "$WORK/settings.new" "$WORK/settings" || die "cannot write to $WORK"
+        { echo "$1" >"$WORK/settings.new" && mv "$WORK/settings.new" "$WORK/settings"; } || die "cannot write to $WORK"
     elif [ "$(cat "$WORK/settings")" != "$1" ]; then
         die "$WORK was begun with other options, or by another version of this script; use those again, or name another folder with --work"
     fi
@@ -83,7 +83,7 @@ need_environment() {
     # shellcheck disable=SC2046
     python -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))' \
         $(modules_of "$extras") || missing=$extras
-    if [ -n "$missing" ] || [ "$ROOT/setup.py" -nt "$VIRTUAL_ENV/bin/seqkd" ]; then
+    if [ -n "$missing" ] || [ "$ROOT/pyproject.toml" -nt "$VIRTUAL_ENV/bin/seqkd" ]; then
         echo "installing fairseq, torch and this package; it takes a minute or two, longer where torch is a CUDA build of gigabytes"
         { python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r "$ROOT/recipes/fairseq.txt" &&
             python -m pip install -q --disable-pip-version-check -c "$ROOT/recipes/constraints.txt" -e "$ROOT$extras"; } ||
@@ -123,7 +123,7 @@ fetch_package() {
 modules_of() {
     case "$1" in *ctranslate2* | *test*) echo ctranslate2 ;; esac
     case "$1" in *report* | *test*) echo matplotlib ;; esac
-    case "$1" in *test*) echo tensorboard tensorboardX ;; esac
+    case "$1" in *test*) echo mypy tensorboard tensorboardX ;; esac
     case "$1" in *browser*) echo selenium ;; esac
     case "$1" in *benchmarks* | *test*) echo sacremoses subword_nmt ;; esac
 }
@@ -280,6 +280,7 @@ on_both_cores() {
     meet=$(mktemp -u "$folder/meet.XXXXXX") # a new one each time: a leftover would call up processes that are gone
     for rank in 0 1; do
         (
+            # shellcheck disable=SC2329 # "$@" below calls it
             fairseq-train() { exec "$(type -P fairseq-train)" "$@"; } # in place of this shell, so that what is killed below is it
             "$@" --distributed-world-size 2 --distributed-rank "$rank" --distributed-init-method "file://$meet" \
                 --distributed-no-spawn --distributed-backend gloo --ddp-backend legacy_ddp --load-checkpoint-on-all-dp-ranks --cpu

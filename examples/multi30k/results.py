@@ -15,12 +15,18 @@ import re
 import statistics
 from pathlib import Path
 
-from fairseq_seqkd.evaluation import results
-from fairseq_seqkd.report import table1 as table
-from fairseq_seqkd.report import table2 as speed_table
-from fairseq_seqkd.report import table3 as pruning_table
-from fairseq_seqkd.report.claims import BASELINE, ROUNDING, SEQ_KD, Thresholds, make_claims, verdict
-from fairseq_seqkd.report.formatting import flat
+from compact_json import compact
+from fairseq_seqkd.evaluation.claims import (
+    BASELINE,
+    ROUNDING,
+    SEQ_KD,
+    Thresholds,
+    make_claims,
+    verdict,
+)
+from fairseq_seqkd.evaluation.text_table import flat
+
+from fairseq_seqkd.evaluation import pruning_table, results, speed_table, table
 
 TESTS = {"test": "test_2016_flickr", "test1": "test_2017_flickr", "valid": "val"}
 BEST = "Seq-KD + Seq-Inter + Word-KD"
@@ -72,7 +78,7 @@ def main(work):
             for where, rows, title, rest in sections(run):
                 content[key] += [{**where, **of_run, **row} for row in rows]
                 text.append(f"## {title}{f', run {run.name}' if of_run else ''}\n\n{rest}")
-    (Path(work) / "results.json").write_text(results.to_json(content), encoding="utf-8")
+    (Path(work) / "results.json").write_text(compact(content), encoding="utf-8")
     (Path(work) / "RESULTS.md").write_text(HEAD + columns + "\n".join(text), encoding="utf-8")
     print(summary(content))
 
