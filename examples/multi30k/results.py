@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 
 from compact_json import compact
-from fairseq_seqkd.evaluation.claims import (
+from fairseq_seqkd.report.claims import (
     BASELINE,
     ROUNDING,
     SEQ_KD,
@@ -24,9 +24,12 @@ from fairseq_seqkd.evaluation.claims import (
     make_claims,
     verdict,
 )
-from fairseq_seqkd.evaluation.text_table import flat
+from fairseq_seqkd.report.formatting import flat
 
-from fairseq_seqkd.evaluation import pruning_table, results, speed_table, table
+from fairseq_seqkd.evaluation import results
+from fairseq_seqkd.report import table1 as table
+from fairseq_seqkd.report import table2 as speed_table
+from fairseq_seqkd.report import table3 as pruning_table
 
 TESTS = {"test": "test_2016_flickr", "test1": "test_2017_flickr", "valid": "val"}
 BEST = "Seq-KD + Seq-Inter + Word-KD"

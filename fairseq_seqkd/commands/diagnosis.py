@@ -146,7 +146,7 @@ def search_engine():
         try:
             check_installed("float32", on_gpu=True, instead="use --engine fairseq")
         except Refusal as refusal:
-            return finding(says, WARNING, refusal.sentence.removeprefix("fairseq_seqkd: "))
+            return finding(says, WARNING, refusal.sentence)
     return finding(says)
 
 

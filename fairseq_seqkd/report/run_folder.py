@@ -200,7 +200,7 @@ def look_at_data(place, names, run):
         try:
             found = manifest.read(place)
         except Refusal as refusal:  # somebody else's, or damaged
-            run.remarks.append(refusal.sentence.removeprefix("fairseq_seqkd: "))
+            run.remarks.append(refusal.sentence)
             return False
         if found and found.get("kind") == manifest.DISTILLED and found.get("complete"):
             run.distilled.append((place, found))

@@ -112,9 +112,10 @@ def test_the_gradient_is_that_of_finite_differences(seed, rows, vocabulary, obje
     weights = torch.linspace(
         0.5, 2.0, rows, dtype=torch.float64
     )  # as another reduction would weigh the rows
-    loss = lambda logits: (
-        losses.word_level(logits, target, keep, soft, objective).loss * weights
-    ).sum()  # noqa: E731
+
+    def loss(logits):
+        return (losses.word_level(logits, target, keep, soft, objective).loss * weights).sum()
+
     assert torch.autograd.gradcheck(loss, (student.requires_grad_(),), atol=1e-6)
 
 
