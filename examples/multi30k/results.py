@@ -16,6 +16,11 @@ import statistics
 from pathlib import Path
 
 from compact_json import compact
+
+from fairseq_seqkd.evaluation import results
+from fairseq_seqkd.report import table1 as table
+from fairseq_seqkd.report import table2 as speed_table
+from fairseq_seqkd.report import table3 as pruning_table
 from fairseq_seqkd.report.claims import (
     BASELINE,
     ROUNDING,
@@ -25,11 +30,6 @@ from fairseq_seqkd.report.claims import (
     verdict,
 )
 from fairseq_seqkd.report.formatting import flat
-
-from fairseq_seqkd.evaluation import results
-from fairseq_seqkd.report import table1 as table
-from fairseq_seqkd.report import table2 as speed_table
-from fairseq_seqkd.report import table3 as pruning_table
 
 TESTS = {"test": "test_2016_flickr", "test1": "test_2017_flickr", "valid": "val"}
 BEST = "Seq-KD + Seq-Inter + Word-KD"
