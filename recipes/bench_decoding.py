@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import BIN, ROOT, check_paths, environment, failed, flags, machine, say, watched
 
-from fairseq_seqkd.engines import int8_support as eight_bits
+from fairseq_seqkd.engines import int8_support
 
 SEARCH = {"beam": 5, "nbest": 5, "max-len-a": 1.2, "max-len-b": 10}
 SIZES = (512, 1024, 2048, 3000, 6000, 12000)  # --max-tokens
@@ -27,7 +27,7 @@ PLUGIN_CONTENDERS = {
 }
 RAW_CONTENDERS = {"raw_ctranslate2_float32": "float32", "raw_ctranslate2_int8": "int8"}
 CONTENDERS = ("fairseq_generate", *PLUGIN_CONTENDERS, *RAW_CONTENDERS)
-if eight_bits.saturates():  # where the plugin refuses it
+if int8_support.saturates():  # where the plugin refuses it
     CONTENDERS = tuple(name for name in CONTENDERS if not name.endswith("int8"))
 
 BEGINS = "decoding begins"

@@ -75,7 +75,7 @@ def run(arguments):
 
     import fairseq_seqkd
     from fairseq_seqkd.corpus.atomic import whole_file
-    from fairseq_seqkd.engines import int8_support as eight_bits
+    from fairseq_seqkd.engines import int8_support
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
     from fairseq_seqkd.evaluation import speed, systems
     from fairseq_seqkd.evaluation.results import to_json
@@ -90,11 +90,11 @@ def run(arguments):
             raise Refusal(f"--engines: {engine!r} is none of {', '.join(speed.CONTENDERS)}")
         if engine != speed.FAIRSEQ:
             compute_type = speed.CONTENDERS[engine]
-            computed = eight_bits.computed_as(compute_type)
+            computed = int8_support.computed_as(compute_type)
             check_installed(computed, on_gpu=False, instead="measure with --engines fairseq")
             if computed != compute_type:
                 print(
-                    f"{engine} is computed in {computed}: {eight_bits.WITHOUT_VNNI}",
+                    f"{engine} is computed in {computed}: {int8_support.WITHOUT_VNNI}",
                     file=sys.stderr,
                 )
     how = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}

@@ -5,7 +5,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from fairseq_seqkd.engines import int8_support as eight_bits
+from fairseq_seqkd.engines import int8_support
 from fairseq_seqkd.errors import Refusal, first_line
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -133,8 +133,8 @@ def search_engine():
 
     types = ", ".join(sorted(ctranslate2.get_supported_compute_types("cpu")))
     but = (
-        f"; int8 is computed in float32: {eight_bits.WITHOUT_VNNI}"
-        if eight_bits.saturates()
+        f"; int8 is computed in float32: {int8_support.WITHOUT_VNNI}"
+        if int8_support.saturates()
         else ""
     )
     says = f"{found}; on this CPU: {types}{but}"

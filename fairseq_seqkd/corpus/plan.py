@@ -6,7 +6,7 @@ batching permutes by seed, drops by gold length, and throws the last batch away.
 """
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Sequence
 
 import numpy as np
 
@@ -79,3 +79,20 @@ def make_plan(
     if max_tokens is None and max_sentences is None:
         max_tokens = default_tokens
     return Plan(sentences, part_size(sentences, wanted_part_size), max_tokens, max_sentences)
+
+
+def too_long(sizes: Sequence[np.ndarray], limits: Sequence[Optional[int]]) -> np.ndarray:
+    """Finds the sentences that a model cannot read because they have more tokens than positions.
+
+    Args:
+        sizes: for each side (source, target) the (sentences,) tokens of its sentences.
+        limits: for each side the positions of the model; None for a side without a limit.
+
+    Returns:
+        (sentences,) bool, True for a sentence that is too long on at least one side.
+    """
+    exceeds = np.zeros(len(sizes[0]), bool)
+    for side_sizes, limit in zip(sizes, limits):
+        if limit is not None:
+            exceeds |= np.asarray(side_sizes) > limit
+    return exceeds

@@ -16,6 +16,7 @@ from omegaconf import II
 from fairseq_seqkd import engines
 from fairseq_seqkd.decoding.settings import precision, uses_gpu
 from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+from fairseq_seqkd.engines.length_limit import check_length_options
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT, check_for_ctranslate2
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import choose as selection
@@ -194,12 +195,7 @@ def check_search(cfg):
         raise Refusal(
             f"--nbest {search.nbest} asks for more hypotheses than --beam {search.beam} finds; raise --beam"
         )
-    longest = search.max_len_a + search.max_len_b  # of the translation of a single token
-    if not (search.max_len_a >= 0 and search.max_len_b >= 0 and longest >= max(search.min_len, 1)):
-        raise Refusal(
-            f"--max-len-a {search.max_len_a} and --max-len-b {search.max_len_b} leave no room for a translation of --min-len "
-            f"{search.min_len}; neither may be negative, and their sum must be at least that, and 1"
-        )
+    check_length_options(search.max_len_a, search.max_len_b, search.min_len)
     if search.diverse_beam_groups > 0 and search.beam % search.diverse_beam_groups:
         raise Refusal(
             f"--beam {search.beam} cannot be divided into --diverse-beam-groups {search.diverse_beam_groups}"

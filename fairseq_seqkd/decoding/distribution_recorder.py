@@ -9,8 +9,9 @@ from fairseq_seqkd.corpus import distribution_store as distributions
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import check_unchanged
 from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.plan import too_long
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.training.teacher import Teacher, fits
+from fairseq_seqkd.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class DistributionRecorder:
         return np.maximum(self.dataset.src_sizes[first:last], self.dataset.tgt_sizes[first:last])
 
     def fits(self, first, last):
-        return fits(self.dataset, self.limits, first, last)
+        sizes = (self.dataset.src_sizes[first:last], self.dataset.tgt_sizes[first:last])
+        return ~too_long(sizes, self.limits)
 
     def expected_bytes(self):
         tokens = int(np.asarray(self.dataset.tgt_sizes).sum(dtype=np.int64))
@@ -103,11 +105,11 @@ class DistributionRecorder:
         """The manifest's counts and lists; says in the log what the k symbols cover."""
         check_unchanged(self.gold, self.settings["data"], self.distilled.folder)
         sentences = self.settings["data"]["sentences"]
-        too_long = np.flatnonzero(~self.fits(0, sentences)).astype(np.uint32)
-        if len(too_long):
+        unread = np.flatnonzero(~self.fits(0, sentences)).astype(np.uint32)
+        if len(unread):
             logger.warning(
                 "%d sentences have more tokens than the teacher has positions (listed in the manifest)",
-                len(too_long),
+                len(unread),
             )
         tokens = store.tokens_stored
         covered = 1 - float(np.sum(store.per_token["rest"], dtype=np.float64)) / max(tokens, 1)
@@ -117,8 +119,8 @@ class DistributionRecorder:
             self.distilled.folder, tokens, self.k, 100 * covered, bytes_a_token,
         )  # fmt: skip
         return {
-            "counts": {"too_long": len(too_long), "tokens": tokens},
-            "listed": {"too_long": too_long},
+            "counts": {"too_long": len(unread), "tokens": tokens},
+            "listed": {"too_long": unread},
             "mass": round(covered, 6),
         }
 

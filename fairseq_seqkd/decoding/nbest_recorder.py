@@ -9,6 +9,7 @@ from fairseq_seqkd.corpus.databin import token_dtype
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.nbest_store import Block
+from fairseq_seqkd.corpus.plan import too_long
 from fairseq_seqkd.decoding.build_views import build_views, refuse_empty_views
 from fairseq_seqkd.decoding.settings import uses_random_numbers
 from fairseq_seqkd.selection.pool import Scorer
@@ -40,7 +41,7 @@ class Recorder:
         return np.asarray(self.dataset.src_sizes[first:last])
 
     def fits(self, first, last):
-        return self.lengths(first, last) <= self.longest
+        return ~too_long([self.lengths(first, last)], [self.longest])
 
     def expected_bytes(self):
         """A careful estimate of the store and the views."""

@@ -10,11 +10,10 @@ from fairseq_seqkd import compat, engines
 from fairseq_seqkd.corpus.atomic import sha256
 from fairseq_seqkd.corpus.databin import split_hashes
 from fairseq_seqkd.corpus.detokenise import beside_bpe, joined_by
-from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, make_plan
+from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, make_plan, too_long
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.selection import choose as selection
 from fairseq_seqkd.selection import filters
-from fairseq_seqkd.training.teacher import fits
 
 SCORED_AT_A_TIME = 1 << 24  # tokens of a batch times the vocabulary: 64 MiB of float32
 SCORED_ON_A_GPU = 1 << 27  # 512 MiB: small batches would leave it idle
@@ -73,7 +72,7 @@ def scoring_settings(cfg, gold, dataset, max_tokens, max_sentences, max_position
             "vocabulary": vocabulary,
             "dtype": str(cfg.store_dtype),
             "positions": positions,
-            "too_long": int(len(dataset) - fits(dataset, positions, 0, len(dataset)).sum()),
+            "too_long": int(too_long((dataset.src_sizes, dataset.tgt_sizes), positions).sum()),
             **padding_settings(cfg),
         },
         "plan": plan_settings(plan),

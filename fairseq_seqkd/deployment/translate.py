@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fairseq_seqkd.deployment import config as folders
 from fairseq_seqkd.engines import by_length, cublas
-from fairseq_seqkd.engines import int8_support as eight_bits
+from fairseq_seqkd.engines import int8_support
+from fairseq_seqkd.engines.length_limit import LengthLimit
 from fairseq_seqkd.errors import Refusal, first_line
 
 BATCH_TOKENS = 1024  # source tokens; on a core of a CPU more are not faster
@@ -31,6 +32,9 @@ class Translator:
             ) from None
         self.folder = folders.read(path)
         self.text = folders.Text(path, self.folder)
+        self.limit = LengthLimit(
+            self.folder.max_len_a, self.folder.max_len_b, self.folder.max_target_tokens
+        )
         self.beam, self.lenpen = (
             beam or self.folder.beam,
             self.folder.lenpen if lenpen is None else lenpen,
@@ -57,11 +61,11 @@ class Translator:
             "auto": "int8",
         }  # CTranslate2 takes int8 for the fastest
         wanted = ours.get(compute_type, compute_type)
-        if eight_bits.computed_as(wanted) == wanted:
+        if int8_support.computed_as(wanted) == wanted:
             return compute_type
         if compute_type in ours:
             return "float32"
-        raise Refusal(f"{compute_type} {eight_bits.REFUSED}")
+        raise Refusal(f"{compute_type} {int8_support.REFUSED}")
 
     def lines(self, lines):
         """Translates a list of lines. An empty line stays empty; one that is too long loses its end, and is counted."""
@@ -77,7 +81,7 @@ class Translator:
         sources = [source[:most] for source in sources]
         found = [[] for _ in sources]
         for batch in by_length([len(source) for source in sources], BATCH_TOKENS):
-            limits = [self.limit(len(sources[i])) for i in batch]
+            limits = [max(self.limit.of(len(sources[i]) + 1), 1) for i in batch]
             results = self.engine.translate_batch(
                 [sources[i] for i in batch],  # CTranslate2 adds the EOS
                 beam_size=self.beam,
@@ -88,11 +92,3 @@ class Translator:
             for i, limit, result in zip(batch, limits, results):
                 found[i] = result.hypotheses[0][:limit]
         return found
-
-    def limit(self, pieces):
-        """Tokens before EOS that the translation of so many pieces may have."""
-        folder = self.folder
-        return max(
-            min(int(folder.max_len_a * (pieces + 1) + folder.max_len_b), folder.max_target_tokens),
-            1,
-        )

@@ -18,8 +18,9 @@ import numpy as np
 
 from fairseq_seqkd.corpus.nbest_store import Hypothesis
 from fairseq_seqkd.engines import ctranslate2_model, cublas
-from fairseq_seqkd.engines import int8_support as eight_bits
+from fairseq_seqkd.engines import int8_support
 from fairseq_seqkd.engines.ctranslate2_model import END, INSTEAD
+from fairseq_seqkd.engines.length_limit import LengthLimit
 from fairseq_seqkd.errors import Refusal, first_line
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ def check_installed(compute_type, on_gpu, instead=INSTEAD):
         raise Refusal(
             f"{compute_type} is not among the types that CTranslate2 computes here: {', '.join(sorted(types))}"
         )
-    if not on_gpu and eight_bits.computed_as(compute_type) != compute_type:
-        raise Refusal(f"{compute_type} {eight_bits.REFUSED}")
+    if not on_gpu and int8_support.computed_as(compute_type) != compute_type:
+        raise Refusal(f"{compute_type} {int8_support.REFUSED}")
 
 
 class CTranslate2Engine:
@@ -87,7 +88,8 @@ class CTranslate2Engine:
         self.options, self.compute_type = search, compute_type
         self.device = {"device": device, "device_index": device_index}
         self.lenpen = 0.0 if search.unnormalized else float(search.lenpen)
-        self.positions = min(self.model.max_positions()[1], 10**6) - 1
+        positions = min(self.model.max_positions()[1], 10**6) - 1
+        self.limit = LengthLimit(search.max_len_a, search.max_len_b, positions)
         self.suppressed = [
             [self.target_names[target_dictionary.index(symbol)]] for symbol in suppressed
         ]
@@ -166,7 +168,7 @@ class CTranslate2Engine:
         """
         sources = [[self.names[i] for i in ids] for ids in self._source_ids(sample)]
         width = sample["net_input"]["src_tokens"].size(1)
-        limit = min(int(self.options.max_len_a * width + self.options.max_len_b), self.positions)
+        limit = self.limit.of(width)
         prefix = prefix_tokens is not None and [
             [self.target_names[i] for i in row] for row in prefix_tokens.tolist()
         ]

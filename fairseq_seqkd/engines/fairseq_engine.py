@@ -14,6 +14,7 @@ import torch
 from fairseq.sequence_generator import EnsembleModel
 
 from fairseq_seqkd.corpus.nbest_store import Hypothesis
+from fairseq_seqkd.engines.length_limit import LengthLimit
 from fairseq_seqkd.errors import Refusal, first_line
 
 
@@ -89,10 +90,10 @@ def rows_of(encoder_out):
 
 def length_limit(generator, sample):
     """Tokens before the closing EOS at which fairseq ends a search: a property of the batch's longest source."""
-    longest = sample["net_input"]["src_tokens"].size(1)
     if getattr(generator, "match_source_len", False):
         return int(sample["net_input"]["src_lengths"].max())
-    return min(int(generator.max_len_a * longest + generator.max_len_b), generator.max_len - 1)
+    limit = LengthLimit(generator.max_len_a, generator.max_len_b, generator.max_len - 1)
+    return limit.of(sample["net_input"]["src_tokens"].size(1))
 
 
 def hypothesis(found, eos, limit):

@@ -16,8 +16,7 @@ from pathlib import Path
 from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import engines
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT
-from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model
-from fairseq_seqkd.engines import int8_support as eight_bits
+from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model, int8_support
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure, systems
 from fairseq_seqkd.selection import choose as selection
@@ -119,7 +118,7 @@ class Bench:
             ]
             sources.write_text(json.dumps(rows))
         limits = {key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen")}
-        computed = eight_bits.computed_as(compute_type)  # as `seqkd translate` does
+        computed = int8_support.computed_as(compute_type)  # as `seqkd translate` does
         job = {
             "kind": CTRANSLATE2,
             "folder": str(folder),

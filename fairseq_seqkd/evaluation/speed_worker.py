@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from fairseq_seqkd.engines import by_length
+from fairseq_seqkd.engines.length_limit import LengthLimit
 
 UNKNOWN_ID = 3  # the only special symbol that a search gives
 
@@ -52,15 +53,14 @@ def with_ctranslate2(job):
         list(by_length([len(source) for source in sources], job["batch_tokens"])),
         [None] * len(sources),
     )
+    limit = LengthLimit(job["max_len_a"], job["max_len_b"], job["positions"] - 1)
 
     def search(batch):
-        limit = int(job["max_len_a"] * max(len(sources[i]) for i in batch) + job["max_len_b"])
-        limit = min(limit, job["positions"] - 1)  # as fairseq does
         return translator.translate_batch(
             [sources[i] for i in batch],
             beam_size=job["beam"],
             length_penalty=job["lenpen"],
-            max_decoding_length=limit,
+            max_decoding_length=limit.of(max(len(sources[i]) for i in batch)),
             max_input_length=0,
         )
 

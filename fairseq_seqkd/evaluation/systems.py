@@ -3,7 +3,6 @@
 What can be refused is refused by `prepare`, in a second and for all checkpoints, before any of them is measured.
 """
 
-import math
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from fairseq_seqkd import compat
 from fairseq_seqkd.corpus.atomic import sha256
 from fairseq_seqkd.corpus.databin import Split, load_dictionary
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
-from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS
+from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, too_long
+from fairseq_seqkd.engines.length_limit import check_length_options
 from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.evaluation.provenance import distillation_signature
 from fairseq_seqkd.selection import choose as selection
@@ -69,7 +69,7 @@ def prepare(
 
     Raises Refusal for a checkpoint that cannot be loaded safely, and for data that are absent or not the checkpoint's.
     """
-    check_limit(max_len_a, max_len_b)
+    check_length_options(max_len_a, max_len_b)
     state = checkpoints.read(path)
     checkpoints.check_known(path, state, "checkpoint")
     languages = find_languages(path, state, data)
@@ -122,15 +122,6 @@ def prepare(
     )
 
 
-def check_limit(max_len_a, max_len_b):
-    """Refuses a length limit under which a search could not make even one token."""
-    if not (math.inf > max_len_a >= 0 and max_len_b >= 0 and max_len_a + max_len_b >= 1):
-        raise Refusal(
-            f"--max-len-a {max_len_a} and --max-len-b {max_len_b} leave no room for a translation; "
-            "neither may be negative, and their sum must be at least 1"
-        )
-
-
 def check_lengths(path, split, limits):
     """Refuses a split with sentences that the model cannot read: leaving them out would make BLEU another one.
 
@@ -139,10 +130,10 @@ def check_lengths(path, split, limits):
     for side, lang, limit in zip(
         ("source", "target"), (split.source_lang, split.target_lang), limits
     ):
-        too_long = int((split.sizes(lang) > limit).sum()) if limit is not None else 0
-        if too_long:
+        count = int(too_long([split.sizes(lang)], [limit]).sum())
+        if count:
             raise Refusal(
-                f"{too_long:,} sentences of split {split.name!r} have more {side} tokens than {path} reads ({limit:,}); take "
+                f"{count:,} sentences of split {split.name!r} have more {side} tokens than {path} reads ({limit:,}); take "
                 "them out of the split for all systems, or they cannot be compared"
             )
 

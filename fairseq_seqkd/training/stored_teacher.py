@@ -16,6 +16,7 @@ from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import split_hashes, training_splits
 from fairseq_seqkd.corpus.distilled import check_store
 from fairseq_seqkd.corpus.distribution_store import Distributions, keys_of
+from fairseq_seqkd.corpus.plan import too_long
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training.soft_targets import SPREAD, top_k
 
@@ -224,7 +225,7 @@ def check_lengths(folder, scoring, split, task):
     for (side, lang), limit, allowed in zip(sides, scoring["positions"], task.max_positions()):
         rows = split.read(lang)  # whose sizes are unmapped with it
         sizes = rows.sizes
-        if limit < allowed and ((sizes > limit) & (sizes <= allowed)).any():
+        if (too_long([sizes], [limit]) & ~too_long([sizes], [allowed])).any():
             raise Refusal(
                 f"{folder} lacks training sentences of more than {limit:,} {side} tokens, which its teacher cannot read; pass "
                 f"--max-{side}-positions {limit} --skip-invalid-size-inputs-valid-test"

@@ -294,12 +294,6 @@ def check_better_than_guessing(teacher, dataset, dictionary, name):
     return nll
 
 
-def fits(dataset, limits, first, last):
-    """(last - first,) bool: which sentences have at most so many tokens. Args: limits: of (source, target)."""
-    sides = (dataset.src_sizes[first:last], dataset.tgt_sizes[first:last])
-    return np.logical_and(*(np.asarray(sizes) <= limit for sizes, limit in zip(sides, limits)))
-
-
 def readable(teacher, dataset, count, shortest_target=0):
     """The ids of the first sentences, at most `count`, that every member of the teacher has positions for.
 

@@ -17,7 +17,7 @@ from fairseq_seqkd.deployment import config as folder  # noqa: E402
 from fairseq_seqkd.deployment import export  # noqa: E402
 from fairseq_seqkd.deployment.translate import Translator  # noqa: E402
 from fairseq_seqkd.engines import by_length, cublas  # noqa: E402
-from fairseq_seqkd.engines import int8_support as eight_bits  # noqa: E402
+from fairseq_seqkd.engines import int8_support  # noqa: E402
 from fairseq_seqkd.errors import Refusal  # noqa: E402
 
 LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it
@@ -161,13 +161,13 @@ def test_who_writes_a_line_and_waits_gets_its_translation(exported):
 def test_a_cpu_that_saturates_is_not_asked_for_int8(exported, monkeypatch, compute_type, expected):
     opened = Translator(exported[0])
     opened.folder.quantization = "int8"
-    monkeypatch.setattr(eight_bits, "saturates", lambda: True)
+    monkeypatch.setattr(int8_support, "saturates", lambda: True)
     if expected:
         assert opened.computed_rightly(compute_type) == expected
     else:
         with pytest.raises(Refusal, match=f"{compute_type} translates wrongly here"):
             Translator(exported[0], compute_type=compute_type)
-    monkeypatch.setattr(eight_bits, "saturates", lambda: False)
+    monkeypatch.setattr(int8_support, "saturates", lambda: False)
     assert opened.computed_rightly(compute_type) == compute_type
 
 

@@ -18,7 +18,7 @@ from fairseq_seqkd import compat, engines
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.nbest_store import Hypotheses
 from fairseq_seqkd.decoding.nbest_recorder import Recorder
-from fairseq_seqkd.engines import int8_support as eight_bits
+from fairseq_seqkd.engines import int8_support
 from fairseq_seqkd.engines import options
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
@@ -320,13 +320,13 @@ def test_a_missing_library_and_a_missing_type_are_one_sentence(monkeypatch):
     monkeypatch.setattr(
         ctranslate2, "get_supported_compute_types", lambda device: {"float32", "int8"}
     )
-    monkeypatch.setattr(eight_bits, "saturates", lambda: True)
+    monkeypatch.setattr(int8_support, "saturates", lambda: True)
     with pytest.raises(Refusal, match="int8 translates wrongly here: .*no VNNI.*; take float32"):
         check_installed("int8", on_gpu=False)
     monkeypatch.setattr(cublas, "wanted", lambda: None)
     check_installed("int8", on_gpu=True)
     check_installed("float32", on_gpu=False)
-    monkeypatch.setattr(eight_bits, "saturates", lambda: False)
+    monkeypatch.setattr(int8_support, "saturates", lambda: False)
     check_installed("int8", on_gpu=False)
     with pytest.raises(Refusal, match="float16 is not among .*: float32, int8"):
         check_installed("float16", on_gpu=False)
@@ -373,7 +373,7 @@ INT8 = {"gen_subset": "valid", "engine": "ctranslate2", "compute_type": "int8"}
 
 
 def test_int8_translates_nearly_as_float32(tiny, teacher, tmp_path, monkeypatch):
-    monkeypatch.setenv(eight_bits.USE_MKL, "1")  # right on every x86
+    monkeypatch.setenv(int8_support.USE_MKL, "1")  # right on every x86
     helpers.decode(tiny, teacher, tmp_path / "int8", **INT8)
     assert manifest.read(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
     helpers.decode(tiny, teacher, tmp_path / "float32", **{**INT8, "compute_type": None})
@@ -387,7 +387,7 @@ def test_int8_translates_nearly_as_float32(tiny, teacher, tmp_path, monkeypatch)
 
 
 def test_a_smaller_type_that_changes_the_teacher_is_refused(tiny, teacher, tmp_path, monkeypatch):
-    monkeypatch.setenv(eight_bits.USE_MKL, "1")
+    monkeypatch.setenv(int8_support.USE_MKL, "1")
 
     def decode():
         ctranslate2_engine.QUANTISED = 0.0
@@ -418,7 +418,7 @@ def test_a_smaller_type_that_changes_the_teacher_is_refused(tiny, teacher, tmp_p
 def test_where_int8_saturates(cpu, environment, wrong, tmp_path):
     if cpu is not None:
         (tmp_path / "cpuinfo").write_text(f"processor : 0\n{cpu}\n\nprocessor : 1\n{cpu}\n")
-    assert eight_bits.saturates(tmp_path / "cpuinfo", environment) == wrong
+    assert int8_support.saturates(tmp_path / "cpuinfo", environment) == wrong
 
 
 @pytest.mark.parametrize(
