@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from fairseq_seqkd.deployment import config as folders
-from fairseq_seqkd.engines import by_length, cublas
-from fairseq_seqkd.engines import int8_support
+from fairseq_seqkd.engines import by_length, cublas, int8_support
 from fairseq_seqkd.engines.length_limit import LengthLimit
 from fairseq_seqkd.errors import Refusal, first_line
 

@@ -1,38 +1,82 @@
-"""How a beam search is run. Engines know models and batches, and no disk.
+"""Beam search behind one interface. Engines know models and batches; they never touch the disk."""
 
-An engine has two methods:
-    begin_part(seed)    called before the first batch of a part; seed: 32 bits where the search draws random numbers, else None
-    search(sample, **begin)   row by row of a batch of fairseq's LanguagePairDataset, the n-best list of Hypothesis; begin:
-                              prefix_tokens, (rows, n) ids with which every hypothesis begins, or nothing
-"""
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Protocol, Sequence
+
+if TYPE_CHECKING:  # a deployed student imports this package without torch
+    from torch import Tensor
+
+    from fairseq_seqkd.corpus.nbest_store import Hypothesis
+
+Sample = Dict[str, Any]  # a batch of fairseq's LanguagePairDataset
 
 FAIRSEQ, CTRANSLATE2 = "fairseq", "ctranslate2"
 NAMES = (FAIRSEQ, CTRANSLATE2)
 COMPUTE_TYPES = ("float32", "int8", "int8_float32", "bfloat16", "float16")
 
-# Source tokens of a batch at which an engine is fastest with a beam of 5. On a core of a CPU the working set must stay in
-# its caches, on a GPU there must be enough of it.
+# Source tokens per batch at which an engine is fastest with a beam of 5. On one CPU core the
+# working set must fit into the caches; a GPU needs enough work to be busy.
 BEST_TOKENS = {FAIRSEQ: 3000, CTRANSLATE2: 1024}
 BEST_TOKENS_QUANTISED = 512
 BEST_TOKENS_GPU = 12_000
-BEAM_OF_BEST = 5
+BEST_TOKENS_BEAM = 5
+FEWEST_TOKENS = 128
 
 
-def default_tokens(engine, compute_type, beam, on_gpu):
-    """Source tokens of a batch where the user names no limit: a beam of 10 does twice the work of 5 for each of them."""
+class SearchEngine(Protocol):
+    """A search over batches of sources: fairseq's, CTranslate2's, or one that wraps another."""
+
+    def begin_part(self, seed: Optional[int]) -> None:
+        """Prepares for the batches of one part of the split.
+
+        Args:
+            seed: 32-bit seed for a search that draws random numbers; None for one that does not.
+        """
+
+    def search(
+        self, sample: Sample, prefix_tokens: "Optional[Tensor]" = None
+    ) -> "List[List[Hypothesis]]":
+        """Translates the sources of a batch.
+
+        Args:
+            sample: a batch of fairseq's LanguagePairDataset; its targets are not read.
+            prefix_tokens: (rows, n) target ids with which every hypothesis of a row begins.
+
+        Returns:
+            The n-best list of each row, in the order of the rows, best hypothesis first.
+
+        Raises:
+            Refusal: the search cannot end, e.g. because the model gives NaN.
+        """
+        ...
+
+
+def default_tokens(engine: str, compute_type: str, beam: int, on_gpu: bool) -> int:
+    """Returns the source tokens per batch for a user who sets no limit.
+
+    The work for a token grows with the beam, so the limit shrinks in proportion above a beam of 5.
+    """
     if on_gpu:
         tokens = BEST_TOKENS_GPU
     elif compute_type != "float32":
         tokens = BEST_TOKENS_QUANTISED
     else:
         tokens = BEST_TOKENS[engine]
-    return max(tokens * BEAM_OF_BEST // max(beam, BEAM_OF_BEST), 128)
+    return max(tokens * BEST_TOKENS_BEAM // max(beam, BEST_TOKENS_BEAM), FEWEST_TOKENS)
 
 
-def by_length(lengths, tokens):
-    """Lists of indices of like lengths, longest first, each of at most `tokens` when padded; length 0 is left out."""
-    batch = []
-    for i in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i]):
+def by_length(lengths: Sequence[int], tokens: int) -> Iterator[List[int]]:
+    """Groups sentences of similar length into batches, longest first.
+
+    Args:
+        lengths: tokens of each sentence; sentences of length 0 are left out.
+        tokens: largest size of a padded batch. A single longer sentence is a batch of its own.
+
+    Yields:
+        The indices of the sentences of a batch.
+    """
+    order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: -lengths[i])
+    batch: List[int] = []
+    for i in order:
         if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
             yield batch
             batch = []

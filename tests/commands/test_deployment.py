@@ -16,8 +16,11 @@ from fairseq_seqkd import cli  # noqa: E402
 from fairseq_seqkd.deployment import config as folder  # noqa: E402
 from fairseq_seqkd.deployment import export  # noqa: E402
 from fairseq_seqkd.deployment.translate import Translator  # noqa: E402
-from fairseq_seqkd.engines import by_length, cublas  # noqa: E402
-from fairseq_seqkd.engines import int8_support  # noqa: E402
+from fairseq_seqkd.engines import (  # noqa: E402
+    by_length,
+    cublas,
+    int8_support,  # noqa: E402
+)
 from fairseq_seqkd.errors import Refusal  # noqa: E402
 
 LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it

@@ -18,8 +18,7 @@ from fairseq_seqkd import compat, engines
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.nbest_store import Hypotheses
 from fairseq_seqkd.decoding.nbest_recorder import Recorder
-from fairseq_seqkd.engines import int8_support
-from fairseq_seqkd.engines import options
+from fairseq_seqkd.engines import int8_support, options
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.tasks.teacher_decoding import TeacherDecodingTask
