@@ -1,7 +1,7 @@
 """Errors for the person at the keyboard: one sentence that says what is wrong and what to do."""
 
 from contextlib import contextmanager
-from typing import Iterator, List
+from typing import Iterator, List, Sequence
 
 
 class Refusal(SystemExit):
@@ -12,11 +12,13 @@ class Refusal(SystemExit):
 
     Args:
         sentence: what is wrong and what to do, without a prefix and without a final period.
+        sentences: the same, one by one, where several things are wrong.
     """
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, sentence: str, sentences: Sequence[str] = ()) -> None:
         super().__init__(f"fairseq_seqkd: {sentence}")
         self.sentence = sentence
+        self.sentences = list(sentences) or [sentence]
 
 
 class Problems:
@@ -42,11 +44,12 @@ class Problems:
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Runs a block of checks, and keeps the sentence of a Refusal instead of stopping."""
+        """Runs a block of checks, and keeps the sentences of a Refusal instead of stopping."""
         try:
             yield
         except Refusal as refusal:
-            self.add(refusal.sentence)
+            for sentence in refusal.sentences:
+                self.add(sentence)
 
     def refuse(self) -> None:
         """Stops the program if there are problems.
@@ -58,7 +61,7 @@ class Problems:
             raise Refusal(self.sentences[0])
         if self.sentences:
             lines = "".join(f"\n  {sentence}" for sentence in self.sentences)
-            raise Refusal(f"{len(self.sentences)} problems:{lines}")
+            raise Refusal(f"{len(self.sentences)} problems:{lines}", self.sentences)
 
 
 def first_line(error: BaseException) -> str:

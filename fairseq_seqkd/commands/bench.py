@@ -3,6 +3,7 @@
 seqkd bench Teacher=teacher.pt Student=student.pt --data data-bin -o speed.json
 """
 
+import argparse
 import datetime
 import sys
 from pathlib import Path
@@ -19,8 +20,9 @@ from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decod
 from fairseq_seqkd.errors import Refusal
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "bench",
         help="how fast models translate, with fairseq and CTranslate2: Table 2 of the paper",
         description="Measures source words a second on one thread: greedy and beam 5, fairseq and CTranslate2 in float32 and "

@@ -4,13 +4,15 @@ seqkd compress pruned.pt -o pruned.sparse
 seqkd restore pruned.sparse -o pruned.pt
 """
 
+import argparse
 from pathlib import Path
 
 from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "compress",
         help="a pruned checkpoint as a compact file",
         description="Writes a checkpoint without its zeros, as a bitmap and the other values, and without its optimizer's "
@@ -23,7 +25,7 @@ def add(commands):
         "--fp16", action="store_true", help="store values in 16 bits: half the size, and rounded"
     )
     add_json(parser)
-    parser = commands.add_parser(
+    parser = subcommands.add_parser(
         "restore",
         help="the checkpoint that a compact file holds",
         description="Writes the stock checkpoint of which `seqkd compress` made a compact file.",

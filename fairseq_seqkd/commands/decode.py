@@ -5,6 +5,7 @@
 The workers share the directory as workers on several machines do: locks say who does what, and any of them may die.
 """
 
+import argparse
 import os
 import shutil
 import sys
@@ -22,8 +23,9 @@ PLAIN_LINES = 10  # seconds between two, where standard error is no terminal
 OURS = ("--distributed-world-size", "--distributed-rank")
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "decode",
         usage="seqkd decode [-h] [--workers N] [--gpus LIST] ARGUMENTS OF fairseq-generate",
         help="the teacher's translations, by several processes at once",
@@ -32,7 +34,7 @@ def add(commands):
         "DISTILL_DIR.logs/. Run it again to continue.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run, rest=[])
+    parser.set_defaults(run=run, fairseq_options=[])
     parser.add_argument(
         "--workers",
         type=int,
@@ -50,7 +52,9 @@ def run(arguments):
     from fairseq_seqkd.commands.workers import Workers, requests_to_stop
 
     folder = check_arguments(arguments)
-    size = arguments.workers or default_workers("--cpu" in arguments.rest, arguments.gpus)
+    size = arguments.workers or default_workers(
+        "--cpu" in arguments.fairseq_options, arguments.gpus
+    )
     logs = folder.with_name(folder.name + ".logs")
     with requests_to_stop() as requests:
         from fairseq_seqkd.corpus import progress
@@ -65,7 +69,7 @@ def run(arguments):
         if before and before.done:
             display.say(f"{before.done:,} of {before.sentences:,} sentences were there before")
         with Workers(
-            lambda rank: command(arguments.rest, rank, size),
+            lambda rank: command(arguments.fairseq_options, rank, size),
             lambda rank: environment(rank, arguments.gpus),
             logs,
             requests,
@@ -135,7 +139,7 @@ def is_complete(folder):
 
 def check_arguments(arguments):
     """The distilled directory, out of fairseq-generate's arguments. Refuses what would not end in one."""
-    rest = arguments.rest
+    rest = arguments.fairseq_options
     if arguments.workers is not None and arguments.workers < 1:
         raise Refusal(f"--workers is {arguments.workers}, it must be at least 1")
     if arguments.gpus is not None and "--cpu" in rest:

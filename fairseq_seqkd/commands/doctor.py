@@ -1,10 +1,13 @@
 """`seqkd doctor`: what is installed, what is known to be wrong with it, and what to do about it."""
 
+import argparse
+
 from fairseq_seqkd.commands.console import add_json, quieten, say
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "doctor",
         help="what is installed, what is known to be wrong with it, and what to do",
         description="Tells which Python, fairseq, torch, CTranslate2 and sacrebleu are in use, and what is known to be wrong "

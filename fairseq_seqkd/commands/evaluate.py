@@ -3,6 +3,7 @@
 seqkd evaluate Teacher=teacher.pt Student@1=work/student-1/checkpoint_last.pt --data data-bin -o results.json
 """
 
+import argparse
 import datetime
 import sys
 
@@ -20,8 +21,9 @@ from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decod
 from fairseq_seqkd.errors import Refusal
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "evaluate",
         help="measure checkpoints: BLEU, chrF, perplexity, probability of the mode, speed",
         description="Measures checkpoints on every sentence of a split, with one length limit for all of them, and tests with "

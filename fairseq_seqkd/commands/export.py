@@ -3,6 +3,7 @@
 seqkd export student.pt --to ctranslate2 --quantization int8 --sentencepiece-model spm.model -o student.ct2
 """
 
+import argparse
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,8 +22,9 @@ TYPES = (
 )
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "export",
         help="a student as a folder that translates text without fairseq",
         description="Writes a folder that `seqkd translate` and CTranslate2 run: the model, the subword model and the settings. "

@@ -3,6 +3,7 @@
 seqkd inspect distilled --differ 5 --data data-bin
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from fairseq_seqkd.errors import Refusal
 LISTED = 8  # ids of a list that are printed
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "inspect",
         help="what a distilled directory holds, whether it is whole, and its n-best lists",
         description="Shows the manifest of a --distill-dir, or of a view in it, in words, and checks every file. The exit code "

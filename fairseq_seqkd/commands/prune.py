@@ -3,6 +3,8 @@
 seqkd prune student.pt --sparsity 0.8 -o pruned.pt
 """
 
+import argparse
+
 from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
 from fairseq_seqkd.errors import Refusal
 
@@ -13,8 +15,9 @@ SCHEMES = (
 )  # as in pruning.py, which needs torch
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "prune",
         help="set the smallest weights of a checkpoint to zero",
         description="Magnitude pruning (See et al. 2016) of every matrix of a checkpoint, embeddings and output layer included; "

@@ -3,6 +3,7 @@
 seqkd report RUN_DIR -o report.html
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from fairseq_seqkd.errors import Refusal
 PAGE, JSON = (".html", ".htm"), ".json"
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "report",
         help="the paper's tables and figures, as a page, Markdown or JSON",
         description="Makes Table 1 from results of `seqkd evaluate`, Table 2 from those of `seqkd bench`, and Table 3 where "

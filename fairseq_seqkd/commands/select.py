@@ -3,14 +3,16 @@
 seqkd select distilled --data data-bin -o distilled.chrf --similarity chrf
 """
 
+import argparse
 from pathlib import Path
 
 from fairseq_seqkd.commands.console import add_json, quieten, say
 from fairseq_seqkd.errors import Refusal
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "select",
         usage="seqkd select DISTILLED --data DIR -o NEW [--nbest N] [--json] [OPTIONS OF teacher_decoding]",
         help="other views of the same translations, without decoding again",
@@ -21,7 +23,7 @@ def add(commands):
         "--filter-repeats, --filter-score, --filter-empty; and how text is made: --post-process, --bpe, --tokenizer.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run, rest=[])
+    parser.set_defaults(run=run, fairseq_options=[])
     parser.add_argument(
         "distilled",
         metavar="DISTILLED",
@@ -62,7 +64,7 @@ def run(arguments):
         arguments.data,
         arguments.output,
         arguments.nbest,
-        arguments.rest,
+        arguments.fairseq_options,
         lambda parts: tqdm(parts, unit=" parts", disable=None, leave=False),
     )
     content = {

@@ -3,6 +3,7 @@
 seqkd text distilled --view seq_kd -o work/train        writes work/train.de and work/train.en
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from fairseq_seqkd.corpus.detokenise import NONE
 from fairseq_seqkd.errors import Refusal
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "text",
         usage="seqkd text DISTILLED -o PREFIX [options]",  # a value of an option unknown here must not come first
         help="pseudo-targets as text, for a student with a vocabulary of its own",

@@ -3,6 +3,7 @@
 seqkd translate student.ct2 < input.de > output.en
 """
 
+import argparse
 import sys
 
 from fairseq_seqkd.commands.console import put_bytes
@@ -11,8 +12,9 @@ from fairseq_seqkd.errors import Refusal
 AT_A_TIME = 1 << 17  # bytes: some thousand lines, enough to make batches of like lengths from
 
 
-def add(commands):
-    parser = commands.add_parser(
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds the parser of this command to the parser of ``seqkd``."""
+    parser = subcommands.add_parser(
         "translate",
         help="translate lines of text with an exported student",
         description="Translates standard input, a sentence a line, with a folder that `seqkd export` made. Lines out are in the "

@@ -25,9 +25,7 @@ TRAIN = 509  # sentences of the tiny training split
 
 
 def parse(*words):
-    arguments, rest = cli.make_parser().parse_known_args(["decode", *words])
-    arguments.rest = rest
-    return arguments
+    return cli.parse_arguments(["decode", *words])
 
 
 # What the workers are told.
@@ -37,7 +35,7 @@ def test_what_is_not_ours_goes_to_fairseq_as_it_is():
     words = ["data-bin", "--path", "a.pt:b.pt", "--lenpen", "-0.5", "-s", "de", "--model-overrides", "{'x': 1}",
              "--post-process=@@ ", "--num-workers", "3", "--fp16", "--distill-dir", "out", "--seed", "1"]  # fmt: skip
     arguments = parse(*words[:5], "--workers", "7", *words[5:], "--gpus", "0,2")
-    assert (arguments.workers, arguments.gpus, arguments.rest) == (7, "0,2", words)
+    assert (arguments.workers, arguments.gpus, arguments.fairseq_options) == (7, "0,2", words)
     added = ["--user-dir", str(helpers.PLUGIN), "--task", "teacher_decoding"]
     share = ["--distributed-world-size", "7", "--distributed-rank", "3"]
     assert decode.command(words, 3, 7) == [*decode.GENERATE, *words, *added, *share]
@@ -265,7 +263,7 @@ def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
     out, errors = stop(tmp_path, process, number)
     assert process.returncode == 130 and out == ""
     assert [line for line in errors.splitlines() if not line.startswith("3 workers")] == [
-        "fairseq_seqkd: interrupted; what was written is whole, and the same command goes on where it can"
+        "fairseq_seqkd: interrupted; files written so far are complete, run the same command to continue"
     ]
     assert len(list(tmp_path.glob("clean-*"))) == 3 and not any(map(helpers.exists, pids(tmp_path)))
 

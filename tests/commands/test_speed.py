@@ -98,7 +98,7 @@ def test_table_2_compares_with_the_first_model_and_its_largest_beam(measured):
         (["--engines", "fairseq,marian"], "is none of"),
         (["--rounds", "0"], "must be at least 1"),
         (["--moses-no-escape"], "unknown options: --moses-no-escape; see `seqkd bench --help`"),
-        (["--tokenizer", "typo"], "none of fairseq's"),
+        (["--tokenizer", "typo"], "fairseq has no --tokenizer typo"),
         (["--split", "absent"], "there is no split"),
         (["-o", "absent/speed.json"], "make it first"),
     ],

@@ -286,7 +286,7 @@ def test_files_are_whole_together_or_the_old_ones_stay(tmp_path):
             "missing or has another size",
         ),
         (lambda d: (d / "seq_kd" / "dict.en.txt").unlink(), [], "missing or has another size"),
-        (lambda d: None, ["--bpe", "typo"], "none of fairseq's"),
+        (lambda d: None, ["--bpe", "typo"], "fairseq has no --bpe typo"),
         (
             lambda d: None,
             ["--bpe", "sentencepiece", "--sentencepiece-model", "none.model"],

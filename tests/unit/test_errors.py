@@ -22,6 +22,16 @@ def test_problems_are_reported_together():
     assert refused.value.sentence == "2 problems:\n  --alpha is 2\n  --temperature is 0"
 
 
+def test_problems_within_problems_are_one_list():
+    inner, outer = Problems(), Problems()
+    for sentence in ("--alpha is 2", "--temperature is 0"):
+        inner.add(sentence)
+    outer.add("--beam is 0")
+    with outer.collect():
+        inner.refuse()
+    assert outer.sentences == ["--beam is 0", "--alpha is 2", "--temperature is 0"]
+
+
 def test_a_single_problem_is_a_plain_sentence():
     problems = Problems()
     problems.add("--alpha is 2")

@@ -730,7 +730,7 @@ def test_bpe_and_tokenizer_are_undone_on_both_sides(tiny, teacher, tmp_path):
     )
 
 
-LETTERS = {"bpe": "characters", "tokenizer": None, "rest": []}
+LETTERS = {"bpe": "characters", "tokenizer": None, "fairseq_options": []}
 
 
 def test_models_of_other_sizes_are_no_seeds_and_do_not_spoil_the_file(tmp_path):
