@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from fairseq_seqkd import compat
-from fairseq_seqkd.corpus.databin import load_dictionary
+from fairseq_seqkd.corpus.databin import LanguagePair, load_dictionary
 from fairseq_seqkd.errors import Refusal
 
 logger = logging.getLogger(__name__)
@@ -132,20 +132,22 @@ def check_embeddings(path, state, overrides):
 
 
 def trained_languages(state):
-    """(source, target) that a checkpoint was trained on: as it was told, else as its data say; (None, None) if unknown."""
+    """The LanguagePair that a checkpoint was trained on: as it was told, else as its data say; None if unknown."""
     from fairseq.data.data_utils import infer_language_pair
 
     task = settings(state, "task")
-    told = (task.get("source_lang"), task.get("target_lang"))
-    if all(told):
-        return told
+    pair = LanguagePair(task.get("source_lang"), task.get("target_lang"))
+    if all(pair):
+        return pair
     for folder in data_folders(state):
-        found = tuple(infer_language_pair(str(folder))) if folder.is_dir() else (None, None)
+        found = LanguagePair(
+            *(infer_language_pair(str(folder)) if folder.is_dir() else (None, None))
+        )
         if all(found) and all(
             own_symbols(state, folder, side, lang) for side, lang in zip(SIDES, found)
         ):
             return found
-    return None, None
+    return None
 
 
 def check_dictionaries(path, state, languages, dictionaries, what="teacher", otherwise=""):

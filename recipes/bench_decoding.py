@@ -50,14 +50,14 @@ class TimedTranslationTask(TranslationTask):
 
 class Bench:
     def __init__(self, data, teacher, split, folder):
-        from fairseq_seqkd.corpus.databin import Split
+        from fairseq_seqkd.corpus.databin import LanguagePair, Split
 
         self.folder, self.teacher, self.split = folder, Path(teacher).resolve(), split
         pair = next(Path(data).glob(f"{split}.*-*.*.bin"), None)
         if pair is None:
             raise SystemExit(f"bench_decoding: {data} has no split {split}")
         self.source, self.target = pair.name.split(".")[1].split("-")
-        self.gold = Split(data, split, self.source, self.target)
+        self.gold = Split(data, split, LanguagePair(self.source, self.target))
         self.total = len(self.gold.read(self.source))
         (folder / "timed").mkdir()
         (folder / "timed" / "__init__.py").write_text(STOCK)
@@ -68,7 +68,7 @@ class Bench:
 
         import numpy as np
 
-        from fairseq_seqkd.corpus import databin
+        from fairseq_seqkd.corpus.mmap_format import Writer
 
         out = self.folder / f"bin.{sentences}"
         if not out.exists():
@@ -76,9 +76,7 @@ class Bench:
             for lang in (self.source, self.target):
                 shutil.copy(self.gold.folder / f"dict.{lang}.txt", out)
                 rows = self.gold.read(lang)
-                with databin.Writer(
-                    out / self.gold.prefix(lang).name, self.gold.dtype(lang)
-                ) as writer:
+                with Writer(out / self.gold.prefix(lang).name, self.gold.dtype(lang)) as writer:
                     for i in range(sentences):
                         row = np.asarray(rows[i])
                         writer.add(row, [len(row)])

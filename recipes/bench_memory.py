@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_seqkd.corpus import databin
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
+from fairseq_seqkd.corpus.mmap_format import Writer
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATE = Path(sys.executable).parent / "fairseq-generate"
@@ -25,14 +26,14 @@ GENERATE = Path(sys.executable).parent / "fairseq-generate"
 def repeated(gold, times, out):
     """A data-bin that holds a split so many times over."""
     out.mkdir()
-    for lang in (gold.source_lang, gold.target_lang):
+    for lang in gold.languages:
         (out / f"dict.{lang}.txt").write_bytes((gold.folder / f"dict.{lang}.txt").read_bytes())
         rows = gold.read(lang)
-        with databin.Writer(out / gold.prefix(lang).name, gold.dtype(lang)) as writer:
+        with Writer(out / gold.prefix(lang).name, gold.dtype(lang)) as writer:
             for _ in range(times):
                 for i in range(len(rows)):
                     writer.add(np.asarray(rows[i]), [len(rows[i])])
-    return len(gold.read(gold.source_lang)) * times
+    return len(gold.read(gold.languages.source)) * times
 
 
 def peak(command):
@@ -69,7 +70,7 @@ def main():
         .name.split(".")[1]
         .split("-")
     )
-    gold = databin.Split(arguments.data, arguments.split, source, target)
+    gold = Split(arguments.data, arguments.split, LanguagePair(source, target))
     found = []
     with tempfile.TemporaryDirectory(prefix="bench_memory.") as folder:
         for times in (1, arguments.times):

@@ -20,7 +20,7 @@ from bench_memory import peak, repeated
 from benchmarks import BIN, ROOT, environment, failed, flags, machine, say
 
 from fairseq_seqkd.corpus.atomic import whole_file
-from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
 
 PLUGIN = {"user-dir": ROOT / "fairseq_seqkd", "cpu": True}
 TINY = {
@@ -117,7 +117,7 @@ def steps(data, teacher, folder):
 
 def measure(toy, teacher, size, folder):
     """{step: (peak in bytes, seconds)} of a corpus of this size."""
-    gold = Split(toy, "train", "de", "en")
+    gold = Split(toy, "train", LanguagePair("de", "en"))
     times = -(-size // len(gold.read("de")))
     folder.mkdir(parents=True)
     sentences = repeated(gold, times, folder / "bin")

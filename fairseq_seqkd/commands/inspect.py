@@ -117,15 +117,16 @@ def gold_of(arguments, facts):
     """The gold targets, where --data names them and they are those that were decoded."""
     if not arguments.data:
         return None
-    from fairseq_seqkd.corpus.databin import Split, holds
+    from fairseq_seqkd.corpus.databin import LanguagePair, Split
 
     data = facts["settings"]["data"]
-    split = Split(arguments.data, data["split"], data["source_lang"], data["target_lang"])
-    if not split.files(split.target_lang) or not holds(split, data):
+    languages = LanguagePair(data["source_lang"], data["target_lang"])
+    split = Split(arguments.data, data["split"], languages)
+    if not split.has(languages.target) or not split.holds(data):
         raise Refusal(
             f"--data {arguments.data} is not the data-bin that was decoded, or has no targets"
         )
-    return split.read(split.target_lang)
+    return split.read(languages.target)
 
 
 def in_words(facts):

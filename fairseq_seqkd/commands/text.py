@@ -60,8 +60,8 @@ def run(arguments):
     from fairseq_seqkd.corpus import export_text as parallel_text
 
     folder, content = views.find(arguments.distilled, arguments.view)
-    languages = content["source_lang"], content["target_lang"]
-    split = databin.Split(folder, arguments.split or content["split"], *languages)
+    languages = databin.LanguagePair(content["source_lang"], content["target_lang"])
+    split = databin.Split(folder, arguments.split or content["split"], languages)
     paths = [f"{arguments.output}.{lang}" for lang in languages]
     check_output(*paths)
     for path, lang in zip(paths, languages):

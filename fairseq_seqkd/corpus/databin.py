@@ -1,305 +1,249 @@
-"""fairseq's binarised text (a data-bin): which files a split has, and a writer that needs 8 bytes a sentence.
+"""fairseq's binarised text (a data-bin): its dictionaries, and the files of one split.
 
-fairseq's own builder keeps Python lists of sizes, and its merge overflows past 2 GiB under NumPy 2.
+Everything that reads or copies training data goes through `Split`: decoding, criterions,
+evaluation and reports.
 """
 
 import itertools
-import os
-import struct
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
-from fairseq_seqkd.corpus.atomic import sha256
+from fairseq_seqkd.corpus import mmap_format
+from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.errors import Refusal, first_line
 
-MAGIC, VERSION = b"MMIDIDX\x00\x00", 1
-# The types of tokens, as fairseq/data/indexed_dataset.py numbers them.
-CODES = {
-    np.dtype(np.uint16): 8,
-    np.dtype(np.int32): 4,
-    np.dtype(np.uint32): 9,
-    np.dtype(np.int64): 5,
-    np.dtype(np.uint64): 10,
-}
-TYPES = {code: dtype for dtype, code in CODES.items()}
-HEADER = struct.Struct(
-    f"<{len(MAGIC)}sQBQ"
-)  # of an index: magic, version, code of the type, sentences
-
-POINTERS_AT_A_TIME = 1 << 12  # they are eight bytes a sentence, and need not all be in memory
-TOKENS_AT_A_TIME = 1 << 20
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
+    from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 
-def token_dtype(vocabulary):
-    """The type that fairseq-preprocess takes for a dictionary of this size."""
-    return np.dtype(np.uint16 if vocabulary < 65500 else np.uint32)
+class LanguagePair(NamedTuple):
+    """Source and target language, as fairseq names them (for example ``de`` and ``en``)."""
+
+    source: str
+    target: str
+
+    def __str__(self) -> str:
+        """Returns the pair as in the names of files, e.g. ``de-en``."""
+        return f"{self.source}-{self.target}"
+
+    @property
+    def spellings(self) -> Tuple[str, str]:
+        """The spellings in names of files: fairseq reads ``de-en`` first, then ``en-de``."""
+        return f"{self.source}-{self.target}", f"{self.target}-{self.source}"
 
 
-def spellings(source_lang, target_lang):
-    """How the names of files may spell a pair of languages; fairseq reads either, this one first."""
-    return f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"
+class SplitHashes(NamedTuple):
+    """The content of a split. Splits with equal hashes are the same data."""
+
+    source_sha256: str
+    target_sha256: Optional[str]  # None without a target side
+    dictionaries_sha256: List[str]  # source, target
 
 
 class Split:
-    """The files of one split: `train` of a data-bin, for one pair of languages."""
+    """The files of one split of a data-bin, for one language pair.
 
-    def __init__(self, folder, name, source_lang, target_lang):
-        self.folder, self.name = Path(folder), name
-        self.source_lang, self.target_lang = source_lang, target_lang
-        for pair in spellings(source_lang, target_lang):
-            if (self.folder / f"{name}.{pair}.{source_lang}.bin").is_file():
-                self.pair = pair
-                break
-        else:
-            text = self.folder / f"{name}.{source_lang}-{target_lang}.{source_lang}"
-            if text.is_file():
-                raise Refusal(
-                    f"{text} is not binarised; run fairseq-preprocess with --dataset-impl mmap"
-                )
+    Args:
+        folder: the data-bin.
+        name: e.g. "train".
+        languages: the source language and the target language. The target side may be missing.
+
+    Raises:
+        Refusal: the split does not exist, or its files are damaged.
+    """
+
+    def __init__(self, folder: Union[str, Path], name: str, languages: LanguagePair) -> None:
+        self.folder, self.name, self.languages = Path(folder), name, languages
+        self.spelling = self._find_spelling()
+        for language in languages:
+            self._check_side(language)
+        if len({self.sentences(language) for language in languages if self.files(language)}) > 1:
             raise Refusal(
-                f"there is no split {name!r} for {source_lang}-{target_lang} in {self.folder}; "
-                f"it has: {', '.join(self.splits()) or 'none'}"
+                f"split {name!r} in {self.folder} has more sentences on one side than on the "
+                "other; binarise it again"
             )
-        for prefix in (self.prefix(source_lang), self.prefix(target_lang)):
-            index, data = (prefix.with_name(prefix.name + ending) for ending in (".idx", ".bin"))
-            if data.is_file() and not data.stat().st_size:
-                raise Refusal(
-                    f"{data} is empty: split {name!r} has no sentences, or fairseq-preprocess did not finish"
-                )
-            if index.is_file() and index.open("rb").read(len(MAGIC)) != MAGIC:
-                raise Refusal(
-                    f"{index} is no index of fairseq's mmap format; run fairseq-preprocess again"
-                )
-            if index.is_file() != data.is_file():
-                missing, there = (data, index) if index.is_file() else (index, data)
-                raise Refusal(
-                    f"{missing} is missing, although {there.name} is there; run fairseq-preprocess again"
-                )
-            if index.is_file():
-                check_pair(index, data)
-        if (
-            len({self.sentences(lang) for lang in (source_lang, target_lang) if self.files(lang)})
-            > 1
-        ):
+
+    def _find_spelling(self) -> str:
+        """Returns the language pair as the names of the files spell it."""
+        source = self.languages.source
+        for spelling in self.languages.spellings:
+            if (self.folder / f"{self.name}.{spelling}.{source}.bin").is_file():
+                return spelling
+        text = self.folder / f"{self.name}.{self.languages}.{source}"
+        if text.is_file():
             raise Refusal(
-                f"split {name!r} in {self.folder} has more sentences on one side than on the other; binarise it again"
+                f"{text} is not binarised; run fairseq-preprocess with --dataset-impl mmap"
             )
+        splits = sorted({file.name.split(".")[0] for file in self.folder.glob("*.bin")})
+        raise Refusal(
+            f"there is no split {self.name!r} for {self.languages} in {self.folder}; "
+            f"it has: {', '.join(splits) or 'none'}"
+        )
 
-    def splits(self):
-        return sorted({file.name.split(".")[0] for file in self.folder.glob("*.bin")})
-
-    def prefix(self, lang):
-        """The path of a side without its ending."""
-        return self.folder / f"{self.name}.{self.pair}.{lang}"
-
-    def files(self, lang):
-        """[.bin, .idx] of a side; empty where there is none, as on the target side of monolingual text."""
-        prefix = self.prefix(lang)
-        files = [prefix.with_name(prefix.name + ending) for ending in (".bin", ".idx")]
-        return files if all(file.is_file() for file in files) else []
-
-    def sentences(self, lang):
-        """How many a side has, as its index says."""
-        return read_header(self.files(lang)[1])[-1]
-
-    def sizes(self, lang):
-        """(sentences,) int32: the tokens of each sentence of a side, EOS counted, memory-mapped."""
-        index = self.files(lang)[1]
-        return np.memmap(index, np.int32, "r", HEADER.size, self.sentences(lang))
-
-    def check_symbols(self, vocabularies):
-        """Refuses a side with ids that are no symbols of its dictionary. Args: vocabularies: sizes of (source, target)."""
-        for lang, vocabulary in zip((self.source_lang, self.target_lang), vocabularies):
-            if not self.files(lang):
-                continue
-            data = self.files(lang)[0]
-            tokens = np.memmap(data, self.dtype(lang), "r")
-            blocks = (
-                tokens[start : start + TOKENS_AT_A_TIME]
-                for start in range(0, len(tokens), TOKENS_AT_A_TIME)
+    def _check_side(self, language: str) -> None:
+        data, index = self._paths(language)
+        if data.is_file() and not data.stat().st_size:
+            raise Refusal(
+                f"{data} is empty: split {self.name!r} has no sentences, or fairseq-preprocess did "
+                "not finish"
             )
-            if any(block.max() >= vocabulary or block.min() < 0 for block in blocks):
-                raise Refusal(
-                    f"{data} holds ids that are no symbols of its dictionary, which has {vocabulary:,}: it is damaged, or the "
-                    "dictionary is another one; copy both again"
-                )
+        if index.is_file() and not mmap_format.has_magic(index):
+            raise Refusal(
+                f"{index} is no index of fairseq's mmap format; run fairseq-preprocess again"
+            )
+        if index.is_file() != data.is_file():
+            missing, present = (data, index) if index.is_file() else (index, data)
+            raise Refusal(
+                f"{missing} is missing, although {present.name} is there; run fairseq-preprocess "
+                "again"
+            )
+        if index.is_file():
+            mmap_format.check_pair(index, data)
 
-    def read(self, lang):
-        """A side as fairseq reads it, memory-mapped: sentence id -> tensor of ids."""
+    def prefix(self, language: str) -> Path:
+        """The path of a side, without ``.bin`` or ``.idx``."""
+        return self.folder / f"{self.name}.{self.spelling}.{language}"
+
+    def _paths(self, language: str) -> Tuple[Path, Path]:
+        prefix = self.prefix(language)
+        return prefix.with_name(prefix.name + ".bin"), prefix.with_name(prefix.name + ".idx")
+
+    def files(self, language: str) -> List[Path]:
+        """The ``.bin`` and ``.idx`` of a side; empty if it is missing (monolingual text)."""
+        paths = self._paths(language)
+        return list(paths) if all(path.is_file() for path in paths) else []
+
+    def has(self, language: str) -> bool:
+        """Whether a side exists."""
+        return bool(self.files(language))
+
+    @property
+    def dictionaries(self) -> Tuple[Path, Path]:
+        """The files of the source and target dictionaries; they may be missing."""
+        source, target = (self.folder / f"dict.{language}.txt" for language in self.languages)
+        return source, target
+
+    def sentences(self, language: str) -> int:
+        """The number of sentences of a side."""
+        return len(self.sizes(language))
+
+    def sizes(self, language: str) -> np.ndarray:
+        """The number of tokens of each sentence of a side, EOS included: (sentences,) int32."""
+        return mmap_format.map_sizes(self._paths(language)[1])
+
+    def dtype(self, language: str) -> "np.dtype[Any]":
+        """The type of the tokens of a side."""
+        return mmap_format.read_dtype(self._paths(language)[1])
+
+    def read(self, language: str) -> "MMapIndexedDataset":
+        """Maps a side as fairseq reads it: sentence id to a tensor of token ids."""
         from fairseq.data.indexed_dataset import MMapIndexedDataset
 
-        return MMapIndexedDataset(str(self.prefix(lang)))
+        return MMapIndexedDataset(str(self.prefix(language)))
 
-    def dtype(self, lang):
-        """The type of a side's tokens, as its index says."""
-        index = self.files(lang)[1]
-        _, code, _ = read_header(index)
-        if code not in TYPES:
+    def check_symbols(self, vocabularies: Tuple[int, int]) -> None:
+        """Checks that all token ids are symbols of the dictionaries.
+
+        Args:
+            vocabularies: the sizes of the source and target dictionary.
+
+        Raises:
+            Refusal: a side holds larger ids.
+        """
+        for language, vocabulary in zip(self.languages, vocabularies):
+            data = self._paths(language)[0]
+            if self.has(language) and not mmap_format.has_ids_below(
+                data, self.dtype(language), vocabulary
+            ):
+                raise Refusal(
+                    f"{data} holds ids that are no symbols of its dictionary, which has "
+                    f"{vocabulary:,}: it is damaged, or the dictionary is another one; copy both "
+                    "again"
+                )
+
+    @cached_property
+    def hashes(self) -> SplitHashes:
+        """The hashes of the content, computed once: a later change of the files does not show."""
+        return self._read_hashes()
+
+    def _read_hashes(self) -> SplitHashes:
+        source, target = (self.files(language) for language in self.languages)
+        return SplitHashes(
+            sha256(*source),
+            sha256(*target) if target else None,
+            [sha256(file) for file in self.dictionaries],
+        )
+
+    def holds(self, data: Dict[str, Any]) -> bool:
+        """Whether this is the split that a manifest describes. Args: data: its `settings.data`."""
+        complete = all(file.is_file() for file in self.dictionaries)
+        return complete and all(data[key] == value for key, value in self.hashes._asdict().items())
+
+    def check_unchanged(self, folder: Union[str, Path]) -> None:
+        """Hashes the files again, and compares them with `hashes`.
+
+        Args:
+            folder: the directory that was begun with these data.
+
+        Raises:
+            Refusal: the data have changed, so the directory may mix both versions.
+        """
+        source = self._paths(self.languages.source)[0]
+        if not source.is_file():
             raise Refusal(
-                f"{index} holds tokens of an unknown type ({code}); run fairseq-preprocess again"
+                f"{source} is missing by now; put it back, and run the same command again"
             )
-        return TYPES[code]
+        complete = all(file.is_file() for file in self.dictionaries)
+        if not complete or self._read_hashes() != self.hashes:
+            raise Refusal(
+                f"{self.folder} has changed since {folder} was begun, perhaps by "
+                f"fairseq-preprocess, and {folder} may hold either text; let nothing write to "
+                f"{self.folder}, and begin again with another --distill-dir"
+            )
 
 
-def read_header(index):
-    """(version, code of the tokens' type, sentences) of an index; None where it is too short to have a header."""
-    with index.open("rb") as file:
-        header = file.read(HEADER.size)
-    return HEADER.unpack(header)[1:] if len(header) == HEADER.size else None
-
-
-def fit_together(index, data):
-    """Whether an index is whole, and says of every sentence that it stands in the data right behind the one before it."""
-    header = read_header(index)
-    if not header:
-        return False
-    version, code, count = header
-    if version != VERSION or code not in TYPES or index.stat().st_size != HEADER.size + 12 * count:
-        return False
-    itemsize = TYPES[code].itemsize
-    sizes = np.memmap(index, np.int32, "r", HEADER.size, count) if count else np.zeros(0, np.int32)
-    pointers = (
-        np.memmap(index, np.int64, "r", HEADER.size + 4 * count, count)
-        if count
-        else np.zeros(0, np.int64)
-    )
-    end = 0
-    for start in range(0, count, POINTERS_AT_A_TIME):
-        mine = sizes[start : start + POINTERS_AT_A_TIME].astype(np.int64) * itemsize
-        ends = end + np.cumsum(mine)
-        if mine.min() < 0 or not np.array_equal(
-            pointers[start : start + POINTERS_AT_A_TIME], ends - mine
-        ):
-            return False
-        end = int(ends[-1])
-    return end == data.stat().st_size
-
-
-def check_pair(index, data):
-    if not fit_together(index, data):
-        raise Refusal(f"{index} and {data.name} are damaged, or not of one split; copy them again")
-
-
-def check_files(folder, name):
-    """Refuses a split with an index and data that do not fit together; in other formats than mmap nothing is looked at."""
+def check_files(folder: Union[str, Path], name: str) -> None:
+    """Refuses a split with damaged files. Only files of the mmap format are checked."""
     for index in sorted(Path(folder).glob(f"{name}.*.idx")):
         data = index.with_suffix(".bin")
-        if data.is_file() and index.open("rb").read(len(MAGIC)) == MAGIC:
-            check_pair(index, data)
+        if data.is_file() and mmap_format.has_magic(index):
+            mmap_format.check_pair(index, data)
 
 
-def training_splits(folder, name, source_lang, target_lang):
-    """The splits that fairseq-train puts together: train, train1, train2, ... as far as they are there."""
-    return [
-        Split(folder, n, source_lang, target_lang)
-        for n in (name, *further_splits(folder, name, source_lang, target_lang))
-    ]
+def training_splits(folder: Union[str, Path], name: str, languages: LanguagePair) -> List[Split]:
+    """Returns the splits that fairseq-train concatenates: train, train1, train2, ..."""
+    names = (name, *further_splits(folder, name, languages))
+    return [Split(folder, split, languages) for split in names]
 
 
-def further_splits(folder, name, source_lang, target_lang):
-    """The names of those that fairseq-train puts behind a split: train1, train2, ..."""
-    pairs = spellings(source_lang, target_lang)
-    further = (f"{name}{k}" for k in itertools.count(1))
-    there = itertools.takewhile(
-        lambda n: any((Path(folder) / f"{n}.{p}.{source_lang}.bin").is_file() for p in pairs),
-        further,
-    )
-    return list(there)
+def further_splits(folder: Union[str, Path], name: str, languages: LanguagePair) -> List[str]:
+    """Returns the names of the splits that fairseq-train appends: train1, train2, ..."""
+
+    def exists(split: str) -> bool:
+        names = (f"{split}.{pair}.{languages.source}.bin" for pair in languages.spellings)
+        return any((Path(folder) / name).is_file() for name in names)
+
+    return list(itertools.takewhile(exists, (f"{name}{k}" for k in itertools.count(1))))
 
 
-def load_dictionary(path):
-    """fairseq's Dictionary of a file. Raises Refusal for one that is absent or damaged."""
+def load_dictionary(path: Union[str, Path]) -> "Dictionary":
+    """Loads a fairseq dictionary.
+
+    Raises:
+        Refusal: the file is missing or damaged.
+    """
     from fairseq.data import Dictionary
 
     try:
         return Dictionary.load(str(path))
     except FileNotFoundError:
         raise Refusal(f"{path} is missing; name a folder that fairseq-preprocess made") from None
-    except Exception as error:  # fairseq's own for what is no UTF-8 is of no narrower type
+    except Exception as error:  # fairseq raises a bare Exception for what is no UTF-8
         raise Refusal(
-            f"{path} is damaged ({first_line(error)}); copy it again, or run fairseq-preprocess again"
+            f"{path} is damaged ({first_line(error)}); copy it again, or run fairseq-preprocess "
+            "again"
         ) from None
-
-
-def split_hashes(split):
-    """What a split's content is recognised by; the target's is None where there is none."""
-    target = split.files(split.target_lang)
-    return {
-        "source_sha256": sha256(*split.files(split.source_lang)),
-        "target_sha256": sha256(*target) if target else None,
-        "dictionaries_sha256": [
-            sha256(split.folder / f"dict.{lang}.txt")
-            for lang in (split.source_lang, split.target_lang)
-        ],
-    }
-
-
-def holds(split, data):
-    """Whether a split is what a manifest's settings["data"] describe."""
-    dictionaries = [
-        split.folder / f"dict.{lang}.txt" for lang in (split.source_lang, split.target_lang)
-    ]
-    return all(file.is_file() for file in dictionaries) and all(
-        data[key] == value for key, value in split_hashes(split).items()
-    )
-
-
-def check_unchanged(split, data, folder):
-    """Refuses a split that is not what a directory was begun with any more: what was found may be of either text.
-
-    Args: data: settings["data"] of the directory; folder: the directory.
-    """
-    if not split.files(split.source_lang):
-        raise Refusal(
-            f"{split.prefix(split.source_lang)}.bin is missing by now; put it back, and run the same command again"
-        )
-    if not holds(split, data):
-        raise Refusal(
-            f"{split.folder} has changed since {folder} was begun, perhaps by fairseq-preprocess, and what was found may be of "
-            "either text; let nothing write there, and begin again with another --distill-dir"
-        )
-
-
-class Writer:
-    """Writes one side of a split, sentence by sentence or in blocks; memory is four bytes a sentence, eight while closing."""
-
-    def __init__(self, prefix, dtype):
-        self.prefix, self.dtype = Path(prefix), np.dtype(dtype)
-        self.data = self.prefix.with_name(self.prefix.name + ".bin").open("wb")
-        self.sizes = []  # arrays, one for each call of add
-
-    def add(self, tokens, sizes):
-        """tokens: (sum of sizes,) ids, every sentence closed by EOS; sizes: (sentences,)."""
-        self.data.write(np.ascontiguousarray(tokens, dtype=self.dtype).tobytes())
-        self.sizes.append(np.asarray(sizes, dtype=np.int32))
-
-    def close(self):
-        self.data.flush()
-        os.fsync(self.data.fileno())
-        self.data.close()
-        sizes = np.concatenate(self.sizes) if self.sizes else np.zeros(0, np.int32)
-        self.sizes = []
-        with self.prefix.with_name(self.prefix.name + ".idx").open("wb") as index:
-            index.write(HEADER.pack(MAGIC, VERSION, CODES[self.dtype], len(sizes)))
-            index.write(memoryview(sizes))
-            address = 0
-            for start in range(0, len(sizes), POINTERS_AT_A_TIME):
-                ends = (
-                    np.cumsum(sizes[start : start + POINTERS_AT_A_TIME], dtype=np.int64)
-                    * self.dtype.itemsize
-                    + address
-                )
-                index.write(memoryview(np.concatenate([[address], ends[:-1]])))
-                address = int(ends[-1])
-            index.flush()
-            os.fsync(index.fileno())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        if kind is None:
-            self.close()
-        else:
-            self.data.close()

@@ -23,7 +23,9 @@ from pathlib import Path
 from fairseq_seqkd.corpus import array_files, manifest
 from fairseq_seqkd.corpus import distribution_store as distributions
 from fairseq_seqkd.corpus import nbest_store as hypotheses
-from fairseq_seqkd.corpus.atomic import lock, remove_partials, sha256
+from fairseq_seqkd.corpus.atomic import remove_partials
+from fairseq_seqkd.corpus.hashing import sha256
+from fairseq_seqkd.corpus.locks import lock
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 

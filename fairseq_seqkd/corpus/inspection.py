@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_seqkd.corpus import array_files, manifest, views
-from fairseq_seqkd.corpus.atomic import sha256
 from fairseq_seqkd.corpus.distilled import STORES, check_store
+from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.plan import plan_of
 from fairseq_seqkd.errors import Refusal
 
@@ -127,7 +127,7 @@ def as_text(nbest, detokenise):
 def sources(folder, content):
     """sentence id -> ids of its source, or None where a view has left it out; from a view, whose rows may be fewer."""
     split = views_split(folder, content)
-    side, rows = split.read(split.source_lang), Path(folder) / views.ROWS
+    side, rows = split.read(split.languages.source), Path(folder) / views.ROWS
     if not rows.is_file():
         return lambda sentence: side[sentence]
     where = np.load(rows, mmap_mode="r", allow_pickle=False)
@@ -141,6 +141,7 @@ def sources(folder, content):
 
 
 def views_split(folder, content):
-    from fairseq_seqkd.corpus.databin import Split
+    from fairseq_seqkd.corpus.databin import LanguagePair, Split
 
-    return Split(folder, content["split"], content["source_lang"], content["target_lang"])
+    languages = LanguagePair(content["source_lang"], content["target_lang"])
+    return Split(folder, content["split"], languages)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_seqkd.corpus import databin, manifest
-from fairseq_seqkd.corpus.atomic import sha256, whole_folder
+from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.atomic import whole_folder
+from fairseq_seqkd.corpus.hashing import sha256
+from fairseq_seqkd.corpus.mmap_format import Writer
 from fairseq_seqkd.errors import Refusal
 
 ROWS = "rows.npy"
@@ -45,19 +47,18 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=l
     if not len(kept):
         return None
     with whole_folder(Path(folder) / view) as out:
-        target_prefix = out / gold.prefix(gold.target_lang).name
+        target_prefix = out / gold.prefix(gold.languages.target).name
         dtype = next(b.arrays["tokens"].dtype for _, b in store.blocks())
-        with databin.Writer(target_prefix, dtype) as writer:
+        with Writer(target_prefix, dtype) as writer:
             for first, block in store.blocks():
                 writer.add(*targets(block, ranks[first : first + len(block)], eos))
         if len(kept) == len(store):
-            for file in gold.files(gold.source_lang):
+            for file in gold.files(gold.languages.source):
                 shutil.copyfile(file, out / file.name)
         else:
-            source = gold.read(gold.source_lang)
-            with databin.Writer(
-                out / gold.prefix(gold.source_lang).name, gold.dtype(gold.source_lang)
-            ) as writer:
+            source = gold.read(gold.languages.source)
+            prefix, dtype = gold.prefix(gold.languages.source), gold.dtype(gold.languages.source)
+            with Writer(out / prefix.name, dtype) as writer:
                 for start in range(0, len(kept), COPY_BLOCK):
                     sentences = [
                         np.asarray(source[row]) for row in kept[start : start + COPY_BLOCK].tolist()
@@ -87,9 +88,9 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=l
 
 def copy_gold(gold, out):
     """Copies dictionaries, and every valid and test split of this language pair that is not the decoded one."""
-    for lang in (gold.source_lang, gold.target_lang):
-        shutil.copyfile(gold.folder / f"dict.{lang}.txt", out / f"dict.{lang}.txt")
-    pairs = databin.spellings(gold.source_lang, gold.target_lang)
+    for dictionary in gold.dictionaries:
+        shutil.copyfile(dictionary, out / dictionary.name)
+    pairs = gold.languages.spellings
     for file in sorted(file for pair in pairs for file in gold.folder.glob(f"*.{pair}.*")):
         split = file.name.split(".")[0]
         if split.startswith(("valid", "test")) and split != gold.name:

@@ -8,7 +8,7 @@ makes sure of that. With `--teacher-path` it adds the word-level term: the paper
 
 from fairseq.criterions import register_criterion
 
-from fairseq_seqkd.corpus.databin import training_splits
+from fairseq_seqkd.corpus.databin import LanguagePair, training_splits
 from fairseq_seqkd.corpus.manifest import SEQ_KD
 from fairseq_seqkd.corpus.views import check_contents, check_view
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion, is_first_process
@@ -30,17 +30,17 @@ class SeqKDCriterion(WordKDCriterion):
                 f"train on that with --train-subset {found['split']}"
             )
         languages, theirs = (
-            (self.task.cfg.source_lang, self.task.cfg.target_lang),
-            (found["source_lang"], found["target_lang"]),
+            LanguagePair(self.task.cfg.source_lang, self.task.cfg.target_lang),
+            LanguagePair(found["source_lang"], found["target_lang"]),
         )
         if (
             languages != theirs
         ):  # its files may be called de-en in either direction, and fairseq goes by that
             raise Refusal(
-                f"the teacher's translations in {folder} are {'-'.join(theirs)}, and this is training for {'-'.join(languages)}; "
-                f"pass --source-lang {theirs[0]} --target-lang {theirs[1]}"
+                f"the teacher's translations in {folder} are {theirs}, and this is training for {languages}; "
+                f"pass --source-lang {theirs.source} --target-lang {theirs.target}"
             )
-        further = training_splits(folder, subset, *languages)[1:]
+        further = training_splits(folder, subset, languages)[1:]
         if further:
             raise Refusal(
                 f"{folder} holds {further[0].name!r} too, on which fairseq-train would train besides, and which is not the "

@@ -27,7 +27,12 @@ from omegaconf import II
 
 from fairseq_seqkd import compat, interrupts
 from fairseq_seqkd.compression.pruning import FrozenZeros
-from fairseq_seqkd.corpus.databin import check_files, further_splits, load_dictionary
+from fairseq_seqkd.corpus.databin import (
+    LanguagePair,
+    check_files,
+    further_splits,
+    load_dictionary,
+)
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training import loss as losses
 from fairseq_seqkd.training import soft_targets as divergences
@@ -284,7 +289,7 @@ def check_options(objective, teacher_path, teacher_distributions, tail):
 def check_read_alike(folder, task):
     """Refuses a data directory that fairseq would read with another's dictionaries, and splits that it cannot put together."""
     languages, first = (
-        (task.cfg.source_lang, task.cfg.target_lang),
+        LanguagePair(task.cfg.source_lang, task.cfg.target_lang),
         utils.split_paths(task.cfg.data)[0],
     )
     for lang in languages:
@@ -296,7 +301,7 @@ def check_read_alike(folder, task):
                 "them with one (fairseq-preprocess --srcdict, --tgtdict)"
             )
     subset = task.cfg.train_subset.split(",")[0]
-    further = further_splits(folder, subset, *languages)
+    further = further_splits(folder, subset, languages)
     if further and task.cfg.upsample_primary < 1:
         raise Refusal(
             f"{folder} holds {further[0]!r} too, which fairseq adds to {subset!r} only with --upsample-primary: pass "
@@ -312,7 +317,7 @@ def prepare_teacher(task, teacher_path):
         task.cfg.data,
         task.source_dictionary,
         task.target_dictionary,
-        languages=(task.cfg.source_lang, task.cfg.target_lang),
+        languages=LanguagePair(task.cfg.source_lang, task.cfg.target_lang),
         subset=subset,
         dataset_impl=task.cfg.dataset_impl,
     )

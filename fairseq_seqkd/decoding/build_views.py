@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 
 from fairseq_seqkd.corpus import manifest, views
-from fairseq_seqkd.corpus.databin import check_unchanged
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import choose as selection
 from fairseq_seqkd.selection import filters
@@ -24,13 +23,13 @@ def build_views(store, distilled, gold, dataset):
     Args: store: Hypotheses; distilled: Distilled; gold: databin.Split; dataset: fairseq's dataset of that split.
     """
     settings = distilled.settings
-    unchanged = partial(check_unchanged, gold, settings["data"], distilled.folder)
+    unchanged = partial(gold.check_unchanged, distilled.folder)
     unchanged()
     facts = {
         "version": __version__,
         "signature": distilled.signature,
-        "source_lang": gold.source_lang,
-        "target_lang": gold.target_lang,
+        "source_lang": gold.languages.source,
+        "target_lang": gold.languages.target,
     }
     choosers = {manifest.SEQ_KD: FAVOURITE[settings["select"]]}
     if store.has_similarity:
@@ -100,7 +99,7 @@ class Sieve:
     """Takes from a view the sentences that fail a filter, and remembers which, four bytes for each."""
 
     def __init__(self, settings, gold, dataset):
-        self.settings, self.sources = settings, gold.read(gold.source_lang)
+        self.settings, self.sources = settings, gold.read(gold.languages.source)
         self.eos = dataset.src_dict.eos()
         self.same = filters.same_symbols(dataset.src_dict, dataset.tgt_dict)
         self.failed = {rule: [] for rule in settings}

@@ -7,7 +7,6 @@ import torch
 
 from fairseq_seqkd.corpus import distribution_store as distributions
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.databin import check_unchanged
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.plan import too_long
 from fairseq_seqkd.errors import Refusal
@@ -103,7 +102,7 @@ class DistributionRecorder:
 
     def finish(self, store):
         """The manifest's counts and lists; says in the log what the k symbols cover."""
-        check_unchanged(self.gold, self.settings["data"], self.distilled.folder)
+        self.gold.check_unchanged(self.distilled.folder)
         sentences = self.settings["data"]["sentences"]
         unread = np.flatnonzero(~self.fits(0, sentences)).astype(np.uint32)
         if len(unread):

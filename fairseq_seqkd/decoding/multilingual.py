@@ -77,8 +77,8 @@ class Languages:
                 f"the teacher {path} does not know the language {strangers[0]}; it knows {', '.join(known)}: say with "
                 "--teacher-source-lang and --teacher-target-lang how it spells those of the data"
             )
-        self.source_lang, self.target_lang = pair
-        args.source_lang, args.target_lang, args.lang_pairs = *pair, ["-".join(pair)]
+        self.languages = pair
+        args.source_lang, args.target_lang, args.lang_pairs = *pair, [str(pair)]
         args.lang_dict = args.extra_lang_pairs = None
         args.source_dict, args.target_dict = (
             [fixed_dictionary(path, args)] * 2 if args.fixed_dictionary else data
@@ -88,11 +88,11 @@ class Languages:
         self.manager = MultilingualDatasetManager.setup_data_manager(
             args, args.lang_pairs, known, dicts, args.sampling_method
         )
-        self.source_dictionary = self.manager.get_source_dictionary(self.source_lang)
-        self.target_dictionary = self.manager.get_target_dictionary(self.target_lang)
+        self.source_dictionary = self.manager.get_source_dictionary(pair.source)
+        self.target_dictionary = self.manager.get_target_dictionary(pair.target)
         self.source_spec, self.target_spec = args.langtoks["main"]
         self.source_token = self.manager.get_encoder_langtok(*pair, self.source_spec)
-        self.target_token = self.manager.get_decoder_langtok(self.target_lang, self.target_spec)
+        self.target_token = self.manager.get_decoder_langtok(pair.target, self.target_spec)
         self.replacing = args.lang_tok_replacing_bos_eos
         plain = [load_dictionary(file) for file in data]
         self._check(path, state, plain)
@@ -119,7 +119,7 @@ class Languages:
         checkpoints.check_symbols(
             path,
             state,
-            (self.source_lang, self.target_lang),
+            self.languages,
             plain,
             checkpoints.rebinarise("teacher"),
         )
@@ -155,7 +155,7 @@ class Languages:
 
     def for_search(self, dataset):
         """The pair dataset with the encoder's token in its sources, counted in their sizes; the targets stay as they are."""
-        pair, manager = (self.source_lang, self.target_lang), self.manager
+        pair, manager = self.languages, self.manager
         source = manager.src_dataset_tranform_func(*pair, dataset.src, self.source_spec)
         found = self._pairs(source, dataset.tgt, dataset)
         if not self.replacing:
@@ -172,7 +172,7 @@ class Languages:
             return (
                 dataset  # there the token is no part of a target, but what its prefix begins with
             )
-        pair = (self.source_lang, self.target_lang)
+        pair = self.languages
         return self._pairs(
             dataset.src,
             self.manager.tgt_dataset_tranform_func(*pair, dataset.tgt, self.target_spec),
@@ -190,8 +190,8 @@ class Languages:
             self.target_dictionary,
             left_pad_source=like.left_pad_source,
             left_pad_target=like.left_pad_target,
-            src_lang_id=lang_dict.index(self.source_lang) if numbered else None,
-            tgt_lang_id=lang_dict.index(self.target_lang) if numbered else None,
+            src_lang_id=lang_dict.index(self.languages.source) if numbered else None,
+            tgt_lang_id=lang_dict.index(self.languages.target) if numbered else None,
         )
 
     # The search.

@@ -5,9 +5,9 @@ import zlib
 
 import numpy as np
 
-from fairseq_seqkd.corpus.databin import token_dtype
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.mmap_format import token_dtype
 from fairseq_seqkd.corpus.nbest_store import Block
 from fairseq_seqkd.corpus.plan import too_long
 from fairseq_seqkd.decoding.build_views import build_views, refuse_empty_views

@@ -16,7 +16,7 @@ from hydra.errors import MissingConfigException
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus import nbest_store as hypotheses
-from fairseq_seqkd.corpus.databin import Split, holds
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
 from fairseq_seqkd.corpus.plan import plan_of
 from fairseq_seqkd.decoding.config import OF_SELECTION, TeacherDecodingConfig, check_selection
@@ -42,8 +42,8 @@ def reselect(folder, data, out, nbest, words, show=iter):
     found = finished(folder)
     settings = copy.deepcopy(found["settings"])
     about = settings["data"]
-    gold = Split(data, about["split"], about["source_lang"], about["target_lang"])
-    if not holds(gold, about):
+    gold = Split(data, about["split"], LanguagePair(about["source_lang"], about["target_lang"]))
+    if not gold.holds(about):
         raise Refusal(f"--data {data} is not the data-bin that {folder} was decoded from")
     settings["search"]["nbest"] = shorter(nbest, settings["search"]["nbest"], folder)
     cfg = configuration(gold, out, settings["search"], words)
@@ -127,8 +127,8 @@ def shorter(nbest, there, folder):
 def configuration(gold, out, search, words):
     """fairseq's configuration of the task, from the options that are about selection. Refuses those of a decode."""
     given = {
-        "source_lang": gold.source_lang,
-        "target_lang": gold.target_lang,
+        "source_lang": gold.languages.source,
+        "target_lang": gold.languages.target,
         "distill_dir": str(out),
     }
     given |= {key: search[key] for key in ("beam", "nbest")}

@@ -7,9 +7,8 @@ import torch
 from omegaconf import OmegaConf
 
 from fairseq_seqkd import compat, engines
-from fairseq_seqkd.corpus.atomic import sha256
-from fairseq_seqkd.corpus.databin import split_hashes
 from fairseq_seqkd.corpus.detokenise import beside_bpe, joined_by
+from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, make_plan, too_long
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.selection import choose as selection
@@ -88,10 +87,10 @@ def what_is_decoded(cfg, gold, dataset):
         },
         "data": {
             "split": gold.name,
-            "source_lang": gold.source_lang,
-            "target_lang": gold.target_lang,
+            "source_lang": gold.languages.source,
+            "target_lang": gold.languages.target,
             "sentences": len(dataset),
-            **split_hashes(gold),
+            **gold.hashes._asdict(),
         },
         "engine": {
             "name": str(cfg.engine),

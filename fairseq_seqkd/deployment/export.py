@@ -96,7 +96,7 @@ def export(system, quantization, output, text_options, beam, check_lines=None, c
 
 def sources_of(system, task, count, reads):
     """Pieces of the first sentences of the split, of as many tokens as the model reads."""
-    side, dictionary = system.split.read(system.split.source_lang), task.source_dictionary
+    side, dictionary = system.split.read(system.split.languages.source), task.source_dictionary
     rows = [side[i].tolist() for i in range(min(count, len(side)))]
     return [
         [dictionary.symbols[i] for i in row if i != dictionary.eos()][: reads - 1] for row in rows

@@ -4,7 +4,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from fairseq_seqkd.corpus.atomic import sha256
+from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.evaluation import systems
 from fairseq_seqkd.evaluation.cache import key

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.atomic import sha256
+from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training import loss as losses
 from fairseq_seqkd.training.soft_targets import FORWARD_KL, SPREAD

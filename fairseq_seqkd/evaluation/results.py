@@ -7,7 +7,8 @@ import contextlib
 import json
 from pathlib import Path
 
-from fairseq_seqkd.corpus.atomic import lock, whole_file
+from fairseq_seqkd.corpus.atomic import whole_file
+from fairseq_seqkd.corpus.locks import lock
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.shapes import (
     first_fault,

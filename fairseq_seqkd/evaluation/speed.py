@@ -218,7 +218,7 @@ def counted(system):
     """What of the sources is counted: WORDS, or CHARACTERS in a language that sets no words apart."""
     return (
         WORDS
-        if selection.tokenizer_for(system.split.source_lang) == selection.tokenizer_for(None)
+        if selection.tokenizer_for(system.split.languages.source) == selection.tokenizer_for(None)
         else CHARACTERS
     )
 

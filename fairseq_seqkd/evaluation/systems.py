@@ -11,9 +11,9 @@ import torch
 
 from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import compat
-from fairseq_seqkd.corpus.atomic import sha256
-from fairseq_seqkd.corpus.databin import Split, load_dictionary
+from fairseq_seqkd.corpus.databin import LanguagePair, Split, load_dictionary
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
+from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, too_long
 from fairseq_seqkd.engines.length_limit import check_length_options
 from fairseq_seqkd.errors import Refusal, first_line
@@ -73,10 +73,10 @@ def prepare(
     state = checkpoints.read(path)
     checkpoints.check_known(path, state, "checkpoint")
     languages = find_languages(path, state, data)
-    files = Split(data, split, *languages)
-    if not files.files(languages[1]):
+    files = Split(data, split, languages)
+    if not files.has(languages.target):
         raise Refusal(
-            f"split {split!r} in {data} has no {languages[1]} side; BLEU and perplexity need a reference"
+            f"split {split!r} in {data} has no {languages.target} side; BLEU and perplexity need a reference"
         )
     dictionary_files = [Path(data) / f"dict.{lang}.txt" for lang in languages]
     for file in dictionary_files:
@@ -100,21 +100,21 @@ def prepare(
         split=files,
         settings={
             "split": split,
-            "source_lang": languages[0],
-            "target_lang": languages[1],
+            "source_lang": languages.source,
+            "target_lang": languages.target,
             "beam": BEAM,
             "lenpen": LENPEN,
             "max_len_a": max_len_a,
             "max_len_b": max_len_b,
             "post_process": joined_by(post_process, dictionaries[1]),
-            "bleu_tokenizer": selection.tokenizer_for(languages[1]),
+            "bleu_tokenizer": selection.tokenizer_for(languages.target),
             "max_tokens": DEFAULT_MAX_TOKENS,
             "threads": 1,
             **undone,
         },
         checkpoint_sha256=sha256(path),
         data_sha256=sha256(
-            *files.files(languages[0]), *files.files(languages[1]), *dictionary_files
+            *files.files(languages.source), *files.files(languages.target), *dictionary_files
         ),
         distillation_signature=distillation_signature(state),
         source_join=None if sides[0][0] else joined_by(None, dictionaries[0]),
@@ -127,9 +127,7 @@ def check_lengths(path, split, limits):
 
     Args: limits: tokens of a (source, target) that it has positions for, None where that is not known.
     """
-    for side, lang, limit in zip(
-        ("source", "target"), (split.source_lang, split.target_lang), limits
-    ):
+    for side, lang, limit in zip(("source", "target"), split.languages, limits):
         count = int(too_long([split.sizes(lang)], [limit]).sum())
         if count:
             raise Refusal(
@@ -152,15 +150,15 @@ def find_languages(path, state, data):
         raise Refusal(
             f"{data} holds no binarised text; name with --data a folder that fairseq-preprocess made"
         )
-    if not all(trained):
-        return tuple(found)
+    if not trained:
+        return LanguagePair(*found)
     missing = [lang for lang in trained if not (Path(data) / f"dict.{lang}.txt").is_file()]
     if missing:
         raise Refusal(
-            f"the checkpoint {path} translates {'-'.join(trained)}, but {data} is {'-'.join(found)} (it has no "
+            f"the checkpoint {path} translates {trained}, but {data} is {'-'.join(found)} (it has no "
             f"dict.{missing[0]}.txt); use a checkpoint of that direction"
         )
-    return tuple(trained)
+    return trained
 
 
 def load(system):
@@ -169,8 +167,8 @@ def load(system):
 
     overrides = {
         "data": str(system.split.folder),
-        "source_lang": system.split.source_lang,
-        "target_lang": system.split.target_lang,
+        "source_lang": system.split.languages.source,
+        "target_lang": system.split.languages.target,
         **checkpoints.AS_DATA_ARE,
         **checkpoints.WITHOUT_TRAINING,
     }
@@ -216,7 +214,7 @@ def load_split(system, task):
 def texts(system):
     """(sources, references) of the split as detokenised text; an unknown word is nobody's."""
     found = []
-    for i, lang in enumerate((system.split.source_lang, system.split.target_lang)):
+    for i, lang in enumerate(system.split.languages):
         detokenise, side = detokeniser(system, i, UNKNOWN_IN_REFERENCE), system.split.read(lang)
         found.append([detokenise(side[row]) for row in range(len(side))])
     return tuple(found)
@@ -224,7 +222,7 @@ def texts(system):
 
 def detokeniser(system, i, unknown):
     """The Detokeniser of one side: 0 the source, 1 the target."""
-    lang = (system.split.source_lang, system.split.target_lang)[i]
+    lang = system.split.languages[i]
     join = (system.source_join, system.settings["post_process"])[i]
     return Detokeniser(
         load_dictionary(system.split.folder / f"dict.{lang}.txt"),

@@ -22,13 +22,8 @@ def of_directory(gold, places):
 
     Args: gold: the databin.Split of the first; places: [(name, folder)], gold's own and those of views, which may lack rows.
     """
-    splits = [
-        (name, Split(folder, gold.name, gold.source_lang, gold.target_lang))
-        for name, folder in places
-    ]
-    sides = [
-        gold.read(lang) for lang in (gold.source_lang, gold.target_lang)
-    ]  # held, or fairseq unmaps their sizes
+    splits = [(name, Split(folder, gold.name, gold.languages)) for name, folder in places]
+    sides = [gold.read(lang) for lang in gold.languages]  # held, or fairseq unmaps their sizes
     wanted = sample(*(np.asarray(side.sizes, np.int64) for side in sides))
     rows = {
         name: np.load(split.folder / ROWS)
@@ -49,7 +44,7 @@ def of_split(split, aligned):
     tokens: target tokens a sentence, the mean; ratio: target tokens for a source token; vocabulary: target symbols that
     occur; duplicates: share of the targets that an earlier sentence has too; complexity: nats, over `aligned` sentences.
     """
-    source, target = split.read(split.source_lang), split.read(split.target_lang)
+    source, target = (split.read(lang) for lang in split.languages)
     sentences = len(target)
     sizes = [np.asarray(side.sizes, np.int64) - 1 for side in (source, target)]
     seen, digests = np.zeros(1, bool), np.zeros(sentences, np.uint64)

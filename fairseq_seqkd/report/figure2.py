@@ -1,7 +1,5 @@
 """The paper's Figure 2 for sentences of one's own: the teacher's beam as points, log-probability against similarity to gold."""
 
-from pathlib import Path
-
 import numpy as np
 
 from fairseq_seqkd.corpus import inspection
@@ -43,10 +41,9 @@ def of_directory(folder, select, gold):
     store = hypotheses.opened(folder)
     if not store.has_similarity:
         return []
-    languages = gold.source_lang, gold.target_lang
-    dictionaries = [load_dictionary(Path(gold.folder) / f"dict.{lang}.txt") for lang in languages]
+    dictionaries = [load_dictionary(file) for file in gold.dictionaries]
     source_text, target_text = (Detokeniser(d, joined_by(None, d)) for d in dictionaries)
-    source, target = (gold.read(lang) for lang in languages)
+    source, target = (gold.read(lang) for lang in gold.languages)
     found = []
     for sentence in pick(store, np.asarray(source.sizes)):
         nbest = store[sentence]

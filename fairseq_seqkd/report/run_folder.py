@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.databin import Split, holds
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results
 from fairseq_seqkd.evaluation.results import COMPARABLE, first_difference, identity, why_no_seed
@@ -262,12 +262,13 @@ def training_of(run, result):
 def gold_of(run, content):
     """The Split that a distilled directory was decoded from, told by the hashes of its files; None where it is not there."""
     data = content["settings"]["data"]
+    languages = LanguagePair(data["source_lang"], data["target_lang"])
     named = [Path(t.settings["data"]) for t in run.trainings if "data" in t.settings]
     for folder in dict.fromkeys([*run.bins, *(path for path in named if path.is_dir())]):
         try:
-            split = Split(folder, data["split"], data["source_lang"], data["target_lang"])
+            split = Split(folder, data["split"], languages)
         except Refusal:
             continue  # other languages, or a view
-        if holds(split, data):
+        if split.holds(data):
             return split
     return None

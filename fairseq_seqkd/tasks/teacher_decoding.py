@@ -21,7 +21,7 @@ from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd import compat, engines, interrupts
 from fairseq_seqkd.corpus import databin
-from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.distilled import check_disk_space
 from fairseq_seqkd.decoding import multilingual as languages
 from fairseq_seqkd.decoding.config import TeacherDecodingConfig, check_options
@@ -65,15 +65,14 @@ class TeacherDecodingTask(TranslationTask):
         if uses_gpu(cfg):
             torch.cuda.set_device(local_rank(cfg.distributed_training) % torch.cuda.device_count())
         task = super().setup_task(cfg, **kwargs)
-        task.gold = Split(
-            utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, cfg.source_lang, cfg.target_lang
-        )
+        pair = LanguagePair(cfg.source_lang, cfg.target_lang)
+        task.gold = Split(utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, pair)
         task.scores = bool(cfg.generation.score_reference)
         for option, used in (
             ("--prefix-size", cfg.generation.prefix_size > 0),
             ("--score-reference", task.scores),
         ):
-            if used and not task.gold.files(cfg.target_lang):
+            if used and not task.gold.has(cfg.target_lang):
                 raise Refusal(f"{option} needs the targets, but split {task.gold.name!r} has none")
         if not task.scores:
             warn_of_further(task.gold)
@@ -86,10 +85,7 @@ class TeacherDecodingTask(TranslationTask):
             )
         else:
             for path in utils.split_paths(cfg.common_eval.path):
-                pair, overrides = (
-                    (cfg.source_lang, cfg.target_lang),
-                    cfg.common_eval.model_overrides,
-                )
+                overrides = cfg.common_eval.model_overrides
                 teachers.check_checkpoint(
                     path, task.src_dict, task.tgt_dict, pair, overrides=overrides
                 )
@@ -224,10 +220,7 @@ def warn_of_further(gold):
     if gold.name.startswith(("valid", "test")):
         return
     further = [
-        split.name
-        for split in databin.training_splits(
-            gold.folder, gold.name, gold.source_lang, gold.target_lang
-        )[1:]
+        split.name for split in databin.training_splits(gold.folder, gold.name, gold.languages)[1:]
     ]
     if further:
         logger.warning(
@@ -241,7 +234,7 @@ def warn_of_further(gold):
 
 def warn_of_single_hypotheses(cfg, gold):
     """Says that there is nothing for Seq-Inter to choose from: fairseq's default keeps one hypothesis, however wide the beam."""
-    if cfg.generation.nbest == 1 and gold.files(gold.target_lang):
+    if cfg.generation.nbest == 1 and gold.has(gold.languages.target):
         logger.warning(
             "with --nbest 1, which is the default, seq_inter gets the targets of seq_kd; for Seq-Inter pass --nbest %d",
             max(cfg.generation.beam, 2),
@@ -250,7 +243,9 @@ def warn_of_single_hypotheses(cfg, gold):
 
 def multilingual(cfg):
     """The language tokens of a multilingual teacher for the data's languages; None for a teacher of one pair."""
-    pair = (cfg.teacher_source_lang or cfg.source_lang, cfg.teacher_target_lang or cfg.target_lang)
+    pair = LanguagePair(
+        cfg.teacher_source_lang or cfg.source_lang, cfg.teacher_target_lang or cfg.target_lang
+    )
     dictionaries = [
         str(Path(utils.split_paths(cfg.data)[0]) / f"dict.{lang}.txt")
         for lang in (cfg.source_lang, cfg.target_lang)

@@ -13,7 +13,7 @@ from fairseq import utils
 from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.databin import split_hashes, training_splits
+from fairseq_seqkd.corpus.databin import LanguagePair, training_splits
 from fairseq_seqkd.corpus.distilled import check_store
 from fairseq_seqkd.corpus.distribution_store import Distributions, keys_of
 from fairseq_seqkd.corpus.plan import too_long
@@ -178,9 +178,9 @@ def check_data(folders, facts, task):
     scored = [found["settings"]["data"] for found in facts]
     for data in utils.split_paths(cfg.data):
         for split in training_splits(
-            data, cfg.train_subset.split(",")[0], cfg.source_lang, cfg.target_lang
+            data, cfg.train_subset.split(",")[0], LanguagePair(cfg.source_lang, cfg.target_lang)
         ):
-            mine = split_hashes(split)
+            mine = split.hashes._asdict()
             matching = [
                 i
                 for i, theirs in enumerate(scored)
@@ -221,7 +221,7 @@ def check_lengths(folder, scoring, split, task):
     """Refuses sentences that the student's task admits and the teacher could not read."""
     if not scoring["too_long"]:
         return
-    sides = (("source", split.source_lang), ("target", split.target_lang))
+    sides = zip(("source", "target"), split.languages)
     for (side, lang), limit, allowed in zip(sides, scoring["positions"], task.max_positions()):
         rows = split.read(lang)  # whose sizes are unmapped with it
         sizes = rows.sizes

@@ -144,7 +144,7 @@ def load_teacher(
         paths: checkpoint files, one for each member of the ensemble.
         data: the student's data directories, separated by colons: the teacher's task is set up there.
         source_dictionary, target_dictionary: the student's, which must be the teacher's, symbol by symbol.
-        languages: (source, target) of the student's data, compared with the teacher's.
+        languages: the LanguagePair of the student's data, compared with the teacher's.
         subset: the student's --train-subset, of which fairseq reads all directories, and of another the first one only.
         dataset_impl: the student's --dataset-impl; None: as the files say.
 
@@ -158,8 +158,8 @@ def load_teacher(
         )
     overrides = {
         "data": str(data),
-        "source_lang": languages[0],  # of a folder with several pairs fairseq would take the first
-        "target_lang": languages[1],
+        "source_lang": languages.source,  # of a folder with several pairs fairseq would take the first
+        "target_lang": languages.target,
         "train_subset": subset,
         **checkpoints.AS_DATA_ARE,
         "dataset_impl": dataset_impl,
@@ -188,7 +188,7 @@ def check_checkpoint(
     """Refuses, before any long work, a checkpoint that is not a teacher for these data.
 
     Args:
-        languages: (source, target) of the data, compared with what the checkpoint was trained on.
+        languages: the LanguagePair of the data, compared with what the checkpoint was trained on.
         otherwise: as of checkpoints.check_dictionaries; groups: what of it is built, as of checkpoints.check_known.
         overrides: fairseq-generate's --model-overrides, where that builds it.
     """
@@ -209,9 +209,9 @@ def check_checkpoint(
                 "that was trained under the task translation"
             )
     theirs = checkpoints.trained_languages(state)
-    if all(theirs) and theirs != tuple(languages):
+    if theirs and theirs != languages:
         raise Refusal(
-            f"the teacher {path} translates {'-'.join(theirs)}, the data are {'-'.join(languages)}; "
+            f"the teacher {path} translates {theirs}, the data are {languages}; "
             "use a teacher of that direction or, where these are two names of one language, data-bins with the teacher's names"
         )
     checkpoints.check_dictionaries(

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from fairseq_seqkd.corpus import distribution_store as distributions
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.databin import Split, Writer
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.distribution_store import Distributions, keys_of
+from fairseq_seqkd.corpus.mmap_format import Writer
 from fairseq_seqkd.decoding import settings as _settings
 from fairseq_seqkd.errors import Refusal
 
@@ -100,7 +101,7 @@ def test_what_is_stored_is_what_the_teacher_says(tiny, teacher, scored):
 
 def test_the_store_is_small_and_says_what_it_covers(tiny, scored):
     store, content = Distributions(scored), manifest.read(scored)
-    gold = Split(tiny, "train", "de", "en").read("en")
+    gold = Split(tiny, "train", LanguagePair("de", "en")).read("en")
     tokens = int(gold.sizes.sum())
     assert len(store) == len(gold) == content["sentences"] and content["counts"] == {
         "tokens": tokens,
@@ -307,7 +308,7 @@ def test_concatenated_and_repeated_data(tiny, teacher, whole, tmp_path):
     data = tmp_path / "bin"
     shutil.copytree(tiny, data)
     for lang in ("de", "en"):
-        valid = Split(tiny, "valid", "de", "en").read(lang)
+        valid = Split(tiny, "valid", LanguagePair("de", "en")).read(lang)
         with Writer(data / f"train1.de-en.{lang}", np.uint16) as writer:
             for i in range(len(valid)):
                 writer.add(valid[i].numpy(), [len(valid[i])])
@@ -332,7 +333,7 @@ def test_concatenated_and_repeated_data(tiny, teacher, whole, tmp_path):
     )
     live[0].load_dataset("train", combine=True)
     sentences = len(live[0].dataset("train"))
-    assert sentences == 2 * 509 + len(Split(tiny, "valid", "de", "en").read("en"))
+    assert sentences == 2 * 509 + len(Split(tiny, "valid", LanguagePair("de", "en")).read("en"))
     sample = training_batch(live[0], [0, 508, 509, 1017, 1018, sentences - 1])
     assert_alike(learn(stored, sample), learn(live, sample), 1e-5)
 
@@ -528,7 +529,7 @@ def test_a_teacher_whose_distributions_are_no_numbers_stops(tiny, teacher, tmp_p
     """The first sentences, which are looked at before the work, are fine: a source symbol that only later ones have is not."""
     from fairseq_seqkd import compat
 
-    data, gold = tmp_path / "bin", Split(tiny, "train", "de", "en")
+    data, gold = tmp_path / "bin", Split(tiny, "train", LanguagePair("de", "en"))
     shutil.copytree(tiny, data)
     rows = {lang: gold.read(lang) for lang in ("de", "en")}
     sources = [rows["de"][i].tolist() for i in range(len(rows["de"]))]
@@ -584,7 +585,7 @@ def test_sentences_that_the_teacher_cannot_read_are_listed(tiny, teacher, tmp_pa
         tiny, teacher, tmp_path / "D", topk=2, max_source_positions=6, max_target_positions=60
     )
     content = manifest.read(tmp_path / "D")
-    rows = Split(tiny, "train", "de", "en").read("de")
+    rows = Split(tiny, "train", LanguagePair("de", "en")).read("de")
     sizes = rows.sizes  # unmapped with the rows
     expected = np.flatnonzero(sizes > 6).tolist()
     assert 0 < len(expected) < len(sizes)

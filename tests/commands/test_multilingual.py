@@ -16,6 +16,7 @@ from fairseq.tasks.translation import load_langpair_dataset
 
 from fairseq_seqkd import compat
 from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.databin import LanguagePair
 from fairseq_seqkd.corpus.detokenise import Detokeniser
 from fairseq_seqkd.corpus.nbest_store import Hypotheses
 from fairseq_seqkd.decoding import multilingual as languages
@@ -192,7 +193,7 @@ def test_dictionaries_batches_and_beginnings_are_the_stock_tasks(both, tmp_path,
     """Every way to place the tokens, without a model: what the stock task makes for inference, against ours."""
     found = languages.of_teacher(
         [saved(tmp_path / "t.pt", **vars(task_settings(both, **settings)))],
-        ("de", "en"),
+        LanguagePair("de", "en"),
         files(both),
     )
     args = task_settings(both, **settings)
@@ -330,7 +331,7 @@ def refused(match, *args):
 
 
 def test_wrong_languages_and_dictionaries_are_refused(both, tiny, multi, teacher, tmp_path):
-    pair, data = ("de", "en"), files(both)
+    pair, data = LanguagePair("de", "en"), files(both)
     assert languages.of_teacher([teacher], pair, files(tiny)) is None
     refused(
         "does not know the language zh; it knows de, en, fr: .*--teacher-source-lang",
@@ -390,21 +391,31 @@ def test_a_fixed_dictionary_may_have_symbols_after_the_tokens(both, multi, tmp_p
     refused(
         "40 symbols on its encoder's side.*fixed_dictionary",
         [tmp_path / "m2m.pt"],
-        ("de", "en"),
+        LanguagePair("de", "en"),
         data,
     )
     overrides = fixed(tmp_path / "model_dict.txt")
-    found = languages.of_teacher([tmp_path / "m2m.pt"], ("de", "en"), data, overrides)
+    found = languages.of_teacher([tmp_path / "m2m.pt"], LanguagePair("de", "en"), data, overrides)
     assert len(found.target_dictionary) == 40 and found.target_token == SYMBOLS + 1
     assert [found.target_dictionary.index(symbol) for symbol in found.foreign] == list(
         range(SYMBOLS, 40)
     )
     wrong = fixed(reordered(tmp_path / "model_dict.txt", tmp_path))
     refused(
-        "does not begin with the data's: symbol 4", [tmp_path / "m2m.pt"], ("de", "en"), data, wrong
+        "does not begin with the data's: symbol 4",
+        [tmp_path / "m2m.pt"],
+        LanguagePair("de", "en"),
+        data,
+        wrong,
     )
     gone = fixed("/no/such/file")
-    refused("/no/such/file, which is not there", [tmp_path / "m2m.pt"], ("de", "en"), data, gone)
+    refused(
+        "/no/such/file, which is not there",
+        [tmp_path / "m2m.pt"],
+        LanguagePair("de", "en"),
+        data,
+        gone,
+    )
 
 
 @pytest.mark.parametrize(

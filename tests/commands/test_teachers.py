@@ -14,7 +14,8 @@ from fairseq.data import LanguagePairDataset
 
 from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import compat
-from fairseq_seqkd.corpus.databin import Split, Writer
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
+from fairseq_seqkd.corpus.mmap_format import Writer
 from fairseq_seqkd.criterions import word_kd
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training import teacher as teachers
@@ -280,7 +281,7 @@ def test_a_teacher_with_too_few_positions_is_refused(tiny, teacher, tmp_path):
 def test_sentences_that_it_cannot_read_are_found_wherever_they_are(tiny, teacher, tmp_path, where):
     """In a further folder, of which fairseq-train reads one an epoch, and in a further split."""
     limit, folder = 6, shutil.copytree(tiny, tmp_path / "bin")
-    split = Split(tiny, "train", "de", "en")
+    split = Split(tiny, "train", LanguagePair("de", "en"))
     rows = {lang: split.read(lang) for lang in ("de", "en")}
     short = [i for i, size in enumerate(rows["de"].sizes) if size <= limit]
     assert 0 < len(short) < split.sentences("de")

@@ -10,10 +10,10 @@ import pytest
 from fairseq.data import Dictionary, data_utils
 
 from fairseq_seqkd import cli
-from fairseq_seqkd.corpus import databin, manifest
 from fairseq_seqkd.corpus import export_text as parallel_text
+from fairseq_seqkd.corpus import manifest, mmap_format
 from fairseq_seqkd.corpus import nbest_store as hypotheses
-from fairseq_seqkd.corpus.atomic import sha256
+from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.errors import Refusal
 
 TRAIN = 509  # sentences of the tiny training split
@@ -199,7 +199,7 @@ def test_unknown_words_empty_lines_and_line_breaks_are_counted(copied, tmp_path,
         "".join(f"{symbol} 1\n" for symbol in breaks), encoding="utf-8"
     )
     rewrite(view, "dict.en.txt", (view / "dict.en.txt").read_bytes())
-    with databin.Writer(view / "train.de-en.en", np.uint16) as writer:
+    with mmap_format.Writer(view / "train.de-en.en", np.uint16) as writer:
         writer.add([4, 5, 6, 2, 3, 4, 3, 2, 2], [4, 4, 1])
         writer.add([2] * (TRAIN - 3), [1] * (TRAIN - 3))
     for ending in (".bin", ".idx"):

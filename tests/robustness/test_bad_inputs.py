@@ -34,9 +34,10 @@ from fairseq_seqkd import cli
 from fairseq_seqkd.corpus import distribution_store as distributions
 from fairseq_seqkd.corpus import manifest, views
 from fairseq_seqkd.corpus import nbest_store as hypotheses
-from fairseq_seqkd.corpus.databin import HEADER, load_dictionary
+from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.mmap_format import HEADER
 from fairseq_seqkd.corpus.nbest_store import Hypotheses
 from fairseq_seqkd.decoding.distribution_recorder import DistributionRecorder
 from fairseq_seqkd.decoding.nbest_recorder import Recorder

@@ -23,8 +23,8 @@ from fairseq.tasks.translation import TranslationConfig
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.atomic import lock
 from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.locks import lock
 from fairseq_seqkd.corpus.nbest_store import Hypotheses
 from fairseq_seqkd.criterions.word_kd import WordKDConfig
 from fairseq_seqkd.decoding.config import TeacherDecodingConfig

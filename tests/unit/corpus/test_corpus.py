@@ -13,10 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.corpus import array_files, databin, manifest
-from fairseq_seqkd.corpus import atomic as files
+from fairseq_seqkd.corpus import array_files, manifest, mmap_format
 from fairseq_seqkd.corpus import detokenise as text
 from fairseq_seqkd.corpus import nbest_store as hypotheses
+from fairseq_seqkd.corpus.atomic import whole_file, whole_folder
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
+from fairseq_seqkd.corpus.locks import lock
 from fairseq_seqkd.corpus.nbest_store import Block, Hypotheses, Hypothesis
 from fairseq_seqkd.corpus.plan import Plan, make_plan, part_size
 from fairseq_seqkd.errors import Refusal
@@ -30,14 +32,14 @@ SENTENCES = st.lists(st.lists(st.integers(4, 60_000), max_size=12), max_size=20)
 def test_a_file_that_fails_on_the_way_leaves_the_old_one(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), files.whole_file(path) as file:
+    with pytest.raises(ZeroDivisionError), whole_file(path) as file:
         file.write(b"new, but")
         1 / 0  # noqa: B018
     assert path.read_bytes() == b"old" and [f.name for f in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_disk_error_is_one_sentence(tmp_path):
-    with pytest.raises(Refusal, match="cannot be written"), files.whole_file(
+    with pytest.raises(Refusal, match="cannot be written"), whole_file(
         tmp_path / "absent" / "file"
     ):
         pass
@@ -45,9 +47,9 @@ def test_a_disk_error_is_one_sentence(tmp_path):
 
 def test_a_folder_takes_the_place_of_the_old_one_or_not_at_all(tmp_path):
     for content in ("one", "two"):
-        with files.whole_folder(tmp_path / "view") as folder:
+        with whole_folder(tmp_path / "view") as folder:
             (folder / "file").write_text(content)
-    with pytest.raises(ZeroDivisionError), files.whole_folder(tmp_path / "view") as folder:
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "view") as folder:
         (folder / "file").write_text("three")
         1 / 0  # noqa: B018
     assert (tmp_path / "view" / "file").read_text() == "two" and [
@@ -56,9 +58,9 @@ def test_a_folder_takes_the_place_of_the_old_one_or_not_at_all(tmp_path):
 
 
 def test_a_lock_is_held_by_one(tmp_path):
-    with files.lock(tmp_path / "lock") as first, files.lock(tmp_path / "lock") as second:
+    with lock(tmp_path / "lock") as first, lock(tmp_path / "lock") as second:
         assert first and not second
-    with files.lock(tmp_path / "lock") as again:
+    with lock(tmp_path / "lock") as again:
         assert again
 
 
@@ -74,7 +76,7 @@ def test_the_writer_writes_fairseqs_bytes(tmp_path_factory, sentences, vocabular
     builder = MMapIndexedDatasetBuilder(
         str(folder / "theirs.bin"), dtype=best_fitting_int_dtype(vocabulary)
     )
-    with databin.Writer(folder / "ours", databin.token_dtype(vocabulary)) as writer:
+    with mmap_format.Writer(folder / "ours", mmap_format.token_dtype(vocabulary)) as writer:
         for sentence in sentences:
             builder.add_item(torch.tensor(sentence, dtype=torch.long))
         for start in range(0, len(sentences), 3):
@@ -87,13 +89,13 @@ def test_the_writer_writes_fairseqs_bytes(tmp_path_factory, sentences, vocabular
 
 def test_a_split_that_is_not_there_is_named_with_those_that_are(tiny):
     with pytest.raises(Refusal, match="no split 'dev'.*test, train, valid"):
-        databin.Split(tiny, "dev", "de", "en")
+        Split(tiny, "dev", LanguagePair("de", "en"))
 
 
 def test_a_split_is_found_in_either_direction(tiny):
     assert (
-        databin.Split(tiny, "train", "de", "en").pair
-        == databin.Split(tiny, "train", "en", "de").pair
+        Split(tiny, "train", LanguagePair("de", "en")).spelling
+        == Split(tiny, "train", LanguagePair("en", "de")).spelling
         == "de-en"
     )
 

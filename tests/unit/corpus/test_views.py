@@ -7,8 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fairseq_seqkd.corpus import databin, manifest, views
+from fairseq_seqkd.corpus import manifest, mmap_format, views
 from fairseq_seqkd.corpus import nbest_store as hypotheses
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import choose as selection
@@ -22,11 +23,11 @@ def make_gold(folder, sentences):
     rng = np.random.default_rng(1)
     for lang in ("de", "en"):
         (folder / f"dict.{lang}.txt").write_text("".join(f"w{i} 1\n" for i in range(96)))
-        with databin.Writer(folder / f"train.de-en.{lang}", np.uint16) as writer:
+        with mmap_format.Writer(folder / f"train.de-en.{lang}", np.uint16) as writer:
             for _ in range(0, sentences, PART):
                 sizes = rng.integers(2, 9, PART)
                 writer.add(rng.integers(4, 100, sizes.sum()), sizes)
-    return databin.Split(folder, "train", "de", "en")
+    return Split(folder, "train", LanguagePair("de", "en"))
 
 
 def make_parts(folder, sentences, nbest=3):

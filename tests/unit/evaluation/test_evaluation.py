@@ -14,9 +14,9 @@ import torch
 
 from fairseq_seqkd.commands import evaluate
 from fairseq_seqkd.commands.text_options import Decoders
-from fairseq_seqkd.corpus import databin, manifest
 from fairseq_seqkd.corpus import detokenise as text
-from fairseq_seqkd.corpus.atomic import sha256
+from fairseq_seqkd.corpus import manifest, mmap_format
+from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import cache, results, systems
 from fairseq_seqkd.evaluation import measure as measuring
@@ -42,7 +42,7 @@ def make_databin(folder, split="test", seed=0, words=WORDS, with_target=True):
     sentences = [sentences[i] for i in random.permutation(SENTENCES)]
     for side, lang in enumerate(("de", "en")[: 1 + with_target]):
         dictionary.save(str(folder / f"dict.{lang}.txt"))
-        with databin.Writer(folder / f"{split}.de-en.{lang}", np.uint16) as writer:
+        with mmap_format.Writer(folder / f"{split}.de-en.{lang}", np.uint16) as writer:
             for i, sentence in enumerate(sentences):
                 tokens = sentence[::-1].copy() if side else sentence.copy()
                 if i % 4 == 0:

@@ -10,7 +10,8 @@ import helpers
 import numpy as np
 import pytest
 
-from fairseq_seqkd.corpus import databin
+from fairseq_seqkd.corpus import mmap_format
+from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.report import corpus_statistics, run_folder, training_logs
 
@@ -326,7 +327,7 @@ def test_a_dictionary_has_no_complexity_and_free_choice_has_ln_2():
 
 
 def test_statistics_are_those_of_the_text(tiny):
-    gold = databin.Split(tiny, "train", "de", "en")
+    gold = Split(tiny, "train", LanguagePair("de", "en"))
     found = corpus_statistics.of_directory(gold, [("gold", tiny)])["gold"]
     lines = [line.split() for line in (tiny.parent / "text" / "train.en").read_text().splitlines()]
     sources = [
@@ -349,12 +350,12 @@ def test_of_a_large_corpus_the_same_part_is_aligned_everywhere(
     monkeypatch.setattr(corpus_statistics, "LINKS", 4000)
     view = tmp_path / "seq_kd"
     shutil.copytree(distilled / "seq_kd", view)
-    gold = databin.Split(tiny, "train", "de", "en")
+    gold = Split(tiny, "train", LanguagePair("de", "en"))
     sentences = len(gold.read("en"))
     kept = np.setdiff1d(np.arange(sentences), [0, 7])
     for lang in ("de", "en"):  # the same view without the sentences 0 and 7
-        side = databin.Split(distilled / "seq_kd", "train", "de", "en").read(lang)
-        with databin.Writer(view / f"train.de-en.{lang}", np.uint16) as writer:
+        side = Split(distilled / "seq_kd", "train", LanguagePair("de", "en")).read(lang)
+        with mmap_format.Writer(view / f"train.de-en.{lang}", np.uint16) as writer:
             for i in kept:
                 writer.add(side[int(i)].numpy(), [len(side[int(i)])])
     np.save(view / "rows.npy", kept)
