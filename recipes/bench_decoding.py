@@ -214,10 +214,10 @@ class Texts:
 
     def of(self, name, result):
         """Best hypotheses, sentence by sentence, as lists of ids."""
-        from fairseq_seqkd.corpus.nbest_store import Hypotheses
+        from fairseq_seqkd.corpus.nbest_store import NBestStore
 
         if name in PLUGIN_CONTENDERS:
-            store = Hypotheses(result)
+            store = NBestStore(result)
             return [store[i][0].tokens.tolist() for i in range(len(store))]
         if name in RAW_CONTENDERS:
             return json.loads(result.read_text())
@@ -242,11 +242,11 @@ class Texts:
 def selection_share(bench, sentences, tokens):
     """Seconds of choosing from 35 hypotheses by sentence BLEU over seconds of finding them (CTranslate2, float32)."""
     from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
-    from fairseq_seqkd.corpus.nbest_store import Hypotheses
+    from fairseq_seqkd.corpus.nbest_store import NBestStore
     from fairseq_seqkd.selection.choose import Similarity
 
     _, seconds, out = bench.run("plugin_ctranslate2_float32", sentences, tokens, beam=35, nbest=35)
-    store, texts = Hypotheses(out), Texts(bench)
+    store, texts = NBestStore(out), Texts(bench)
     output, reference = (
         Detokeniser(texts.dictionary, texts.detokenise.post_process, unknown=u)
         for u in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)

@@ -79,15 +79,15 @@ def parse_ids(text):
 def nbest_lists(arguments, facts, wanted):
     """[{"id", "source", "gold", "hypotheses"}] of the sentences asked for, as text."""
     from fairseq_seqkd.corpus import inspection, manifest
-    from fairseq_seqkd.corpus import nbest_store as hypotheses
     from fairseq_seqkd.corpus.databin import load_dictionary
     from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
+    from fairseq_seqkd.corpus.nbest_store import NBestStore
 
     if facts["kind"] != manifest.DISTILLED or not facts["complete"] or not facts["views"]:
         raise Refusal(
             f"{arguments.folder} holds no finished n-best lists; name the directory of a finished decode"
         )
-    store = hypotheses.opened(arguments.folder)
+    store = NBestStore(arguments.folder)
     wanted = (
         wanted + [i for i, _ in inspection.most_different(store, arguments.differ)]
         if arguments.differ

@@ -1,7 +1,8 @@
-"""Files of arrays: parts that are written one by one, and the one file that they become.
+"""Files of named arrays: the parts of a store, and the store that they become.
 
-Both are safetensors files: memory-mapped, readable from any language, and no pickle. The whole file is the parts' arrays
-end to end, and what was computed from all of them. A part has a checksum in its metadata; of the whole, the manifest has a hash.
+Both are safetensors files: memory-mapped, readable from any language, and no pickle. A store has
+the arrays of its parts, concatenated, and others that were computed from all of them. A part has a
+checksum in its metadata; the hash of a store is in the manifest.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from typing import Any, Dict, Iterator, Sequence, Tuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -17,7 +19,7 @@ from safetensors.numpy import save as to_safetensors
 from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.errors import Refusal
 
-TYPES = {  # as the format spells them
+TYPES: Dict[str, "np.dtype[Any]"] = {  # as the format spells them
     "U8": np.dtype(np.uint8),
     "U16": np.dtype(np.uint16),
     "U32": np.dtype(np.uint32),
@@ -29,21 +31,32 @@ TYPES = {  # as the format spells them
 }
 NAMES = {dtype: name for name, dtype in TYPES.items()}
 
+# The type of each array, and its shape without the first dimension, by name.
+Layout = Dict[str, Tuple["np.dtype[Any]", Tuple[int, ...]]]
+
 
 @contextlib.contextmanager
-def opened(path, otherwise="remove it and run the command again"):
-    """The open file, checked against its header; refuses one that is damaged. Args: otherwise: what to do then."""
+def opened(path: Path, advice: str = "remove it and run the command again") -> Iterator[Any]:
+    """Opens a file, whose size is then known to fit its header.
+
+    Args:
+        path: the file.
+        advice: what to do if it is damaged.
+
+    Raises:
+        Refusal: the file is missing or damaged.
+    """
     try:
         with safe_open(str(path), framework="numpy") as file:
             yield file
     except FileNotFoundError:
         raise Refusal(f"{path} is missing; run the command again") from None
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise Refusal(f"{path} is damaged ({error}); {otherwise}") from None
+        raise Refusal(f"{path} is damaged ({error}); {advice}") from None
 
 
-def is_whole(path):
-    """Whether a file has the size that its header says: a look at the header, not at the content."""
+def is_whole(path: Path) -> bool:
+    """Whether a file has the size that its header says. The content is not read."""
     try:
         with opened(path):
             return True
@@ -51,95 +64,118 @@ def is_whole(path):
         return False
 
 
-def write(path, arrays):
-    """Writes a file of named arrays, whole or not at all."""
-    arrays = {
-        key: np.ascontiguousarray(array) for key, array in arrays.items()
-    }  # safetensors would mix up the others' numbers
+def write(path: Path, arrays: Dict[str, np.ndarray]) -> None:
+    """Writes a file of named arrays, with their checksum."""
+    # safetensors would mix up the numbers of arrays that are not contiguous.
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with whole_file(path) as file:
         file.write(to_safetensors(arrays, {"crc32": checksum(arrays)}))
 
 
-def read(path):
-    """All arrays of a file, by name. Raises Refusal for a file that is damaged, and where its checksum says that it is."""
+def read(path: Path) -> Dict[str, np.ndarray]:
+    """Reads all arrays of a file. Raises Refusal if it is damaged, or its checksum differs."""
     with opened(path) as file:
-        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
-        said = (file.metadata() or {}).get("crc32")
-    if said not in (None, checksum(found)):
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+        expected = (file.metadata() or {}).get("crc32")
+    if expected not in (None, checksum(arrays)):
         raise Refusal(
             f"{path} is damaged: its checksum is another; remove it and run the command again"
         )
-    return found
+    return arrays
 
 
-def checksum(arrays):
-    """Of the bytes of arrays, in the order of their names."""
+def checksum(arrays: Dict[str, np.ndarray]) -> str:
+    """Returns the CRC-32 of the bytes of arrays, in the order of their names."""
     total = 0
-    for key in sorted(arrays):
-        total = zlib.crc32(arrays[key], total)
+    for name in sorted(arrays):
+        total = zlib.crc32(arrays[name].data, total)
     return str(total)
 
 
-def layout(arrays):
-    """What parts of one whole must have in common: {name: (type, shape without the first dimension)}."""
-    return {key: (array.dtype, array.shape[1:]) for key, array in sorted(arrays.items())}
-
-
-def join(paths, out, lengths, shapes, computed):
-    """Writes `out`: arrays of the parts end to end, and `computed` ones; memory is that of one part, besides the latter.
+def same_layout(path: Path, arrays: Dict[str, np.ndarray], layout: Layout) -> Layout:
+    """Returns the layout of the arrays of a part, which must be that of the parts before it.
 
     Args:
-        paths: of the parts, in order; lengths: {name: first dimension of the whole}.
-        shapes: layout of the arrays that are joined; computed: {name: array} of the others.
+        path: the part.
+        arrays: its arrays.
+        layout: the layout of the parts before it; empty for the first part.
+
+    Raises:
+        Refusal: the layouts differ.
     """
-    parts = {key: (dtype, (lengths[key], *inner)) for key, (dtype, inner) in shapes.items()}
-    arrays = {**parts, **{key: (array.dtype, array.shape) for key, array in computed.items()}}
+    own = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+    if layout not in ({}, own):
+        raise Refusal(
+            f"{path} holds other arrays than the parts before it; remove it and run the command "
+            "again"
+        )
+    return own
+
+
+def join(
+    parts: Sequence[Path],
+    out: Path,
+    lengths: Dict[str, int],
+    layout: Layout,
+    computed: Dict[str, np.ndarray],
+) -> None:
+    """Writes a store. Memory is that of the computed arrays, and of one array of one part.
+
+    Args:
+        parts: files of arrays with the same layout, in order.
+        out: the file to write.
+        lengths: the first dimension of each concatenated array.
+        layout: the layout of the parts.
+        computed: further arrays.
+    """
+    shapes = {name: (dtype, (lengths[name], *inner)) for name, (dtype, inner) in layout.items()}
+    shapes.update({name: (array.dtype, array.shape) for name, array in computed.items()})
     # The widest types first, so that every array is aligned to its own type in the file.
-    order = sorted(arrays, key=lambda key: (-arrays[key][0].itemsize, key not in computed, key))
-    header, offset = {}, 0
-    for key in order:
-        dtype, shape = arrays[key]
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        header[key] = {
-            "dtype": NAMES[dtype],
-            "shape": list(map(int, shape)),
-            "data_offsets": [offset, offset + size],
-        }
-        offset += size
+    order = sorted(shapes, key=lambda name: (-shapes[name][0].itemsize, name not in computed, name))
+    header: Dict[str, Any] = {}
+    offset = 0
+    for name in order:
+        dtype, shape = shapes[name]
+        end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        entry = {"dtype": NAMES[dtype], "shape": list(map(int, shape))}
+        header[name] = {**entry, "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with whole_file(out) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for key in order:
-            if key in computed:
-                file.write(
-                    memoryview(np.ascontiguousarray(computed[key])).cast("B")
-                    if computed[key].size
-                    else b""
-                )
+        for name in order:
+            if name in computed:
+                file.write(np.ascontiguousarray(computed[name]).data)
                 continue
-            for path in paths:
+            for path in parts:
                 with opened(path) as part:
-                    content = part.get_tensor(key).tobytes()
-                file.write(content)  # outside: a full disk is no damaged part
+                    content = part.get_tensor(name).tobytes()
+                file.write(content)  # outside: a full disk does not mean a damaged part
 
 
-def mapped(path, otherwise):
-    """{name: array} of a whole file, mapped from the disk rather than read. Args: otherwise: as of `opened`."""
-    with opened(path, otherwise), Path(path).open(
-        "rb"
-    ) as file:  # from here on the header is known to be sound
+def mapped(path: Path, advice: str) -> Dict[str, np.ndarray]:
+    """Maps all arrays of a file from the disk.
+
+    Args:
+        path: the file.
+        advice: what to do if it is damaged.
+
+    Raises:
+        Refusal: the file is missing or damaged.
+    """
+    with opened(path, advice), path.open("rb") as file:  # opened: the header is sound
         (size,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(size))
-    found = {}
-    for key, entry in header.items():
-        if key == "__metadata__":
-            continue
-        if entry["dtype"] not in TYPES:
-            raise Refusal(
-                f"{path} holds numbers of type {entry['dtype']}, which none of ours does; {otherwise}"
-            )
-        dtype, shape = TYPES[entry["dtype"]], tuple(entry["shape"])
-        where = {"offset": 8 + size + entry["data_offsets"][0], "shape": shape}
-        found[key] = np.memmap(path, dtype, "r", **where) if all(shape) else np.zeros(shape, dtype)
-    return found
+    header.pop("__metadata__", None)
+    arrays: Dict[str, np.ndarray] = {}
+    for name, entry in header.items():
+        dtype, shape = TYPES.get(entry["dtype"]), tuple(entry["shape"])
+        if dtype is None:
+            raise Refusal(f"{path} holds numbers of type {entry['dtype']}, not of ours; {advice}")
+        if all(shape):
+            offset = 8 + size + entry["data_offsets"][0]
+            arrays[name] = np.memmap(path, dtype, "r", offset, shape)
+        else:
+            arrays[name] = np.zeros(shape, dtype)
+    return arrays

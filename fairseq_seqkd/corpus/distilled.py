@@ -19,23 +19,52 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import ClassVar, Dict, Protocol, Sequence, Type, Union
 
 from fairseq_seqkd.corpus import array_files, manifest
-from fairseq_seqkd.corpus import distribution_store as distributions
-from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.atomic import remove_partials
+from fairseq_seqkd.corpus.distribution_store import DistributionStore
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.locks import lock
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
 logger = logging.getLogger(__name__)
 
 
-STORES = {
-    manifest.DISTILLED: hypotheses,
-    manifest.DISTRIBUTIONS: distributions,
-}  # kind of a directory: what it holds
+class Store(Protocol):
+    """A finished store, merged from the parts of a directory."""
+
+    NAME: ClassVar[str]  # of the file
+    path: Path
+
+    def __init__(self, folder: Union[str, Path]) -> None:
+        """Opens the store of a directory."""
+
+    @staticmethod
+    def merge(parts: Sequence[Path], out: Path) -> None:
+        """Writes a store from parts, in order."""
+
+    def __len__(self) -> int:
+        """Returns the number of sentences."""
+
+
+class PartBlock(Protocol):
+    """The content of one part."""
+
+    def write(self, path: Path) -> None:
+        """Writes the part."""
+
+    def __len__(self) -> int:
+        """Returns the number of sentences."""
+
+
+# By the kind of a directory.
+STORES: Dict[str, Type[Store]] = {
+    manifest.DISTILLED: NBestStore,
+    manifest.DISTRIBUTIONS: DistributionStore,
+}
 
 
 class Distilled:
@@ -181,7 +210,7 @@ class Distilled:
     def commit(self, part, block):
         """Writes a part, whole or not at all."""
         try:
-            self.store.write_part(self.path(part), block)
+            block.write(self.path(part))
         except Refusal:
             if self._finished_by_another():
                 return
@@ -218,7 +247,7 @@ class Distilled:
         self.store.merge(
             [self.path(part) for part in range(self.parts)], self.folder / self.store.NAME
         )
-        store = self.store.opened(self.folder)
+        store = self.store(self.folder)
         expected = self.settings["data"]["sentences"] - self.settings.get("scoring", {}).get(
             "too_long", 0
         )

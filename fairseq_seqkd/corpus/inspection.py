@@ -66,7 +66,7 @@ def store_problems(folder, found):
         if name not in views_in(folder, found)
     ]
     try:
-        store = STORES[found["kind"]].opened(folder)
+        store = STORES[found["kind"]](folder)
         if found["kind"] == manifest.DISTILLED:
             for _ in store.blocks():  # every block is checked as it is read
                 pass
@@ -104,7 +104,7 @@ def most_different(store, count):
     for first, block in store.blocks():
         listed = np.flatnonzero(block.counts)
         ids = np.concatenate([ids, first + listed])
-        values = np.concatenate([values, block.arrays["similarity"][block.first[listed]]])
+        values = np.concatenate([values, block.similarity[block.first[listed]]])
         order = np.argsort(values, kind="stable")[:count]
         ids, values = ids[order], values[order]
     return list(zip(ids.tolist(), values.tolist()))

@@ -1,217 +1,234 @@
 """The n-best store: every hypothesis of every sentence as token ids, with its scores.
 
-While decoding, a part is one file under parts/; a finished directory has them all in one file, `hypotheses.safetensors`,
-in the order of the sentences (array_files.py says in what format).
-
-Arrays (H hypotheses of n sentences, best first as the teacher ranks them, the sentences in order):
-    counts      (n,) uint16    hypotheses of each sentence; 0 where the source was too long to decode
-    lengths     (H,) int32     tokens of each hypothesis, without the closing EOS
-    tokens      (sum,) uint16 or uint32   the target dictionary's ids
-    scores      (H,) float32   what the search ranks by: log-probability over length^lenpen
-    log_probs   (H,) float32   sum of token log-probabilities, EOS included, in nats, as the search has them: options that shift
-                               scores, such as --diverse-beam-strength, --unkpen and --lm-path, shift these too
-    hit_limit   (H,) uint8     1 where the length limit ended the hypothesis
-    similarity  (H,) float32   similarity to gold, larger is closer; absent for a split without targets
-    consensus   (H,) float32   mean similarity to the others of the list; absent unless it was asked for (--select mbr)
-A whole store also has `blocks` (parts + 1, 3) int64: sentences, hypotheses and tokens before each part, so that one
-sentence is found without reading the others.
+While decoding, each part is one file under ``parts/``. A finished directory has them all in one
+file, ``hypotheses.safetensors``, in the order of the sentences; `array_files` describes the format.
+The file has the arrays of `Block` and one more: ``blocks`` (parts + 1, 3) int64, the sentences,
+hypotheses and tokens before each part. With it one sentence is found without reading the others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Optional
+from typing import Any, ClassVar, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from fairseq_seqkd.corpus import array_files
+from fairseq_seqkd.corpus.nbest import Hypothesis, NBest
 from fairseq_seqkd.errors import Refusal
 
-NAME = "hypotheses.safetensors"
-PER_HYPOTHESIS = {
-    "lengths": np.int32,
-    "scores": np.float32,
-    "log_probs": np.float32,
-    "hit_limit": np.uint8,
-}
-OPTIONAL = {"similarity": np.float32, "consensus": np.float32}
+BOUNDS = "blocks"  # the name of the array of bounds in the file
 
 
-@dataclass
-class Hypothesis:
-    """One hypothesis of one sentence."""
-
-    tokens: np.ndarray  # ids without the closing EOS
-    score: float
-    log_prob: float
-    hit_limit: bool
-    similarity: Optional[float] = None
-    consensus: Optional[float] = None
-
-
+@dataclass(frozen=True, eq=False)
 class Block:
-    """The n-best lists of consecutive sentences, as the arrays described above.
+    """The n-best lists of n consecutive sentences, H hypotheses in total, the 1-best first."""
 
-    `first` holds (sentences + 1,) numbers of hypotheses: of each sentence's first one, and how many there are.
-    """
+    counts: np.ndarray  # (n,) uint16: hypotheses of each sentence; 0 if it was too long to decode
+    lengths: np.ndarray  # (H,) int32: tokens of each hypothesis, without the closing EOS
+    tokens: np.ndarray  # (sum of lengths,) uint16 or uint32: ids of the target dictionary
+    scores: np.ndarray  # (H,) float32: what the search ranks by, log-probability / length^lenpen
+    # (H,) float32: sum of the token log-probabilities in nats, EOS included, as the search has
+    # them. Options that shift scores, e.g. --diverse-beam-strength or --lm-path, shift these too.
+    log_probs: np.ndarray
+    hit_limit: np.ndarray  # (H,) uint8: 1 if the length limit ended the hypothesis
+    similarity: Optional[np.ndarray] = None  # (H,) float32: to gold; larger is closer
+    consensus: Optional[np.ndarray] = None  # (H,) float32: mean similarity to the other hypotheses
 
-    def __init__(self, arrays):
-        self.arrays = arrays
-        self.counts = arrays["counts"]
-        self.first = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
-        self._token = np.concatenate([[0], np.cumsum(arrays["lengths"], dtype=np.int64)])
+    @cached_property
+    def first(self) -> np.ndarray:
+        """The number of hypotheses before each sentence, and their total: (n + 1,) int64."""
+        return np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+
+    @cached_property
+    def _first_token(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
+    @property
+    def arrays(self) -> Dict[str, np.ndarray]:
+        """The arrays as they are stored, by name; without those that are None."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: array for name, array in named if array is not None}
 
     @classmethod
-    def from_lists(cls, nbests, dtype, with_similarity, with_consensus=False):
-        """nbests: for each sentence its list of Hypothesis, best first; dtype: of the token ids."""
+    def from_lists(
+        cls,
+        nbests: Sequence[NBest],
+        dtype: "np.dtype[Any]",
+        with_similarity: bool,
+        with_consensus: bool = False,
+    ) -> "Block":
+        """Packs the n-best lists of consecutive sentences. Token ids are stored as `dtype`."""
         flat = [hypothesis for nbest in nbests for hypothesis in nbest]
         tokens = [hypothesis.tokens for hypothesis in flat]
-        arrays = {
-            "counts": np.array([len(nbest) for nbest in nbests], np.uint16),
-            "lengths": np.array([len(t) for t in tokens], np.int32),
-            "tokens": np.concatenate(tokens).astype(dtype) if tokens else np.zeros(0, dtype),
-            "scores": np.array([h.score for h in flat], np.float32),
-            "log_probs": np.array([h.log_prob for h in flat], np.float32),
-            "hit_limit": np.array([h.hit_limit for h in flat], np.uint8),
-        }
-        for key, wanted in (("similarity", with_similarity), ("consensus", with_consensus)):
-            if wanted:
-                arrays[key] = np.array([getattr(h, key) for h in flat], OPTIONAL[key])
-        return cls(arrays)
 
-    def __len__(self):
+        def column(name: str, kind: Any) -> np.ndarray:
+            return np.array([getattr(hypothesis, name) for hypothesis in flat], kind)
+
+        return cls(
+            counts=np.array([len(nbest) for nbest in nbests], np.uint16),
+            lengths=np.array([len(ids) for ids in tokens], np.int32),
+            tokens=np.concatenate(tokens).astype(dtype) if tokens else np.zeros(0, dtype),
+            scores=column("score", np.float32),
+            log_probs=column("log_prob", np.float32),
+            hit_limit=column("hit_limit", np.uint8),
+            similarity=column("similarity", np.float32) if with_similarity else None,
+            consensus=column("consensus", np.float32) if with_consensus else None,
+        )
+
+    def __len__(self) -> int:
         return len(self.counts)
 
-    def nbest(self, i):
-        """The list of Hypothesis of the i-th sentence of this block."""
-        optional = [key for key in OPTIONAL if key in self.arrays]
-        found = []
-        for h in range(self.first[i], self.first[i + 1]):
-            found.append(
-                Hypothesis(
-                    self.arrays["tokens"][self._token[h] : self._token[h + 1]],
-                    float(self.arrays["scores"][h]),
-                    float(self.arrays["log_probs"][h]),
-                    bool(self.arrays["hit_limit"][h]),
-                    **{key: float(self.arrays[key][h]) for key in optional},
-                )
-            )
-        return found
+    def nbest(self, i: int) -> NBest:
+        """Returns the n-best list of the i-th sentence of this block."""
+        return [self._hypothesis(h) for h in range(self.first[i], self.first[i + 1])]
 
-    def picked(self, ranks):
-        """The numbers, in this block, of the hypotheses of these (sentences,) ranks; -1 for none of a sentence."""
+    def _hypothesis(self, h: int) -> Hypothesis:
+        return Hypothesis(
+            self.tokens[self._first_token[h] : self._first_token[h + 1]],
+            float(self.scores[h]),
+            float(self.log_probs[h]),
+            bool(self.hit_limit[h]),
+            None if self.similarity is None else float(self.similarity[h]),
+            None if self.consensus is None else float(self.consensus[h]),
+        )
+
+    def picked(self, ranks: np.ndarray) -> np.ndarray:
+        """Returns the numbers of hypotheses within this block, given a rank for each sentence.
+
+        Args:
+            ranks: (n,) the rank to pick from each list; -1 picks none.
+        """
         rows = np.flatnonzero(ranks >= 0)
         return self.first[rows] + ranks[rows]
 
-    def tokens_of(self, numbers):
-        """(tokens, lengths) of the hypotheses of these numbers, one after the other, without EOS."""
-        lengths = self.arrays["lengths"][numbers].astype(np.int64)
+    def tokens_of(self, numbers: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens of these hypotheses, concatenated without EOS, and their lengths."""
+        lengths = self.lengths[numbers].astype(np.int64)
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return self.arrays["tokens"][np.repeat(self._token[numbers], lengths) + within], lengths
+        return self.tokens[np.repeat(self._first_token[numbers], lengths) + within], lengths
 
-    def check(self, path):
-        """Refuses arrays that do not fit together: a damaged file, or one that is not ours."""
-        arrays, n_hypotheses = self.arrays, int(self.counts.sum(dtype=np.int64))
+    def check(self, path: Path) -> None:
+        """Refuses arrays of a file that do not fit together."""
+        arrays = self.arrays
+        hypotheses = int(self.counts.sum(dtype=np.int64))
         sound = (
             all(
-                len(arrays[key]) == n_hypotheses
-                for key in (*PER_HYPOTHESIS, *OPTIONAL)
-                if key in arrays
+                len(array) == hypotheses for name, array in arrays.items() if name in PER_HYPOTHESIS
             )
-            and (n_hypotheses == 0 or int(arrays["lengths"].min()) >= 0)
-            and len(arrays["tokens"]) == int(arrays["lengths"].sum(dtype=np.int64))
+            and (hypotheses == 0 or int(self.lengths.min()) >= 0)
+            and len(self.tokens) == int(self.lengths.sum(dtype=np.int64))
         )
         if not sound:
             raise Refusal(
                 f"{path} is damaged: its arrays do not fit together; remove it and decode again"
             )
 
+    def write(self, path: Path) -> None:
+        """Writes a part."""
+        array_files.write(path, self.arrays)
 
-def write_part(path, block):
-    """Writes a part, whole or not at all."""
-    array_files.write(path, block.arrays)
-
-
-def read_part(path):
-    """The Block in a part. Raises Refusal for a file that is damaged."""
-    found = array_files.read(path)
-    if not {"counts", "tokens", *PER_HYPOTHESIS} <= set(found) or any(
-        a.ndim != 1 for a in found.values()
-    ):
-        raise Refusal(
-            f"{path} is not a part of an n-best store; remove it and run the command again"
-        )
-    block = Block(found)
-    block.check(path)
-    return block
-
-
-def merge(part_paths, out):
-    """Writes one store from parts in order; memory is that of one part. Afterwards they may be removed."""
-    blocks, shapes = np.zeros((len(part_paths) + 1, 3), np.int64), {}
-    for i, path in enumerate(part_paths):
-        block = read_part(path)
-        mine = (len(block), int(block.counts.sum(dtype=np.int64)), len(block.arrays["tokens"]))
-        blocks[i + 1] = blocks[i] + mine
-        shapes = shapes or array_files.layout(block.arrays)
-        if shapes != array_files.layout(block.arrays):
+    @classmethod
+    def read(cls, path: Path) -> "Block":
+        """Reads a part. Raises Refusal if it is damaged."""
+        arrays = array_files.read(path)
+        if not _is_complete(arrays) or any(array.ndim != 1 for array in arrays.values()):
             raise Refusal(
-                f"{path} holds other arrays than the parts before it; remove it and run the command again"
+                f"{path} is not a part of an n-best store; remove it and run the command again"
             )
-    sentences, hypotheses, tokens = (int(total) for total in blocks[-1])
-    lengths = {**{key: hypotheses for key in shapes}, "counts": sentences, "tokens": tokens}
-    array_files.join(part_paths, out, lengths, shapes, computed={"blocks": blocks})
+        block = cls(**arrays)
+        block.check(path)
+        return block
 
 
-class Hypotheses:
-    """A finished store, memory-mapped: `store[i]` is the n-best list of sentence i, `store.blocks()` streams it all."""
+OPTIONAL = {"similarity", "consensus"}
+REQUIRED = {field.name for field in fields(Block)} - OPTIONAL
+PER_HYPOTHESIS = (REQUIRED | OPTIONAL) - {"counts", "tokens"}
 
-    def __init__(self, folder):
-        self.path = Path(folder) / NAME
+
+def _is_complete(arrays: Dict[str, np.ndarray]) -> bool:
+    return REQUIRED <= set(arrays) <= REQUIRED | OPTIONAL
+
+
+class NBestStore:
+    """A finished store, memory-mapped.
+
+    ``store[i]`` is the n-best list of sentence i, and ``store.blocks()`` streams the store.
+
+    Args:
+        folder: a finished distilled directory.
+
+    Raises:
+        Refusal: the store is missing or damaged.
+    """
+
+    NAME: ClassVar[str] = "hypotheses.safetensors"
+
+    def __init__(self, folder: Union[str, Path]) -> None:
+        self.path = Path(folder) / self.NAME
         if not self.path.is_file():
             raise Refusal(f"there is no {self.path}; decode the split to its end first")
         self._arrays = array_files.mapped(self.path, "decode the split again")
-        self._bounds = self._arrays.pop("blocks", np.zeros(0, np.int64))
-        if (
-            not {"counts", "tokens", *PER_HYPOTHESIS} <= set(self._arrays)
-            or self._bounds.ndim != 2
-            or not len(self._bounds)
-        ):
+        self._bounds = self._arrays.pop(BOUNDS, np.zeros(0, np.int64))
+        if not _is_complete(self._arrays) or self._bounds.ndim != 2 or not len(self._bounds):
             raise Refusal(f"{self.path} is not an n-best store; decode the split again")
-        self._recent = (None, None)
+        self._recent: Optional[Tuple[int, Block]] = None
 
-    def __len__(self):
+    @staticmethod
+    def merge(parts: Sequence[Path], out: Path) -> None:
+        """Writes one store from parts in order. Memory is that of one part."""
+        bounds: List[Tuple[int, int, int]] = [(0, 0, 0)]
+        layout: array_files.Layout = {}
+        for path in parts:
+            block = Block.read(path)
+            sentences, hypotheses, tokens = bounds[-1]
+            bounds.append(
+                (
+                    sentences + len(block),
+                    hypotheses + len(block.lengths),
+                    tokens + len(block.tokens),
+                )
+            )
+            layout = array_files.same_layout(path, block.arrays, layout)
+        sentences, hypotheses, tokens = bounds[-1]
+        lengths = {name: hypotheses for name in layout}
+        lengths.update(counts=sentences, tokens=tokens)
+        array_files.join(parts, out, lengths, layout, {BOUNDS: np.array(bounds, np.int64)})
+
+    def __len__(self) -> int:
         return int(self._bounds[-1, 0])
 
     @property
-    def has_similarity(self):
+    def has_similarity(self) -> bool:
+        """Whether the split had targets to compare with."""
         return "similarity" in self._arrays
 
-    def block(self, b):
-        """The Block of the b-th part."""
-        if self._recent[0] != b:
+    @property
+    def token_dtype(self) -> "np.dtype[Any]":
+        """The type of the token ids."""
+        return self._arrays["tokens"].dtype
+
+    def block(self, b: int) -> Block:
+        """Reads the Block of the b-th part. The last one read is kept."""
+        if self._recent is None or self._recent[0] != b:
             (s0, h0, t0), (s1, h1, t1) = self._bounds[b], self._bounds[b + 1]
             ranges = {"counts": (s0, s1), "tokens": (t0, t1)}
-            found = {}
-            for key, array in self._arrays.items():
-                first, last = ranges.get(key, (h0, h1))
-                found[key] = np.array(array[first:last])  # read, so that the pages need not stay
-            block = Block(found)
+            arrays = {}
+            for name, array in self._arrays.items():
+                first, last = ranges.get(name, (h0, h1))
+                arrays[name] = np.array(array[first:last])  # copied, so that pages need not stay
+            block = Block(**arrays)
             block.check(self.path)
             self._recent = (b, block)
         return self._recent[1]
 
-    def blocks(self):
-        """Yields (id of the first sentence, Block), in order."""
+    def blocks(self) -> Iterator[Tuple[int, Block]]:
+        """Yields the id of the first sentence and the Block of each part, in order."""
         for b in range(len(self._bounds) - 1):
             yield int(self._bounds[b, 0]), self.block(b)
 
-    def __getitem__(self, sentence):
+    def __getitem__(self, sentence: int) -> NBest:
         if not 0 <= sentence < len(self):
             raise IndexError(sentence)
         b = int(np.searchsorted(self._bounds[:, 0], sentence, side="right")) - 1
         return self.block(b).nbest(sentence - int(self._bounds[b, 0]))
-
-
-def opened(folder):
-    """The finished store of a folder."""
-    return Hypotheses(folder)

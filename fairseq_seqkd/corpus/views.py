@@ -33,7 +33,7 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=l
 
     Args:
         choose: Block -> (sentences,) rank of the hypothesis to take, -1 for none.
-        store: Hypotheses; gold: databin.Split of the gold data, whose sources are copied as they are on disk.
+        store: NBestStore; gold: databin.Split of the gold data, whose sources are copied as they are on disk.
         facts: what the manifest should also say (signature, version, ...).
         sieve: (id of the first sentence, Block, chosen) -> chosen with -1 for what filters leave out, and it has
         counts() of that, for the manifest; None: no filter.
@@ -48,7 +48,7 @@ def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=l
         return None
     with whole_folder(Path(folder) / view) as out:
         target_prefix = out / gold.prefix(gold.languages.target).name
-        dtype = next(b.arrays["tokens"].dtype for _, b in store.blocks())
+        dtype = store.token_dtype
         with Writer(target_prefix, dtype) as writer:
             for first, block in store.blocks():
                 writer.add(*targets(block, ranks[first : first + len(block)], eos))

@@ -20,7 +20,7 @@ def build_views(store, distilled, gold, dataset):
     """Writes the views of a decode; returns the counts and lists for the manifest of the directory.
 
     A view in which nothing would be left is not written, since fairseq cannot map a split without a token.
-    Args: store: Hypotheses; distilled: Distilled; gold: databin.Split; dataset: fairseq's dataset of that split.
+    Args: store: NBestStore; distilled: Distilled; gold: databin.Split; dataset: fairseq's dataset of that split.
     """
     settings = distilled.settings
     unchanged = partial(gold.check_unchanged, distilled.folder)
@@ -145,12 +145,8 @@ def audit(store, choosers):
                 (np.flatnonzero(chosen >= 0) + first).astype(np.uint32),
             )
             prefix = "" if view == manifest.SEQ_KD else f"{view}_"
-            listed.setdefault(f"{prefix}empty", []).append(
-                ids[block.arrays["lengths"][picked] == 0]
-            )
-            listed.setdefault(f"{prefix}hit_limit", []).append(
-                ids[block.arrays["hit_limit"][picked] > 0]
-            )
+            listed.setdefault(f"{prefix}empty", []).append(ids[block.lengths[picked] == 0])
+            listed.setdefault(f"{prefix}hit_limit", []).append(ids[block.hit_limit[picked] > 0])
         listed["source_too_long"].append(
             (np.flatnonzero(block.counts == 0) + first).astype(np.uint32)
         )

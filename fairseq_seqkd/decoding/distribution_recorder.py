@@ -5,9 +5,14 @@ import logging
 import numpy as np
 import torch
 
-from fairseq_seqkd.corpus import distribution_store as distributions
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.distribution_store import (
+    DistributionBlock,
+    TokenDistributions,
+    id_dtype,
+    keys_of,
+)
 from fairseq_seqkd.corpus.plan import too_long
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training.teacher import Teacher
@@ -39,7 +44,7 @@ class DistributionRecorder:
 
     def expected_bytes(self):
         tokens = int(np.asarray(self.dataset.tgt_sizes).sum(dtype=np.int64))
-        id_size = distributions.id_dtype(len(self.dataset.tgt_dict)).itemsize
+        id_size = id_dtype(len(self.dataset.tgt_dict)).itemsize
         return tokens * (
             self.k * (id_size + self.dtype.itemsize) + 2 * self.dtype.itemsize
         ) + 20 * len(self.dataset)
@@ -66,7 +71,7 @@ class DistributionRecorder:
             else torch.zeros_like(top[..., 0])
         )
         arrays = {
-            "ids": ids.cpu().numpy().astype(distributions.id_dtype(lprobs.size(-1))),
+            "ids": ids.cpu().numpy().astype(id_dtype(lprobs.size(-1))),
             "probabilities": probabilities.cpu().numpy().astype(self.dtype),
             "rest": rest.cpu().numpy().astype(self.dtype),
             "target_log_probs": lprobs.gather(-1, target.unsqueeze(-1))
@@ -76,7 +81,7 @@ class DistributionRecorder:
             .astype(self.dtype),
         }
         real = target.ne(self.pad[1]).cpu().numpy()
-        keys = distributions.keys_of(
+        keys = keys_of(
             sample["net_input"]["src_tokens"].cpu().numpy(), target.cpu().numpy(), self.pad
         )
         for row, sentence in enumerate(sample["id"].tolist()):
@@ -86,19 +91,23 @@ class DistributionRecorder:
 
     def block(self, first, last):
         rows = [self.found[sentence] for sentence in range(first, last) if sentence in self.found]
-        arrays = {
-            "keys": np.array([row["keys"] for row in rows], np.uint64),
-            "lengths": np.array([row["lengths"] for row in rows], np.int32),
-        }
-        id_type = distributions.id_dtype(len(self.dataset.tgt_dict))
-        for key, dtype, shape in (
+        id_type = id_dtype(len(self.dataset.tgt_dict))
+        columns = (
             ("ids", id_type, (0, self.k)),
             ("probabilities", self.dtype, (0, self.k)),
             ("rest", self.dtype, (0,)),
             ("target_log_probs", self.dtype, (0,)),
-        ):
-            arrays[key] = np.concatenate([np.zeros(shape, dtype), *(row[key] for row in rows)])
-        return distributions.Block(arrays)
+        )
+        return DistributionBlock(
+            keys=np.array([row["keys"] for row in rows], np.uint64),
+            lengths=np.array([row["lengths"] for row in rows], np.int32),
+            tokens=TokenDistributions(
+                *(
+                    np.concatenate([np.zeros(shape, dtype), *(row[key] for row in rows)])
+                    for key, dtype, shape in columns
+                )
+            ),
+        )
 
     def finish(self, store):
         """The manifest's counts and lists; says in the log what the k symbols cover."""
@@ -111,7 +120,7 @@ class DistributionRecorder:
                 len(unread),
             )
         tokens = store.tokens_stored
-        covered = 1 - float(np.sum(store.per_token["rest"], dtype=np.float64)) / max(tokens, 1)
+        covered = 1 - float(np.sum(store.per_token.tail, dtype=np.float64)) / max(tokens, 1)
         bytes_a_token = store.path.stat().st_size / max(tokens, 1)
         logger.info(
             "%s: %d tokens, the %d most probable symbols hold %.1f%% of the mass, %.1f bytes a token",

@@ -15,9 +15,9 @@ from fairseq.tasks.translation import TranslationTask
 from hydra.errors import MissingConfigException
 
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.corpus.plan import plan_of
 from fairseq_seqkd.decoding.config import OF_SELECTION, TeacherDecodingConfig, check_selection
 from fairseq_seqkd.decoding.nbest_recorder import Recorder
@@ -55,7 +55,7 @@ def reselect(folder, data, out, nbest, words, show=iter):
     check_text(found["settings"]["similarity"] or {}, settings["similarity"] or {})
     plan = plan_of(settings)
     recorder = Recorder(cfg.task, gold, dataset, settings, plan)
-    recorder.engine = StoredLists(hypotheses.opened(folder), settings["search"]["nbest"])
+    recorder.engine = StoredLists(NBestStore(folder), settings["search"]["nbest"])
     check_store(folder, found)
     recorder.bpe, recorder.tokenizer = (
         encoders.build_bpe(cfg.bpe),
@@ -70,7 +70,7 @@ def reselect(folder, data, out, nbest, words, show=iter):
 
 
 class StoredLists:
-    """Instead of a search, what a search has found. Args: store: Hypotheses; nbest: how many of each list."""
+    """Instead of a search, what a search has found. Args: store: NBestStore; nbest: how many of each list."""
 
     def __init__(self, store, nbest):
         self.store, self.nbest = store, nbest

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from fairseq_seqkd.corpus.nbest_store import Hypothesis
+from fairseq_seqkd.corpus.nbest import Hypothesis
 from fairseq_seqkd.engines import ctranslate2_model, cublas, int8_support
 from fairseq_seqkd.engines.ctranslate2_model import END, INSTEAD
 from fairseq_seqkd.engines.length_limit import LengthLimit

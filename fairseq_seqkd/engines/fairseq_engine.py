@@ -13,7 +13,7 @@ import contextlib
 import torch
 from fairseq.sequence_generator import EnsembleModel
 
-from fairseq_seqkd.corpus.nbest_store import Hypothesis
+from fairseq_seqkd.corpus.nbest import Hypothesis
 from fairseq_seqkd.engines.length_limit import LengthLimit
 from fairseq_seqkd.errors import Refusal, first_line
 

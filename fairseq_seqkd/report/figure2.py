@@ -3,9 +3,9 @@
 import numpy as np
 
 from fairseq_seqkd.corpus import inspection
-from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.selection import choose as selection
 
 TELLING, SPREAD = 8, 12  # sentences in which the choice gains most, and others, evenly spread
@@ -16,7 +16,7 @@ def pick(store, source_sizes):
     """Sentence ids, in order: those in which the hypothesis closest to gold beats the favourite most, and an even spread."""
     gains = np.zeros(len(store), np.float32)
     for first, block in store.blocks():
-        values, listed = block.arrays["similarity"], np.flatnonzero(block.counts)
+        values, listed = block.similarity, np.flatnonzero(block.counts)
         gains[first + listed] = (
             values[block.picked(selection.nearest_to_gold(block))] - values[block.first[listed]]
         )
@@ -38,7 +38,7 @@ def of_directory(folder, select, gold):
     Args: folder: a finished distilled directory; select: "mode" or "mbr", by which seq_kd was taken; gold: the
     databin.Split that was decoded.
     """
-    store = hypotheses.opened(folder)
+    store = NBestStore(folder)
     if not store.has_similarity:
         return []
     dictionaries = [load_dictionary(file) for file in gold.dictionaries]

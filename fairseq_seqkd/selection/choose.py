@@ -165,14 +165,14 @@ def mode(block):
 
 def nearest_to_gold(block):
     """For each sentence of a block the rank of the hypothesis closest to gold, -1 for an empty list."""
-    return _largest(block, "similarity")
+    return _largest(block.similarity, block)
 
 
 def consensus(block):
     """For each sentence of a block the rank of the hypothesis most similar to the others, -1 for an empty list."""
-    return _largest(block, "consensus")
+    return _largest(block.consensus, block)
 
 
-def _largest(block, key):
-    values, first = block.arrays[key], block.first
+def _largest(values, block):
+    first = block.first
     return np.array([closest(values[first[i] : first[i + 1]]) for i in range(len(block))], np.int64)

@@ -45,7 +45,7 @@ def failures(settings, block, chosen, source, same):
         "copy": lambda limit: shared(target, source, same) >= limit,
         "repeats": lambda times: repeats(target, times),
         "score": lambda limit: (
-            block.arrays["log_probs"][picked].astype(np.float64) / (target.lengths + 1) < limit
+            block.log_probs[picked].astype(np.float64) / (target.lengths + 1) < limit
         ),
         "empty": lambda _: target.lengths == 0,
     }

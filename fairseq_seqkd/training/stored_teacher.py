@@ -15,7 +15,7 @@ from fairseq.tasks.translation import TranslationTask
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import LanguagePair, training_splits
 from fairseq_seqkd.corpus.distilled import check_store
-from fairseq_seqkd.corpus.distribution_store import Distributions, keys_of
+from fairseq_seqkd.corpus.distribution_store import DistributionStore, TokenDistributions, keys_of
 from fairseq_seqkd.corpus.plan import too_long
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training.soft_targets import SPREAD, top_k
@@ -48,19 +48,18 @@ class StoredTeacher:
         """As of teachers.Teacher: (TopK of batch * length rows, (batch * length,) log-probabilities of the target)."""
         whole = sample["target"]
         k, shape = self.stores[0].k, whole.shape
-        found = {
-            "ids": np.zeros((*shape, k), np.int64),
-            "probabilities": np.zeros((*shape, k), np.float32),
-            "rest": np.ones(shape, np.float32),  # of padding
-            "target_log_probs": np.zeros(shape, np.float32),
-        }
+        found = TokenDistributions(
+            ids=np.zeros((*shape, k), np.int64),
+            probabilities=np.zeros((*shape, k), np.float32),
+            tail=np.ones(shape, np.float32),  # of padding
+            target_log_probs=np.zeros(shape, np.float32),
+        )
         self._look_up(
             sample["net_input"]["src_tokens"].cpu().numpy(), whole.cpu().numpy(), found, sample
         )
         first = shape[1] - target.size(1)  # the target may lack a prefix
         ids, probabilities, rest, lprobs = (
-            torch.from_numpy(array[:, first:]).flatten(0, 1).to(like.device)
-            for array in found.values()
+            torch.from_numpy(array[:, first:]).flatten(0, 1).to(like.device) for array in found
         )
         return top_k(
             ids, probabilities, rest, len(self.task.target_dictionary), temperature, self.tail
@@ -74,8 +73,8 @@ class StoredTeacher:
         for store in self.stores:
             first = store.find(keys, lengths)
             here = missing & (first >= 0)
-            for key, values in store.tokens(first[here], lengths[here]).items():
-                found[key][real & here[:, None]] = values
+            for array, values in zip(found, store.tokens(first[here], lengths[here])):
+                array[real & here[:, None]] = values
             missing &= ~here
         if missing.any() and not self._is_of_validation(sample):
             raise Refusal(
@@ -118,7 +117,7 @@ def check_finished(folder):
 
 def open_store(folder, found, thorough):
     """The store of a directory, which must be the one that its manifest speaks of."""
-    store, scoring = Distributions(folder), found["settings"]["scoring"]
+    store, scoring = DistributionStore(folder), found["settings"]["scoring"]
     said = (
         scoring["topk"],
         found["settings"]["data"]["sentences"] - scoring["too_long"],

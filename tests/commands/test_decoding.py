@@ -19,7 +19,7 @@ from fairseq.data import Dictionary, data_utils
 from fairseq_seqkd import compat
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.detokenise import Detokeniser
-from fairseq_seqkd.corpus.nbest_store import Hypotheses
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.selection import choose as selection
 
 TRAIN = 509  # sentences of the tiny training split: no multiple of 8
@@ -35,7 +35,7 @@ def targets(folder, split="train", lang="en"):
 
 
 def test_every_sentence_is_there_once(distilled):
-    store = Hypotheses(distilled)
+    store = NBestStore(distilled)
     assert len(store) == TRAIN
     assert all(len(store[i]) == 4 for i in range(TRAIN))
     content = manifest.read(distilled)
@@ -51,7 +51,7 @@ def test_every_sentence_is_there_once(distilled):
 
 
 def test_lists_are_ranked_and_scores_are_normalised_log_probabilities(distilled):
-    store = Hypotheses(distilled)
+    store = NBestStore(distilled)
     for i in range(0, TRAIN, 17):
         scores = [h.score for h in store[i]]
         assert scores == sorted(scores, reverse=True)
@@ -68,7 +68,7 @@ def test_log_probabilities_are_the_teachers(distilled, tiny, teacher):
     model, eos, store = (
         criterion.teacher.models[0],
         task.target_dictionary.eos(),
-        Hypotheses(distilled),
+        NBestStore(distilled),
     )
     for i in (0, 100, 508):
         source = task.dataset("train")[i]["source"].unsqueeze(0)
@@ -100,14 +100,14 @@ def test_the_mode_is_what_fairseq_generate_prints(distilled, tiny, teacher):
     theirs = {
         int(i): text for i, text in re.findall(r"^H-(\d+)\t\S+\t(.*)$", printed, re.MULTILINE)
     }
-    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(distilled)
+    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), NBestStore(distilled)
     assert len(theirs) == TRAIN
     ours = {i: " ".join(dictionary[t] for t in store[i][0].tokens) for i in range(TRAIN)}
     assert ours == theirs
 
 
 def test_views_hold_the_mode_and_the_closest(distilled, tiny):
-    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(distilled)
+    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), NBestStore(distilled)
     text, gold = Detokeniser(dictionary, "@@ "), targets(tiny)
     seq_kd, seq_inter = targets(distilled / "seq_kd"), targets(distilled / "seq_inter")
     assert len(seq_kd) == len(seq_inter) == TRAIN
@@ -221,7 +221,7 @@ def test_sampling_depends_on_the_seed_alone(tiny, teacher, tmp_path, engine):
     assert helpers.tree(tmp_path / "a") == helpers.tree(tmp_path / "b")
     helpers.decode(tiny, teacher, tmp_path / "c", **{**more, "seed": 4})
     found = [
-        [[h.tokens.tolist() for h in nbest] for nbest in Hypotheses(tmp_path / name)]
+        [[h.tokens.tolist() for h in nbest] for nbest in NBestStore(tmp_path / name)]
         for name in "ac"
     ]
     assert len(found[0]) == len(found[1]) == 53
@@ -317,7 +317,7 @@ def test_fairseqs_batch_multiple_drops_nothing(tiny, teacher, tmp_path):
         required_batch_size_multiple=8,
         batch_size=10,
     )
-    assert len(Hypotheses(tmp_path / "out")) == 53
+    assert len(NBestStore(tmp_path / "out")) == 53
     assert len(targets(tmp_path / "out" / "seq_kd", "valid")) == 53
 
 
@@ -337,7 +337,7 @@ def test_over_long_sources_are_left_out_counted_and_listed(tiny, teacher, tmp_pa
 
 def test_hypotheses_cut_by_the_limit_are_counted_and_listed(tiny, teacher, tmp_path):
     helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", max_len_b=5)
-    content, store = manifest.read(tmp_path / "out"), Hypotheses(tmp_path / "out")
+    content, store = manifest.read(tmp_path / "out"), NBestStore(tmp_path / "out")
     assert content["listed"]["hit_limit"] == [i for i in range(53) if len(store[i][0].tokens) >= 5]
     assert content["counts"]["hit_limit"] > 20
     nearest = [int(np.argmax([h.similarity for h in store[i]])) for i in range(53)]
@@ -352,7 +352,7 @@ def test_a_split_without_targets_has_no_seq_inter(tiny, teacher, tmp_path):
         (tmp_path / "bin" / f"test.de-en.en{ending}").unlink()
     helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", gen_subset="test")
     assert (
-        len(Hypotheses(tmp_path / "out")) == 45 and not Hypotheses(tmp_path / "out").has_similarity
+        len(NBestStore(tmp_path / "out")) == 45 and not NBestStore(tmp_path / "out").has_similarity
     )
     assert (tmp_path / "out" / "seq_kd" / "test.de-en.en.bin").is_file()
     assert not (tmp_path / "out" / "seq_inter").exists()
@@ -372,7 +372,7 @@ def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
         "select": "mbr",
     }
     helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", **more)
-    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(tmp_path / "out")
+    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), NBestStore(tmp_path / "out")
     text, moved, repeated = Detokeniser(dictionary, "@@ ", unknown="\ue000"), 0, 0
     rows = targets(tmp_path / "out" / "seq_kd", "test")
     for i in range(45):
@@ -406,7 +406,7 @@ def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
 
 def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
     """The directory of the same decode without filters says what each view chose; a loop by hand says what must go."""
-    favourites = [nbest[0] for nbest in map(Hypotheses(distilled).__getitem__, range(TRAIN))]
+    favourites = [nbest[0] for nbest in map(NBestStore(distilled).__getitem__, range(TRAIN))]
     scores = [favourite.log_prob / (len(favourite.tokens) + 1) for favourite in favourites]
     low = round(
         float(np.quantile(scores, 0.1)), 3
@@ -423,7 +423,7 @@ def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
     source_of, target_of = (
         Dictionary.load(str(tiny / f"dict.{lang}.txt")) for lang in ("de", "en")
     )
-    store, sources, content = Hypotheses(out), targets(tiny, lang="de"), manifest.read(out)
+    store, sources, content = NBestStore(out), targets(tiny, lang="de"), manifest.read(out)
     for view in ("seq_kd", "seq_inter"):
         expected, everything = (
             {rule: [] for rule in ("length_ratio", "score", "copy", "repeats", "empty")},
@@ -476,7 +476,7 @@ def test_filters_that_leave_nothing_are_one_sentence_and_the_hypotheses_are_kept
         done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, **more)
         sentence = "no view seq_kd and seq_inter: of 53 sentences none was left (53 fail --filter-score -0.0001)"
         assert sentence in helpers.refusal(done)
-    assert len(Hypotheses(tmp_path / "out")) == 53 and not (tmp_path / "out" / "seq_kd").exists()
+    assert len(NBestStore(tmp_path / "out")) == 53 and not (tmp_path / "out" / "seq_kd").exists()
 
 
 def test_workers_that_score_write_the_same_bytes_and_end_with_the_run(
@@ -501,7 +501,8 @@ def is_gone(group):
 
 
 def test_empty_hypotheses_are_counted_and_listed():
-    from fairseq_seqkd.corpus.nbest_store import Block, Hypothesis
+    from fairseq_seqkd.corpus.nbest import Hypothesis
+    from fairseq_seqkd.corpus.nbest_store import Block
     from fairseq_seqkd.decoding.build_views import audit
 
     def hypothesis(*tokens, hit_limit=False):
@@ -547,7 +548,7 @@ def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):
 
 def test_similarity_is_of_the_tokenizer_that_is_asked_for(tiny, teacher, tmp_path):
     helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", similarity_tokenizer="char")
-    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), Hypotheses(tmp_path / "out")
+    dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), NBestStore(tmp_path / "out")
     text, gold, others = Detokeniser(dictionary, "@@ "), targets(tiny, "valid"), 0
     for i in range(53):
         outputs, reference = [text(h.tokens) for h in store[i]], text(gold[i])

@@ -13,10 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.corpus import distribution_store as distributions
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import LanguagePair, Split
-from fairseq_seqkd.corpus.distribution_store import Distributions, keys_of
+from fairseq_seqkd.corpus.distribution_store import (
+    PER_TOKEN,
+    DistributionBlock,
+    DistributionStore,
+    keys_of,
+)
 from fairseq_seqkd.corpus.mmap_format import Writer
 from fairseq_seqkd.decoding import settings as _settings
 from fairseq_seqkd.errors import Refusal
@@ -78,7 +82,7 @@ def assert_alike(found, expected, tolerance):
 def test_what_is_stored_is_what_the_teacher_says(tiny, teacher, scored):
     """Sentence by sentence without a batch: ids, probabilities, the rest, and the target's log-probability."""
     task, _, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
-    model, store = criterion.teacher.models[0], Distributions(scored)
+    model, store = criterion.teacher.models[0], DistributionStore(scored)
     pad = (task.source_dictionary.pad(), task.target_dictionary.pad())
     task.load_dataset("train")
     for i in (0, 1, 250, 508):
@@ -92,22 +96,22 @@ def test_what_is_stored_is_what_the_teacher_says(tiny, teacher, scored):
         )
         found = store.tokens(first, lengths)
         top, ids = q.topk(8, dim=-1)
-        assert np.array_equal(found["ids"][:, :3], ids[:, :3].numpy())
-        assert found["probabilities"] == pytest.approx(top.numpy(), abs=6e-4)
-        assert found["rest"] == pytest.approx((1 - top.sum(-1)).numpy(), abs=1e-3)
+        assert np.array_equal(found.ids[:, :3], ids[:, :3].numpy())
+        assert found.probabilities == pytest.approx(top.numpy(), abs=6e-4)
+        assert found.tail == pytest.approx((1 - top.sum(-1)).numpy(), abs=1e-3)
         of_target = q.gather(-1, target[0].unsqueeze(-1))[:, 0].log()
-        assert found["target_log_probs"] == pytest.approx(of_target.numpy(), rel=2e-3, abs=2e-3)
+        assert found.target_log_probs == pytest.approx(of_target.numpy(), rel=2e-3, abs=2e-3)
 
 
 def test_the_store_is_small_and_says_what_it_covers(tiny, scored):
-    store, content = Distributions(scored), manifest.read(scored)
+    store, content = DistributionStore(scored), manifest.read(scored)
     gold = Split(tiny, "train", LanguagePair("de", "en")).read("en")
     tokens = int(gold.sizes.sum())
     assert len(store) == len(gold) == content["sentences"] and content["counts"] == {
         "tokens": tokens,
         "too_long": 0,
     }
-    assert store.per_token["ids"].shape == (tokens, 8) and store.per_token["ids"].dtype == np.uint16
+    assert store.per_token.ids.shape == (tokens, 8) and store.per_token.ids.dtype == np.uint16
     assert store.path.stat().st_size / tokens <= 40
     assert 0.5 < content["mass"] <= 1
     assert "topk:8|store:float16" in content["signature"]
@@ -150,9 +154,9 @@ def test_memory_of_joining_parts_does_not_grow_but_for_a_few_bytes_a_sentence(tm
                 name: np.full(sentences * tokens, -0.5, np.float16)
                 for name in ("rest", "target_log_probs")
             }
-            distributions.write_part(paths[-1], distributions.Block(arrays))
+            DistributionBlock.of(arrays).write(paths[-1])
         tracemalloc.start()
-        distributions.merge(paths, tmp_path / f"{parts}.safetensors")
+        DistributionStore.merge(paths, tmp_path / f"{parts}.safetensors")
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
@@ -231,16 +235,16 @@ def test_a_store_finds_what_is_there_and_nothing_else(tmp_path):
             "target_log_probs": np.full(tokens, -1.5, dtype),
         }
         parts.append(tmp_path / f"{i}.part")
-        distributions.write_part(parts[-1], distributions.Block(arrays))
-    distributions.merge(parts, tmp_path / distributions.NAME)
-    store = Distributions(tmp_path)
+        DistributionBlock.of(arrays).write(parts[-1])
+    DistributionStore.merge(parts, tmp_path / DistributionStore.NAME)
+    store = DistributionStore(tmp_path)
     assert len(store) == 5 and store.k == k
     lengths = np.array([4, 1, 3, 2, 2, 9])
     first = store.find(np.array([40, 10, 30, 20, 25, 40], np.uint64), lengths)
     assert (first[:4] >= 0).all() and (first[4:] == -1).all()
     found = store.tokens(first[:4], lengths[:4])
-    assert found["ids"][:, 0].tolist() == [40] * 4 + [10] + [30] * 3 + [20] * 2
-    assert found["ids"][:, 1].tolist() == [41] * 4 + [11] + [31] * 3 + [21] * 2
+    assert found.ids[:, 0].tolist() == [40] * 4 + [10] + [30] * 3 + [20] * 2
+    assert found.ids[:, 1].tolist() == [41] * 4 + [11] + [31] * 3 + [21] * 2
 
 
 # What a student learns from it.
@@ -442,17 +446,17 @@ def test_directories_that_do_not_belong_together_are_refused(
 
 def another_store(folder):
     """As a copy that was interrupted leaves it: the manifest of one, the numbers of another."""
-    store = Distributions(folder)
-    arrays = {key: np.array(array) for key, array in store.per_token.items()}
+    store = DistributionStore(folder)
+    arrays = {key: np.array(array) for key, array in zip(PER_TOKEN, store.per_token)}
     arrays = {**arrays, "keys": np.array(store.keys), "lengths": np.array(store.lengths)}
     arrays["ids"], arrays["probabilities"] = arrays["ids"][:, :7], arrays["probabilities"][:, :7]
-    distributions.write_part(folder / "part", distributions.Block(arrays))
-    distributions.merge([folder / "part"], folder / distributions.NAME)
+    DistributionBlock.of(arrays).write(folder / "part")
+    DistributionStore.merge([folder / "part"], folder / DistributionStore.NAME)
 
 
 def index_out_of_range(folder):
-    path = folder / distributions.NAME
-    store = Distributions(folder)
+    path = folder / DistributionStore.NAME
+    store = DistributionStore(folder)
     content, first = bytearray(path.read_bytes()), np.array(store.first)
     at = bytes(content).index(first.tobytes())
     first[3] = -1
@@ -482,13 +486,13 @@ def uncounted(folder, key=None):
         (index_out_of_range, "do not fit together"),
         (lambda folder: (folder / "manifest.json").unlink(), "holds no distributions"),
         (
-            lambda folder: (folder / distributions.NAME).unlink(),
+            lambda folder: (folder / DistributionStore.NAME).unlink(),
             "there is no .*distributions.safetensors",
         ),
-        (lambda folder: (folder / distributions.NAME).write_bytes(b"short"), "is damaged"),
+        (lambda folder: (folder / DistributionStore.NAME).write_bytes(b"short"), "is damaged"),
         (
-            lambda folder: (folder / distributions.NAME).write_bytes(
-                (folder / distributions.NAME).read_bytes()[:-100]
+            lambda folder: (folder / DistributionStore.NAME).write_bytes(
+                (folder / DistributionStore.NAME).read_bytes()[:-100]
             ),
             "is damaged",
         ),
@@ -592,7 +596,7 @@ def test_sentences_that_the_teacher_cannot_read_are_listed(tiny, teacher, tmp_pa
     assert content["listed"]["too_long"] == expected and content["counts"]["too_long"] == len(
         expected
     )
-    assert len(Distributions(tmp_path / "D")) == len(sizes) - len(expected)
+    assert len(DistributionStore(tmp_path / "D")) == len(sizes) - len(expected)
     assert "more tokens than the teacher has positions" in done.stdout
     with pytest.raises(Refusal, match="--max-source-positions 6"):
         helpers.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "D")

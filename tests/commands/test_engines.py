@@ -16,7 +16,7 @@ from fairseq.dataclass.configs import GenerationConfig
 
 from fairseq_seqkd import compat, engines
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.nbest_store import Hypotheses
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.decoding.nbest_recorder import Recorder
 from fairseq_seqkd.engines import int8_support, options
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
@@ -346,7 +346,7 @@ def by_ctranslate2(tiny, teacher, tmp_path_factory):
 
 def test_it_decodes_the_split_as_fairseq_does(by_ctranslate2, distilled):
     folder, printed = by_ctranslate2
-    ours, theirs = Hypotheses(folder), Hypotheses(distilled)
+    ours, theirs = NBestStore(folder), NBestStore(distilled)
     same = sum(
         ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(len(theirs))
     )
@@ -376,7 +376,7 @@ def test_int8_translates_nearly_as_float32(tiny, teacher, tmp_path, monkeypatch)
     helpers.decode(tiny, teacher, tmp_path / "int8", **INT8)
     assert manifest.read(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
     helpers.decode(tiny, teacher, tmp_path / "float32", **{**INT8, "compute_type": None})
-    ours, theirs = (Hypotheses(tmp_path / name) for name in ("int8", "float32"))
+    ours, theirs = (NBestStore(tmp_path / name) for name in ("int8", "float32"))
     same = sum(
         ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(len(theirs))
     )

@@ -13,7 +13,7 @@ import pytest
 
 from fairseq_seqkd.commands import diagnosis
 from fairseq_seqkd.corpus import inspection
-from fairseq_seqkd.corpus import nbest_store as hypotheses
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.errors import Refusal
 
 
@@ -32,7 +32,7 @@ def test_a_finished_directory_in_words(distilled):
 
 def test_nbest_lists_are_those_of_the_store(distilled, tiny):
     found = json.loads(inspect(distilled, "--ids", "3,0", "--data", tiny, "--json").stdout)
-    store, text = hypotheses.opened(distilled), tiny.parent / "text"
+    store, text = NBestStore(distilled), tiny.parent / "text"
     lines = {
         lang: (text / f"train.{lang}").read_text().replace("@@ ", "").splitlines()
         for lang in ("de", "en")
@@ -48,7 +48,7 @@ def test_nbest_lists_are_those_of_the_store(distilled, tiny):
 
 
 def test_sentences_that_differ_most_are_the_least_similar(distilled):
-    store = hypotheses.opened(distilled)
+    store = NBestStore(distilled)
     by_hand = [store[i][0].similarity for i in range(len(store))]
     found = inspection.most_different(store, 7)
     assert [i for i, _ in found] == np.argsort(by_hand, kind="stable")[:7].tolist()
@@ -73,10 +73,10 @@ def flip(path):
         (lambda folder: flip(folder / "seq_kd" / "train.de-en.en.bin"), "its hash is another"),
         (lambda folder: (folder / "seq_inter" / "dict.de.txt").unlink(), "is missing"),
         (lambda folder: shutil.rmtree(folder / "seq_inter"), "the view seq_inter is missing"),
-        (lambda folder: (folder / hypotheses.NAME).unlink(), "there is no"),
-        (lambda folder: flip(folder / hypotheses.NAME), "its hash is not the manifest's"),
+        (lambda folder: (folder / NBestStore.NAME).unlink(), "there is no"),
+        (lambda folder: flip(folder / NBestStore.NAME), "its hash is not the manifest's"),
         (
-            lambda folder: (folder / hypotheses.NAME).write_bytes(b"x" * 100),
+            lambda folder: (folder / NBestStore.NAME).write_bytes(b"x" * 100),
             "decode the split again",
         ),
     ],

@@ -18,7 +18,7 @@ from fairseq_seqkd import compat
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import LanguagePair
 from fairseq_seqkd.corpus.detokenise import Detokeniser
-from fairseq_seqkd.corpus.nbest_store import Hypotheses
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.decoding import multilingual as languages
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.tasks.teacher_decoding import multilingual
@@ -106,7 +106,7 @@ def modes(store, dictionary):
 def test_the_mode_is_what_the_stock_task_prints(decoded, both, multi):
     theirs = stock(both, multi, TOKENS, ("de", "en"))
     assert len(theirs) == VALID
-    assert modes(Hypotheses(decoded), Dictionary.load(str(both / "dict.en.txt"))) == theirs
+    assert modes(NBestStore(decoded), Dictionary.load(str(both / "dict.en.txt"))) == theirs
 
 
 @pytest.mark.parametrize("case", ["the other direction", "tokens in place of eos"])
@@ -120,7 +120,7 @@ def test_other_directions_and_other_tokens_too(both, multi, replacing, tmp_path,
     more = {**DECODE, "source_lang": pair[0], "target_lang": pair[1]}
     helpers.decode(both, teacher, tmp_path / "out", **more)
     assert len(theirs) == VALID
-    assert modes(Hypotheses(tmp_path / "out"), Dictionary.load(str(both / "dict.en.txt"))) == theirs
+    assert modes(NBestStore(tmp_path / "out"), Dictionary.load(str(both / "dict.en.txt"))) == theirs
 
 
 def test_scores_are_those_of_the_search_with_the_forced_token(decoded, both, multi):
@@ -130,7 +130,7 @@ def test_scores_are_those_of_the_search_with_the_forced_token(decoded, both, mul
         [str(multi)], arg_overrides=overrides
     )
     model.eval()
-    dictionary, store, sources = task.target_dictionary, Hypotheses(decoded), side(both, "de")
+    dictionary, store, sources = task.target_dictionary, NBestStore(decoded), side(both, "de")
     de, en, eos = dictionary.index("__de__"), dictionary.index("__en__"), dictionary.eos()
     for i in (0, 20, 52):
         source = torch.tensor([[de, *sources[i]]])
@@ -235,7 +235,7 @@ def test_dictionaries_batches_and_beginnings_are_the_stock_tasks(both, tmp_path,
 
 
 def test_views_have_no_language_tokens(decoded, both):
-    store, dictionary = Hypotheses(decoded), Dictionary.load(str(both / "dict.en.txt"))
+    store, dictionary = NBestStore(decoded), Dictionary.load(str(both / "dict.en.txt"))
     assert len(dictionary) == SYMBOLS
     text, gold = Detokeniser(dictionary, "@@ "), side(both, "en")
     for view in ("seq_kd", "seq_inter"):
@@ -269,7 +269,7 @@ def test_a_token_that_the_teacher_prefers_inside_is_never_stored(both, multi, tm
     rows[SYMBOLS + 2] = rows[dictionary.index("tree")] * 1.2
     torch.save(state, tmp_path / "teacher.pt")
     helpers.decode(both, tmp_path / "teacher.pt", tmp_path / "out", **DECODE)
-    store = Hypotheses(tmp_path / "out")
+    store = NBestStore(tmp_path / "out")
     used = {token for i in range(len(store)) for h in store[i] for token in h.tokens.tolist()}
     assert max(used) < SYMBOLS and dictionary.index("tree") in used
     assert all(len(store[i]) == 4 for i in range(len(store)))
@@ -449,7 +449,7 @@ def test_it_is_no_teacher_for_word_kd(both, multi):
 def test_ctranslate2_begins_with_the_token_too(decoded, both, multi, tmp_path):
     pytest.importorskip("ctranslate2")
     helpers.decode(both, multi, tmp_path / "out", **DECODE, engine="ctranslate2")
-    ours, theirs = Hypotheses(tmp_path / "out"), Hypotheses(decoded)
+    ours, theirs = NBestStore(tmp_path / "out"), NBestStore(decoded)
     assert (
         sum(ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(VALID))
         >= VALID - 1

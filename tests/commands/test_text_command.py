@@ -12,8 +12,8 @@ from fairseq.data import Dictionary, data_utils
 from fairseq_seqkd import cli
 from fairseq_seqkd.corpus import export_text as parallel_text
 from fairseq_seqkd.corpus import manifest, mmap_format
-from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.hashing import sha256
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.errors import Refusal
 
 TRAIN = 509  # sentences of the tiny training split
@@ -79,7 +79,7 @@ def test_lines_are_the_store_detokenised_by_hand(distilled, tiny, tmp_path, caps
     assert lines(tmp_path / "train.de") == [
         by_hand(ids, source) for ids in side(tiny, "train", "de")
     ]
-    store, expected = hypotheses.Hypotheses(distilled), []
+    store, expected = NBestStore(distilled), []
     for nbest in (store[i] for i in range(TRAIN)):
         best = 0 if view == "seq_kd" else int(np.argmax([h.similarity for h in nbest]))
         expected.append(by_hand(nbest[best].tokens.tolist(), target))

@@ -31,14 +31,13 @@ from omegaconf import OmegaConf
 
 import fairseq_seqkd
 from fairseq_seqkd import cli
-from fairseq_seqkd.corpus import distribution_store as distributions
 from fairseq_seqkd.corpus import manifest, views
-from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.distribution_store import DistributionStore
 from fairseq_seqkd.corpus.mmap_format import HEADER
-from fairseq_seqkd.corpus.nbest_store import Hypotheses
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.decoding.distribution_recorder import DistributionRecorder
 from fairseq_seqkd.decoding.nbest_recorder import Recorder
 
@@ -50,7 +49,7 @@ MAINS = {
     "fairseq-train": fairseq_cli.train.cli_main,
     "seqkd": lambda: cli.main(sys.argv[1:]),
 }
-STORE = distributions.NAME
+STORE = DistributionStore.NAME
 
 composed = fairseq_utils.compose
 parse = functools.lru_cache(maxsize=None)(OverridesParser.create().parse_override)
@@ -577,19 +576,19 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
      criterion="seq_inter"), "is missing or has another size", 1),
     ("a view that is a file", lambda at: at.text(at.file("view")), "does not exist", 1),
     # Stores.
-    ("half the n-best lists", lambda at: at.select(at.broken("distilled", hypotheses.NAME, half)), "is damaged", 1),
-    ("a bit of the n-best lists' header", lambda at: at.select(at.broken("distilled", hypotheses.NAME, flipped(0, 128))),
+    ("half the n-best lists", lambda at: at.select(at.broken("distilled", NBestStore.NAME, half)), "is damaged", 1),
+    ("a bit of the n-best lists' header", lambda at: at.select(at.broken("distilled", NBestStore.NAME, flipped(0, 128))),
      "is damaged", 1),
-    ("a bit of the n-best lists", lambda at: at.select(at.broken("distilled", hypotheses.NAME, flipped(0.5))),
+    ("a bit of the n-best lists", lambda at: at.select(at.broken("distilled", NBestStore.NAME, flipped(0.5))),
      "its hash is not the manifest's", 1),
-    ("no n-best lists", lambda at: at.decode(at.made["tiny"], out=at.broken("distilled", hypotheses.NAME, absent),
+    ("no n-best lists", lambda at: at.decode(at.made["tiny"], out=at.broken("distilled", NBestStore.NAME, absent),
      gen_subset="train", part_size=64), "says that it is complete, but hypotheses.safetensors is missing", 1),
     ("half of the distributions", lambda at: at.stored(half), "is damaged", 1),
     ("empty distributions", lambda at: at.stored(nothing), "is damaged", 1),
     ("no distributions", lambda at: at.stored(absent), "there is no", 1),
     ("a bit of the distributions' header", lambda at: at.stored(flipped(0, 128)), "is damaged", 1),
     ("a bit of the distributions", lambda at: at.stored(flipped(0.5)), "its hash is not the manifest's", 1),
-    ("n-best lists for distributions", lambda at: at.stored(lambda _: (at.made["distilled"] / hypotheses.NAME).read_bytes()),
+    ("n-best lists for distributions", lambda at: at.stored(lambda _: (at.made["distilled"] / NBestStore.NAME).read_bytes()),
      "is not a store of distributions", 1),
     # Files of the other commands.
     ("half a sparse file", lambda at: at.seqkd("restore", sparse_file(at, half), "-o", at / "x.pt"), "or damaged", 1),
@@ -967,7 +966,7 @@ def test_an_odd_place_holds_what_any_other_does(at, valid, words, made):
 def test_a_dictionary_with_windows_line_ends_has_the_same_symbols(at, valid):
     assert run(*windows_dictionary(at)).returncode == 0
     ours, theirs = helpers.tree(at / "out"), helpers.tree(valid)
-    assert ours[hypotheses.NAME] == theirs[hypotheses.NAME]
+    assert ours[NBestStore.NAME] == theirs[NBestStore.NAME]
     assert ours["seq_kd/valid.de-en.en.bin"] == theirs["seq_kd/valid.de-en.en.bin"]
     assert manifest.read(at / "out")["settings"]["data"] != manifest.read(valid)["settings"]["data"]
 
@@ -1104,7 +1103,7 @@ def odd(tmp_path_factory):
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_text_is_decoded_and_comes_back(odd, kind):
     (sources, targets, reasons), ids = ODD[kind], sentences(kind)
-    content, store = manifest.read(odd / "out"), Hypotheses(odd / "out")
+    content, store = manifest.read(odd / "out"), NBestStore(odd / "out")
     assert content["complete"] and content["sentences"] == len(store) == sum(
         len(lines) for lines, _, _ in ODD.values()
     )
@@ -1145,7 +1144,7 @@ def test_odd_text_is_decoded_and_comes_back(odd, kind):
 
 def test_odd_targets_are_scored(odd):
     """As many tokens as they have words, each with its EOS; what is longer than the teacher's positions is listed."""
-    content, store = manifest.read(odd / "D"), distributions.Distributions(odd / "D")
+    content, store = manifest.read(odd / "D"), DistributionStore(odd / "D")
     words = [[len(line.split()) for kind in ODD.values() for line in kind[side]] for side in (0, 1)]
     too_long = [i for i, pair in enumerate(zip(*words)) if max(pair) > 1023]
     assert content["complete"] and content["listed"]["too_long"] == too_long and len(too_long) == 2
@@ -1155,5 +1154,5 @@ def test_odd_targets_are_scored(odd):
     )
     assert (
         store.tokens_stored == tokens
-        and np.isfinite(np.asarray(store.per_token["target_log_probs"], np.float32)).all()
+        and np.isfinite(np.asarray(store.per_token.target_log_probs, np.float32)).all()
     )

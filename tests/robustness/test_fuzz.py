@@ -20,8 +20,12 @@ from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd.commands import inspect
 from fairseq_seqkd.compression import compressed as sparse
 from fairseq_seqkd.corpus import array_files, inspection, manifest, progress, views
-from fairseq_seqkd.corpus import distribution_store as distributions
-from fairseq_seqkd.corpus import nbest_store as hypotheses
+from fairseq_seqkd.corpus.distribution_store import (
+    PER_TOKEN,
+    DistributionBlock,
+    DistributionStore,
+)
+from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.deployment import config as deployed
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results
@@ -111,14 +115,14 @@ def with_value(content, place, what):
 
 
 def read_hypotheses(folder):
-    store = hypotheses.Hypotheses(folder)
+    store = NBestStore(folder)
     for _, block in store.blocks():
         views.targets(block, selection.mode(block), 2)
     return [store[i] for i in (0, len(store) - 1) if 0 <= i < len(store)]
 
 
 def read_distributions(folder):
-    store = distributions.Distributions(folder)
+    store = DistributionStore(folder)
     return store.tokens(store.first, store.lengths)
 
 
@@ -137,11 +141,11 @@ def read_sparse(folder):
 
 
 def read_part(folder):
-    return hypotheses.read_part(folder / "1.part")
+    return Block.read(folder / "1.part")
 
 
 def read_part_of_distributions(folder):
-    return distributions.read_part(folder / "2.part")
+    return DistributionBlock.read(folder / "2.part")
 
 
 def read_for_people(folder):
@@ -191,13 +195,12 @@ def files(distilled, whole, teacher, tmp_path_factory):
     out = tmp_path_factory.mktemp("files")
     shutil.copytree(distilled, out / "distilled")
     shutil.copytree(whole, out / "stored")
-    hypotheses.write_part(out / "1.part", hypotheses.Hypotheses(distilled).block(0))
-    store = distributions.Distributions(whole)
+    NBestStore(distilled).block(0).write(out / "1.part")
+    store = DistributionStore(whole)
     order = store.first.argsort()
-    arrays = {"keys": store.keys[order], "lengths": store.lengths[order], **store.per_token}
-    distributions.write_part(
-        out / "2.part", distributions.Block({key: array[:] for key, array in arrays.items()})
-    )
+    arrays = {"keys": store.keys[order], "lengths": store.lengths[order]}
+    arrays.update((key, array[:]) for key, array in zip(PER_TOKEN, store.per_token))
+    DistributionBlock.of(arrays).write(out / "2.part")
     state = checkpoints.read(teacher)
     for tensor in state["model"].values():
         tensor[torch.rand(tensor.shape, generator=torch.Generator().manual_seed(1)) < 0.5] = 0

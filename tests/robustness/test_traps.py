@@ -25,7 +25,7 @@ from fairseq_seqkd import cli
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.locks import lock
-from fairseq_seqkd.corpus.nbest_store import Hypotheses
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.criterions.word_kd import WordKDConfig
 from fairseq_seqkd.decoding.config import TeacherDecodingConfig
 from fairseq_seqkd.errors import Refusal
@@ -234,7 +234,7 @@ def test_options_that_cost_fairseq_generate_sentences_change_nothing(
     done = decode(tiny, teacher, tmp_path / "out", **more)
     assert (
         helpers.tree(tmp_path / "out") == helpers.tree(decoded)
-        and len(Hypotheses(decoded)) == VALID
+        and len(NBestStore(decoded)) == VALID
     )
     printed = done.stdout + (tmp_path / "text" / "generate-valid.txt").read_text()
     assert "is complete" in printed and not re.search(
@@ -250,7 +250,7 @@ def test_several_data_directories_are_refused(tiny, teacher, tmp_path):
 def test_a_beam_beyond_the_dictionary_finds_fewer_hypotheses(tiny, teacher, tmp_path):
     size = len(Dictionary.load(str(tiny / "dict.en.txt")))
     decode(tiny, teacher, tmp_path / "out", gen_subset="test", beam=size + 8, nbest=size + 8)
-    store = Hypotheses(tmp_path / "out")
+    store = NBestStore(tmp_path / "out")
     for i in range(len(store)):
         assert len({tuple(h.tokens.tolist()) for h in store[i]}) == len(store[i]) == size - 1
     assert manifest.read(tmp_path / "out")["complete"] and len(store) == 45
@@ -268,7 +268,7 @@ def test_similarity_is_that_of_text_without_bpe(decoded, tiny, teacher, tmp_path
     other = {"bpe": "subword_nmt", "bpe_codes": tmp_path / "codes", "bpe_separator": "##"}
     refused = decode(tiny, teacher, tmp_path / "out", **other, check=False)
     assert 'similarity.decoders.bpe_separator was "@@", now "##"' in helpers.refusal(refused)
-    found, expected = (Hypotheses(folder) for folder in (tmp_path / "out", decoded))
+    found, expected = (NBestStore(folder) for folder in (tmp_path / "out", decoded))
     for i in range(VALID):
         assert [h.similarity for h in found[i]] == [h.similarity for h in expected[i]]
 
@@ -295,7 +295,7 @@ def test_similarity_is_that_of_text_as_the_options_make_it(decoded, tiny, teache
     def text(tokens):
         return moses.detokenize([dictionary[i] for i in tokens if i != dictionary.eos()])
 
-    found, others = Hypotheses(tmp_path / "out"), Hypotheses(decoded)
+    found, others = NBestStore(tmp_path / "out"), NBestStore(decoded)
     for i in range(VALID):
         for hypothesis in found[i]:
             expected = bleu.sentence_score(

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from fairseq_seqkd.corpus import array_files, manifest, mmap_format
 from fairseq_seqkd.corpus import detokenise as text
-from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.atomic import whole_file, whole_folder
 from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.locks import lock
-from fairseq_seqkd.corpus.nbest_store import Block, Hypotheses, Hypothesis
+from fairseq_seqkd.corpus.nbest import Hypothesis
+from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.corpus.plan import Plan, make_plan, part_size
 from fairseq_seqkd.errors import Refusal
 
@@ -137,16 +137,16 @@ def test_a_disk_that_fills_while_parts_are_joined_is_no_damaged_part(tmp_path, m
         flush = fileno = None
 
     part, nbest = tmp_path / "0.part", [Hypothesis(np.arange(4, 9), -1.0, -2.0, False)]
-    hypotheses.write_part(part, Block.from_lists([nbest], np.dtype(np.uint16), False))
+    Block.from_lists([nbest], np.dtype(np.uint16), False).write(part)
     monkeypatch.setattr(Path, "open", lambda self, *mode: contextlib.nullcontext(Full()))
     with pytest.raises(Refusal, match="cannot be written: No space left"):
-        hypotheses.merge([part], tmp_path / hypotheses.NAME)
+        NBestStore.merge([part], tmp_path / NBestStore.NAME)
 
 
 def test_a_part_that_another_worker_has_removed_is_a_refusal(tmp_path):
     """Where locks do not work it may have finished in between; `finish` then looks again."""
     with pytest.raises(Refusal, match="is missing"):
-        hypotheses.merge([tmp_path / "absent.part"], tmp_path / hypotheses.NAME)
+        NBestStore.merge([tmp_path / "absent.part"], tmp_path / NBestStore.NAME)
 
 
 def test_sizes_of_parts():
@@ -155,7 +155,7 @@ def test_sizes_of_parts():
     assert make_plan(0).parts == 0 and make_plan(1025).parts == 2
 
 
-# hypotheses.py
+# nbest_store.py
 
 NBEST = st.lists(
     st.builds(
@@ -189,16 +189,13 @@ def test_what_is_stored_comes_back(tmp_path_factory, parts):
     folder = tmp_path_factory.mktemp("store")
     paths = [folder / f"{i}.part" for i in range(len(parts))]
     for path, nbests in zip(paths, parts):
-        hypotheses.write_part(
-            path,
-            Block.from_lists(
-                nbests, np.dtype(np.uint16), with_similarity=True, with_consensus=True
-            ),
-        )
-        block = hypotheses.read_part(path)
+        Block.from_lists(
+            nbests, np.dtype(np.uint16), with_similarity=True, with_consensus=True
+        ).write(path)
+        block = Block.read(path)
         assert plain(block.nbest(i) for i in range(len(block))) == plain(nbests)
-    hypotheses.merge(paths, folder / hypotheses.NAME)
-    store, everything = Hypotheses(folder), [nbest for part in parts for nbest in part]
+    NBestStore.merge(paths, folder / NBestStore.NAME)
+    store, everything = NBestStore(folder), [nbest for part in parts for nbest in part]
     assert len(store) == len(everything) and store.has_similarity
     assert plain(store[i] for i in range(len(store))) == plain(everything)
     assert plain(b.nbest(i) for _, b in store.blocks() for i in range(len(b))) == plain(everything)
@@ -212,7 +209,7 @@ def test_a_damaged_part_is_refused_or_fits_together(tmp_path_factory, position, 
     folder = tmp_path_factory.mktemp("damaged")
     nbest = [Hypothesis(np.array([4, 5, 6], np.uint16), -1.0, -2.0, False, 50.0)] * 3
     path = folder / "0.part"
-    hypotheses.write_part(path, Block.from_lists([nbest, nbest[:1], []], np.dtype(np.uint16), True))
+    Block.from_lists([nbest, nbest[:1], []], np.dtype(np.uint16), True).write(path)
     content = bytearray(path.read_bytes())
     position %= len(content)
     if cut:
@@ -221,7 +218,7 @@ def test_a_damaged_part_is_refused_or_fits_together(tmp_path_factory, position, 
         content[position] ^= flip
     path.write_bytes(content)
     try:
-        block = hypotheses.read_part(path)
+        block = Block.read(path)
     except Refusal as refused:
         assert str(path) in refused.sentence
     else:
@@ -231,12 +228,12 @@ def test_a_damaged_part_is_refused_or_fits_together(tmp_path_factory, position, 
 def test_parts_with_other_arrays_are_not_merged(tmp_path):
     nbest = [Hypothesis(np.array([4], np.uint16), -1.0, -2.0, False, 50.0)]
     for i, with_similarity in enumerate((True, False)):
-        hypotheses.write_part(
-            tmp_path / f"{i}.part", Block.from_lists([nbest], np.dtype(np.uint16), with_similarity)
+        Block.from_lists([nbest], np.dtype(np.uint16), with_similarity).write(
+            tmp_path / f"{i}.part"
         )
     with pytest.raises(Refusal, match="other arrays"):
-        hypotheses.merge([tmp_path / "0.part", tmp_path / "1.part"], tmp_path / hypotheses.NAME)
-    assert not (tmp_path / hypotheses.NAME).exists()
+        NBestStore.merge([tmp_path / "0.part", tmp_path / "1.part"], tmp_path / NBestStore.NAME)
+    assert not (tmp_path / NBestStore.NAME).exists()
 
 
 def test_a_header_that_lies_is_refused(tmp_path):
@@ -245,7 +242,7 @@ def test_a_header_that_lies_is_refused(tmp_path):
     ).encode()
     (tmp_path / "0.part").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(Refusal, match="damaged"):
-        hypotheses.read_part(tmp_path / "0.part")
+        Block.read(tmp_path / "0.part")
 
 
 # manifest.py

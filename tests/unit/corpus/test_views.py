@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fairseq_seqkd.corpus import manifest, mmap_format, views
-from fairseq_seqkd.corpus import nbest_store as hypotheses
 from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import choose as selection
 
@@ -51,7 +51,7 @@ def make_parts(folder, sentences, nbest=3):
             **floats,
         }
         paths.append(folder / f"{part:06d}.part")
-        hypotheses.write_part(paths[-1], hypotheses.Block(arrays))
+        Block(**arrays).write(paths[-1])
     return paths
 
 
@@ -60,8 +60,8 @@ def finish(folder, sentences):
     folder.mkdir()
     gold, parts = make_gold(folder / "bin", sentences), make_parts(folder / "parts", sentences)
     tracemalloc.start()
-    hypotheses.merge(parts, folder / hypotheses.NAME)
-    store = hypotheses.Hypotheses(folder)
+    NBestStore.merge(parts, folder / NBestStore.NAME)
+    store = NBestStore(folder)
     for view, choose in (
         (manifest.SEQ_KD, selection.mode),
         (manifest.SEQ_INTER, selection.nearest_to_gold),
@@ -119,7 +119,7 @@ def test_rows_of_a_view_are_golds_sources_and_the_chosen_hypotheses(tmp_path):
         return MMapIndexedDataset(str(tmp_path / "x" / folder / f"train.de-en.{lang}"))
 
     store, rows = (
-        hypotheses.Hypotheses(tmp_path / "x"),
+        NBestStore(tmp_path / "x"),
         np.load(tmp_path / "x" / "seq_inter" / views.ROWS),
     )
     gold, source, target = side("bin", "de"), side("seq_inter", "de"), side("seq_inter", "en")
@@ -175,7 +175,7 @@ def test_a_directory_with_a_part_missing_is_not_finished(distilled, tmp_path):
     settings = manifest.read(distilled)["settings"]
     unfinished = Distilled(tmp_path / "out", settings, parts=2)
     unfinished.begin()
-    nothing = hypotheses.Block.from_lists([[]], np.dtype(np.uint16), with_similarity=True)
+    nothing = Block.from_lists([[]], np.dtype(np.uint16), with_similarity=True)
     unfinished.commit(0, nothing)
     assert unfinished.finish(lambda store: pytest.fail("built from half the parts")) is False
     assert manifest.read(tmp_path / "out")["complete"] is False

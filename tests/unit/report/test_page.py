@@ -169,9 +169,9 @@ def test_curves_are_those_of_the_logs(written, run_dir):
 
 
 def test_beams_are_those_of_the_store(written, distilled):
-    from fairseq_seqkd.corpus import nbest_store as hypotheses
+    from fairseq_seqkd.corpus.nbest_store import NBestStore
 
-    store, found = hypotheses.opened(distilled), written[1]["beams"]
+    store, found = NBestStore(distilled), written[1]["beams"]
     assert len(found) > 10
     for entry in found:
         nbest = store[entry["id"]]
@@ -250,7 +250,7 @@ def test_letters_of_formulas_are_letters_and_logs_need_no_decode(run_dir, tmp_pa
 
 @pytest.mark.parametrize("how", [{"select": "mbr"}, {"similarity": "ter"}])
 def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how):
-    from fairseq_seqkd.corpus import nbest_store as hypotheses
+    from fairseq_seqkd.corpus.nbest_store import NBestStore
     from fairseq_seqkd.report import run_folder
     from fairseq_seqkd.report import sections as details
 
@@ -260,7 +260,7 @@ def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how)
     assert not list(run_folder.walk(tmp_path, run))
     made = details.of(run, [])
     entry = max(made["beams"], key=lambda e: e["seq_kd"] + e["seq_inter"])
-    nbest = hypotheses.opened(tmp_path / "distilled")[entry["id"]]
+    nbest = NBestStore(tmp_path / "distilled")[entry["id"]]
     page_text = page.render({"title": "x", "rows": [], **made})
     if "select" in how:
         assert entry["seq_kd"] > 0 and nbest[entry["seq_kd"]].consensus == max(

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.corpus.nbest_store import Block, Hypothesis
+from fairseq_seqkd.corpus.nbest import Hypothesis
+from fairseq_seqkd.corpus.nbest_store import Block
 from fairseq_seqkd.selection import filters
 from fairseq_seqkd.selection.filters import Ragged
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.corpus.nbest_store import Block, Hypothesis
+from fairseq_seqkd.corpus.nbest import Hypothesis
+from fairseq_seqkd.corpus.nbest_store import Block
 from fairseq_seqkd.selection import choose as selection
 from fairseq_seqkd.selection import fast_bleu as bleu
 
