@@ -1,4 +1,4 @@
-"""Runs the contenders of bench_decoding.sh in turn, one thread each, and writes bench_decoding.json."""
+"""Run the contenders of bench_decoding.sh in turn, on one thread, and write bench_decoding.json."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ BEGINS = "decoding begins"
 # What is said when all is written: by the plugin, and by fairseq-generate.
 ENDS = re.compile(r" is complete \||\bTranslated [\d,]+ sentences \(")
 
-# The stock task, which says when fairseq-generate has everything and is about to ask for its first batch.
+# The stock task; it prints a line when fairseq-generate is about to ask for its first batch.
 STOCK = """
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -76,47 +76,84 @@ class Bench:
             for lang in (self.source, self.target):
                 shutil.copy(self.gold.folder / f"dict.{lang}.txt", out)
                 rows = self.gold.read(lang)
-                with databin.Writer(out / self.gold.prefix(lang).name, self.gold.dtype(lang)) as writer:
+                with databin.Writer(
+                    out / self.gold.prefix(lang).name, self.gold.dtype(lang)
+                ) as writer:
                     for i in range(sentences):
                         row = np.asarray(rows[i])
                         writer.add(row, [len(row)])
         return out
 
     def command(self, name, sentences, tokens, out, **more):
-        plugin = {**PLUGIN, **PLUGIN_CONTENDERS[name], "distill-dir": out} if name in PLUGIN_CONTENDERS else {}
-        stock = {"user-dir": self.folder / "timed", "task": "timed_translation", "required-batch-size-multiple": 1}
+        plugin = (
+            {**PLUGIN, **PLUGIN_CONTENDERS[name], "distill-dir": out}
+            if name in PLUGIN_CONTENDERS
+            else {}
+        )
+        stock = {
+            "user-dir": self.folder / "timed",
+            "task": "timed_translation",
+            "required-batch-size-multiple": 1,
+        }
         options = {
-            **(plugin or stock), "path": self.teacher, "gen-subset": self.split, "source-lang": self.source,
-            "target-lang": self.target, "max-tokens": tokens, "cpu": True, **SEARCH, **more,
-        }  # fmt: skip
+            **(plugin or stock),
+            "path": self.teacher,
+            "gen-subset": self.split,
+            "source-lang": self.source,
+            "target-lang": self.target,
+            "max-tokens": tokens,
+            "cpu": True,
+            **SEARCH,
+            **more,
+        }
         return [str(BIN / "fairseq-generate"), str(self.subset(sentences)), *flags(options)]
 
     def run(self, name, sentences, tokens, **more):
-        """(seconds of start-up, seconds from the first batch to the finished files, where its result is)."""
+        """(seconds of start-up, seconds from the first batch to the finished files, result)."""
         out = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{name}."))
         if name in RAW_CONTENDERS:
-            words = [RAW_CONTENDERS[name], tokens, self.subset(sentences), self.teacher, self.split, self.source, self.target]
+            words = [
+                RAW_CONTENDERS[name],
+                tokens,
+                self.subset(sentences),
+                self.teacher,
+                self.split,
+                self.source,
+                self.target,
+            ]
             command = [sys.executable, __file__, "--raw", *map(str, words), str(out / "found.json")]
             done = subprocess.run(command, env=environment(), capture_output=True, text=True)
             if done.returncode:
                 failed(command, done.stderr)
             return (*map(float, done.stdout.split()[-2:]), out / "found.json")
-        started, seconds = timed([self.command(name, sentences, tokens, out / "distilled", **more)], out)
+        started, seconds = timed(
+            [self.command(name, sentences, tokens, out / "distilled", **more)], out
+        )
         return started, seconds, out / ("distilled" if name in PLUGIN_CONTENDERS else "0.out")
 
     def workers(self, count, sentences, tokens):
-        """Seconds that so many workers need together, from the first one's first batch to the finished files."""
+        """Seconds of `count` workers together, from the first batch to the finished files."""
         out = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"workers{count}."))
         more = {"part-size": PART, "distributed-world-size": count}
         commands = [
-            self.command("plugin_ctranslate2_float32", sentences, tokens, out / "distilled", **more, **{"distributed-rank": rank})
+            self.command(
+                "plugin_ctranslate2_float32",
+                sentences,
+                tokens,
+                out / "distilled",
+                **more,
+                **{"distributed-rank": rank},
+            )
             for rank in range(count)
         ]
         return timed(commands, out)[1]
 
 
 def timed(commands, folder):
-    """Runs commands side by side: (seconds until the first says BEGINS, from there until one says that all is written)."""
+    """Run commands side by side and time them.
+
+    Returns (seconds until the first prints BEGINS, seconds from there until all is written).
+    """
     begun, times = time.monotonic(), {}
 
     def seen(now, line):
@@ -132,7 +169,10 @@ def timed(commands, folder):
 
 
 def raw(compute_type, tokens, data, teacher, split, source, target, out):
-    """CTranslate2 by itself: the same lines to translate_batch, which sorts and batches them. Prints start-up and seconds."""
+    """Translate the same lines with CTranslate2 alone, which sorts and batches them.
+
+    Prints the seconds of the start-up and of the translation.
+    """
     begun = time.monotonic()
     import ctranslate2
     from fairseq import checkpoint_utils
@@ -143,22 +183,41 @@ def raw(compute_type, tokens, data, teacher, split, source, target, out):
     fairseq_seqkd.register()
     from fairseq_seqkd.engines import ctranslate2_model
 
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([teacher], arg_overrides={"data": data, "eval_bleu": False})
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [teacher], arg_overrides={"data": data, "eval_bleu": False}
+    )
     models[0].eval()
-    vocabularies = [ctranslate2_model.names(dictionary) for dictionary in (task.source_dictionary, task.target_dictionary)]
+    vocabularies = [
+        ctranslate2_model.names(dictionary)
+        for dictionary in (task.source_dictionary, task.target_dictionary)
+    ]
     files = ctranslate2_model.convert(models[0], *vocabularies)
-    translator = ctranslate2.Translator("raw", files=files, compute_type=compute_type, inter_threads=1, intra_threads=1)
+    translator = ctranslate2.Translator(
+        "raw", files=files, compute_type=compute_type, inter_threads=1, intra_threads=1
+    )
     names = ctranslate2_model.names(task.source_dictionary)
-    rows = data_utils.load_indexed_dataset(f"{data}/{split}.{source}-{target}.{source}", None, "mmap")
+    rows = data_utils.load_indexed_dataset(
+        f"{data}/{split}.{source}-{target}.{source}", None, "mmap"
+    )
     lines = [[names[i] for i in rows[n].tolist()] for n in range(len(rows))]
     longest = max(map(len, lines))
     started = time.monotonic()
     found = translator.translate_batch(
-        lines, beam_size=SEARCH["beam"], num_hypotheses=SEARCH["nbest"], max_batch_size=int(tokens), batch_type="tokens",
-        max_decoding_length=int(SEARCH["max-len-a"] * longest + SEARCH["max-len-b"]), max_input_length=0, return_scores=True,
-    )  # fmt: skip
+        lines,
+        beam_size=SEARCH["beam"],
+        num_hypotheses=SEARCH["nbest"],
+        max_batch_size=int(tokens),
+        batch_type="tokens",
+        max_decoding_length=int(SEARCH["max-len-a"] * longest + SEARCH["max-len-b"]),
+        max_input_length=0,
+        return_scores=True,
+    )
     seconds = time.monotonic() - started
-    Path(out).write_text(json.dumps([[int(token) for token in row.hypotheses[0] if token.isdigit()] for row in found]))
+    Path(out).write_text(
+        json.dumps(
+            [[int(token) for token in row.hypotheses[0] if token.isdigit()] for row in found]
+        )
+    )
     print(started - begun, seconds)
 
 
@@ -187,7 +246,10 @@ class Texts:
         for line in result.read_text(errors="replace").splitlines():
             if line.startswith("H-"):
                 key, _, text = line.split("\t", 2)
-                found.setdefault(int(key[2:]), [self.dictionary.index(symbol) for symbol in text.split(" ") if symbol])
+                found.setdefault(
+                    int(key[2:]),
+                    [self.dictionary.index(symbol) for symbol in text.split(" ") if symbol],
+                )
         return [found[i] for i in range(len(found))]
 
     def bleu(self, hypotheses):
@@ -199,7 +261,10 @@ class Texts:
 
 
 def selection_share(bench, sentences, tokens):
-    """Seconds of choosing from 35 hypotheses by sentence BLEU over seconds of finding them (CTranslate2, float32)."""
+    """Time of choosing from 35 hypotheses by sentence BLEU, relative to the time of their search.
+
+    The search runs in CTranslate2, float32.
+    """
     from fairseq_seqkd.corpus.hypotheses import Hypotheses
     from fairseq_seqkd.corpus.text import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
     from fairseq_seqkd.selection import Similarity
@@ -207,7 +272,8 @@ def selection_share(bench, sentences, tokens):
     _, seconds, out = bench.run("plugin_ctranslate2_float32", sentences, tokens, beam=35, nbest=35)
     store, texts = Hypotheses(out), Texts(bench)
     output, reference = (
-        Detokeniser(texts.dictionary, texts.detokenise.post_process, unknown=u) for u in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
+        Detokeniser(texts.dictionary, texts.detokenise.post_process, unknown=u)
+        for u in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
     )
     lists, gold = [store[i] for i in range(len(store))], bench.gold.read(bench.target)
     similarity = Similarity("bleu", bench.target)
@@ -219,7 +285,10 @@ def selection_share(bench, sentences, tokens):
 
 
 def roofline(bench, hypotheses):
-    """What a core could do: multiply-adds of a sentence against the measured speed of a matrix product."""
+    """The speed that a core could reach.
+
+    It follows from the multiply-adds of a sentence and the measured speed of a matrix product.
+    """
     import numpy as np
     import torch
     from fairseq import checkpoint_utils
@@ -229,14 +298,20 @@ def roofline(bench, hypotheses):
     fairseq_seqkd.register()
     torch.set_num_threads(1)
     overrides = {"data": str(bench.gold.folder), "eval_bleu": False}
-    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([str(bench.teacher)], arg_overrides=overrides)
+    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task(
+        [str(bench.teacher)], arg_overrides=overrides
+    )
     source = float(np.mean([len(bench.gold.read(bench.source)[i]) for i in range(len(hypotheses))]))
     steps = float(np.mean([len(h) + 1 for h in hypotheses]))
     weights = lambda module, *skip: sum(  # noqa: E731
-        p.numel() for name, p in module.named_parameters() if p.dim() == 2 and not any(s in name for s in skip)
+        p.numel()
+        for name, p in module.named_parameters()
+        if p.dim() == 2 and not any(s in name for s in skip)
     )
     encoder = weights(model.encoder.layers)
-    cross = weights(model.decoder.layers) - weights(model.decoder.layers, "encoder_attn.k_proj", "encoder_attn.v_proj")
+    cross = weights(model.decoder.layers) - weights(
+        model.decoder.layers, "encoder_attn.k_proj", "encoder_attn.v_proj"
+    )
     decoder = weights(model.decoder.layers) - cross + model.decoder.output_projection.weight.numel()
     adds = source * (encoder + cross) + SEARCH["beam"] * steps * decoder
     left, right = torch.randn(320, 512), torch.randn(512, 512)
@@ -264,7 +339,10 @@ def main():
     arguments = parser.parse_args()
     check_paths(arguments.data, arguments.teacher)
     with tempfile.TemporaryDirectory(prefix="bench_decoding.") as folder:
-        result = measure(Bench(Path(arguments.data).resolve(), arguments.teacher, arguments.split, Path(folder)), arguments)
+        result = measure(
+            Bench(Path(arguments.data).resolve(), arguments.teacher, arguments.split, Path(folder)),
+            arguments,
+        )
     Path("bench_decoding.json").write_text(json.dumps(result, indent=1) + "\n")
     table(result)
 
@@ -276,7 +354,10 @@ def measure(bench, arguments):
         rates = {size: probe / bench.run(name, probe, size)[1] for size in SIZES}
         best[name] = max(rates, key=rates.get)
         sentences[name] = int(min(bench.total, max(probe, rates[best[name]] * arguments.seconds)))
-        say(f"{name}: best with {best[name]} tokens a batch:", {size: round(rate) for size, rate in rates.items()})
+        say(
+            f"{name}: best with {best[name]} tokens a batch:",
+            {size: round(rate) for size, rate in rates.items()},
+        )
     rates, starts, results = ({name: [] for name in CONTENDERS} for _ in range(3))
     speedups, fast = [], "plugin_ctranslate2_float32"
     for turn in range(arguments.rounds):
@@ -287,7 +368,11 @@ def measure(bench, arguments):
             results[name].append(out)
         one, two = (bench.workers(count, sentences[fast], best[fast]) for count in (1, 2))
         speedups.append(one / two)
-        say(f"round {turn + 1}:", {name: round(values[-1], 1) for name, values in rates.items()}, f"two workers {one / two:.2f}")
+        say(
+            f"round {turn + 1}:",
+            {name: round(values[-1], 1) for name, values in rates.items()},
+            f"two workers {one / two:.2f}",
+        )
     texts = Texts(bench)
     found = {name: texts.of(name, results[name][-1]) for name in CONTENDERS}
     common = min(len(found[name]) for name in ("fairseq_generate", fast))
@@ -307,7 +392,9 @@ def measure(bench, arguments):
         "ratios": {
             "plugin_fairseq / fairseq_generate": ratio("plugin_fairseq", "fairseq_generate"),
             "plugin_ctranslate2_float32 / fairseq_generate": ratio(fast, "fairseq_generate"),
-            "plugin_ctranslate2_float32 / raw_ctranslate2_float32": ratio(fast, "raw_ctranslate2_float32"),
+            "plugin_ctranslate2_float32 / raw_ctranslate2_float32": ratio(
+                fast, "raw_ctranslate2_float32"
+            ),
             **{
                 f"plugin_ctranslate2_int8 / {base}": ratio("plugin_ctranslate2_int8", base)
                 for base in ("fairseq_generate", "raw_ctranslate2_int8")
@@ -316,8 +403,13 @@ def measure(bench, arguments):
         },
         "tokens_per_batch": best,
         "sentences": {**sentences, "identical_float32": common, "bleu": shared},
-        "startup_seconds": {name: round(statistics.median(values), 1) for name, values in starts.items()},
-        "rounds": {**{name: [round(v, 1) for v in values] for name, values in rates.items()}, "two_workers": speedups},
+        "startup_seconds": {
+            name: round(statistics.median(values), 1) for name, values in starts.items()
+        },
+        "rounds": {
+            **{name: [round(v, 1) for v in values] for name, values in rates.items()},
+            "two_workers": speedups,
+        },
         "roofline": roofline(bench, found[fast]),
         "machine": machine("ctranslate2"),
         "search": SEARCH,
@@ -326,15 +418,23 @@ def measure(bench, arguments):
 
 def table(result):
     base = result["fairseq_generate"]
-    print("| | sentences/s | against fairseq-generate | batch, tokens | start-up, s | BLEU |")
+    print("| | sentences/s | relative to fairseq-generate | batch, tokens | start-up, s | BLEU |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in CONTENDERS:
         print(
-            f"| {name} | {result[name]:.1f} | {result[name] / base:.2f} | {result['tokens_per_batch'][name]:,} | "
-            f"{result['startup_seconds'][name]:.1f} | {result['bleu_' + name]:.2f} |"
+            f"| {name} | {result[name]:.1f} | {result[name] / base:.2f} "
+            f"| {result['tokens_per_batch'][name]:,} | {result['startup_seconds'][name]:.1f} "
+            f"| {result['bleu_' + name]:.2f} |"
         )
     print()
-    for key in ("identical_float32", "two_workers_speedup", "selection_share_nbest35", "ratios", "roofline", "machine"):
+    for key in (
+        "identical_float32",
+        "two_workers_speedup",
+        "selection_share_nbest35",
+        "ratios",
+        "roofline",
+        "machine",
+    ):
         print(f"{key}: {result[key]}")
 
 

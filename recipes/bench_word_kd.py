@@ -1,4 +1,4 @@
-"""Runs the contenders of bench_word_kd.sh in turn, one thread each, and writes bench_word_kd.json."""
+"""Run the contenders of bench_word_kd.sh in turn, on one thread, and write bench_word_kd.json."""
 
 import argparse
 import json
@@ -11,15 +11,36 @@ from pathlib import Path
 
 from benchmarks import BIN, ROOT, check_paths, environment, failed, flags, machine, say, watched
 
-PLAIN, LIVE, STORED, FORWARD = "label_smoothed_cross_entropy", "word_kd_live", "word_kd_stored", "teacher_forward_only"
+PLAIN, LIVE, STORED, FORWARD = (
+    "label_smoothed_cross_entropy",
+    "word_kd_live",
+    "word_kd_stored",
+    "teacher_forward_only",
+)
 TRAINED = (PLAIN, LIVE, STORED)
 STUDENT = {
-    "arch": "transformer", "encoder-layers": 2, "decoder-layers": 2, "encoder-embed-dim": 128, "decoder-embed-dim": 128,
-    "encoder-ffn-embed-dim": 256, "decoder-ffn-embed-dim": 256, "encoder-attention-heads": 4, "decoder-attention-heads": 4,
-    "share-decoder-input-output-embed": True, "dropout": 0.1, "label-smoothing": 0.1, "optimizer": "adam", "lr": 1e-3,
-    "required-batch-size-multiple": 1, "num-workers": 0, "seed": 1, "no-save": True, "disable-validation": True, "cpu": True,
+    "arch": "transformer",
+    "encoder-layers": 2,
+    "decoder-layers": 2,
+    "encoder-embed-dim": 128,
+    "decoder-embed-dim": 128,
+    "encoder-ffn-embed-dim": 256,
+    "decoder-ffn-embed-dim": 256,
+    "encoder-attention-heads": 4,
+    "decoder-attention-heads": 4,
+    "share-decoder-input-output-embed": True,
+    "dropout": 0.1,
+    "label-smoothing": 0.1,
+    "optimizer": "adam",
+    "lr": 1e-3,
+    "required-batch-size-multiple": 1,
+    "num-workers": 0,
+    "seed": 1,
+    "no-save": True,
+    "disable-validation": True,
+    "cpu": True,
     "log-format": "json",
-}  # fmt: skip
+}
 RESULT = "target words a second:"  # how the forward pass says what it has measured
 LINES = 6  # log lines of a run after the one at which the clock starts
 
@@ -31,9 +52,15 @@ class Bench:
         self.interval = max(arguments.updates // LINES, 1)
         self.store = folder / "store"
         options = {
-            "user-dir": ROOT / "fairseq_seqkd", "task": "teacher_decoding", "path": self.teacher, "gen-subset": "train",
-            "score-reference": True, "topk": arguments.topk, "distill-dir": self.store, "cpu": True,
-        }  # fmt: skip
+            "user-dir": ROOT / "fairseq_seqkd",
+            "task": "teacher_decoding",
+            "path": self.teacher,
+            "gen-subset": "train",
+            "score-reference": True,
+            "topk": arguments.topk,
+            "distill-dir": self.store,
+            "cpu": True,
+        }
         command = [BIN / "fairseq-generate", self.data, *flags(options)]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True)
         if done.returncode:
@@ -46,10 +73,17 @@ class Bench:
             STORED: {"criterion": "word_kd", "teacher-distributions": self.store},
         }[name]
         more = {
-            "user-dir": ROOT / "fairseq_seqkd", "max-tokens": self.arguments.max_tokens, "save-dir": self.folder / "none",
-            "log-interval": self.interval, "max-update": (LINES + 1) * self.interval,
-        }  # fmt: skip
-        return [str(BIN / "fairseq-train"), str(self.data), *flags({**STUDENT, **criterion, **more})]
+            "user-dir": ROOT / "fairseq_seqkd",
+            "max-tokens": self.arguments.max_tokens,
+            "save-dir": self.folder / "none",
+            "log-interval": self.interval,
+            "max-update": (LINES + 1) * self.interval,
+        }
+        return [
+            str(BIN / "fairseq-train"),
+            str(self.data),
+            *flags({**STUDENT, **criterion, **more}),
+        ]
 
     def run(self, name):
         """(target words a second, peak memory in bytes) of one run."""
@@ -60,7 +94,9 @@ class Bench:
             words = [self.data, self.teacher, self.arguments.max_tokens, LINES * self.interval]
             command, printed = [sys.executable, __file__, "--forward", *map(str, words)], []
             memory = watched([command], out, lambda now, line: printed.append(line))
-            return next(float(line.split()[-1]) for line in printed if line.startswith(RESULT)), memory
+            return next(
+                float(line.split()[-1]) for line in printed if line.startswith(RESULT)
+            ), memory
         lines = []  # (when, words since the line before)
 
         def seen(now, line):
@@ -76,7 +112,10 @@ class Bench:
 
 
 def forward(data, teacher, max_tokens, updates):
-    """The teacher's forward pass over the batches of the first updates, and nothing else. Prints target words a second."""
+    """Run only the teacher's forward pass over the batches of the first updates.
+
+    Prints target words per second.
+    """
     import torch
     from fairseq import checkpoint_utils
 
@@ -84,9 +123,13 @@ def forward(data, teacher, max_tokens, updates):
 
     fairseq_seqkd.register()
     torch.set_num_threads(1)
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([teacher], arg_overrides={"data": data, "eval_bleu": False})
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [teacher], arg_overrides={"data": data, "eval_bleu": False}
+    )
     task.load_dataset("train")
-    batches = task.get_batch_iterator(task.dataset("train"), max_tokens=int(max_tokens), seed=1).next_epoch_itr(shuffle=True)
+    batches = task.get_batch_iterator(
+        task.dataset("train"), max_tokens=int(max_tokens), seed=1
+    ).next_epoch_itr(shuffle=True)
     model, words, begun = models[0].eval(), 0, None
     with torch.no_grad():
         for i, sample in zip(range(int(updates) + 1), batches):
@@ -117,7 +160,11 @@ def measure(bench, arguments):
         "memory_stored_over_plain": round(peaks[STORED] / peaks[PLAIN], 3),
         "memory_live_over_plain": round(peaks[LIVE] / peaks[PLAIN], 3),
         "peak_memory_mb": {name: round(value / 1e6) for name, value in peaks.items()},
-        "bytes_per_token": round((bench.store / "distributions.safetensors").stat().st_size / content["counts"]["tokens"], 2),
+        "bytes_per_token": round(
+            (bench.store / "distributions.safetensors").stat().st_size
+            / content["counts"]["tokens"],
+            2,
+        ),
         "topk": arguments.topk,
         "mass": content["mass"],
         "signature": content["signature"],
@@ -133,12 +180,22 @@ def ratio(values, base):
 
 
 def table(result):
-    print("| | target words/s | against plain training | peak memory, MB |")
+    print("| | target words/s | relative to plain training | peak memory, MB |")
     print("|---|---:|---:|---:|")
     for name in (*TRAINED, FORWARD):
-        print(f"| {name} | {result[name]:,} | {result[name] / result[PLAIN]:.2f} | {result['peak_memory_mb'][name]:,} |")
+        print(
+            f"| {name} | {result[name]:,} | {result[name] / result[PLAIN]:.2f} "
+            f"| {result['peak_memory_mb'][name]:,} |"
+        )
     print()
-    for key in ("stored_over_plain", "live_over_ideal", "memory_stored_over_plain", "bytes_per_token", "mass", "machine"):
+    for key in (
+        "stored_over_plain",
+        "live_over_ideal",
+        "memory_stored_over_plain",
+        "bytes_per_token",
+        "mass",
+        "machine",
+    ):
         print(f"{key}: {result[key]}")
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes of one thread, whose output and memory are watched, and the machine's name."""
+"""Helpers of the benchmarks: watched processes of one thread, and the name of the machine."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ class Tail:
 
 
 def watched(commands, folder, seen):
-    """Runs commands side by side, calls `seen(time, line)` for every line that they print, and waits for all.
+    """Run commands side by side and wait for all; `seen(time, line)` gets every printed line.
 
     Returns the largest resident memory of one of them, in bytes.
     """
@@ -58,7 +58,9 @@ def watched(commands, folder, seen):
                 found, status, usage = os.wait4(process.pid, os.WNOHANG)
                 if found:
                     ended[process.pid] = os.waitstatus_to_exitcode(status)
-                    process.returncode = ended[process.pid]  # it is gone: Popen must not wait for it
+                    process.returncode = ended[
+                        process.pid
+                    ]  # it is gone: Popen must not wait for it
                     largest = max(largest, usage.ru_maxrss * 1024)
         now = time.monotonic()
         for tail in tails:
@@ -71,26 +73,35 @@ def watched(commands, folder, seen):
 
 
 def failed(command, output):
-    raise SystemExit(f"{Path(sys.argv[0]).stem}: {' '.join(map(str, command))} failed:\n{output[-2000:]}")
+    raise SystemExit(
+        f"{Path(sys.argv[0]).stem}: {' '.join(map(str, command))} failed:\n{output[-2000:]}"
+    )
 
 
 def check_paths(*paths):
     for path in paths:
         if not Path(path).exists():
             raise SystemExit(
-                f"{Path(sys.argv[0]).stem}: {path} does not exist; run recipes/quickstart.sh first, or name DATA_BIN TEACHER"
+                f"{Path(sys.argv[0]).stem}: {path} does not exist; "
+                "run recipes/quickstart.sh first, or name DATA_BIN TEACHER"
             )
 
 
 def machine(*packages):
-    """Processor, cores, versions and date, for whoever reads the figures. Args: packages: more of them to name."""
+    """Processor, cores, versions and date, to be printed with the figures.
+
+    Args:
+        packages: names of further packages whose versions matter.
+    """
     from importlib.metadata import version
 
     from fairseq_seqkd import compat
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return {
-        "processor": next((line.split(":")[1].strip() for line in lines if "model name" in line), ""),
+        "processor": next(
+            (line.split(":")[1].strip() for line in lines if "model name" in line), ""
+        ),
         "cores": os.cpu_count(),
         **compat.versions(),
         **{package: version(package) for package in packages},

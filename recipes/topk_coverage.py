@@ -1,8 +1,10 @@
-"""What is lost by storing only the k most probable symbols: the mass that they hold, and the word-level loss with them.
+"""Measure what is lost by storing only the k most probable symbols.
 
-    python recipes/topk_coverage.py DATA_BIN TEACHER STUDENT [--split valid] [--sentences 500] [--topk 1,4,8,32]
+    python recipes/topk_coverage.py DATA_BIN TEACHER STUDENT [--split valid] [--sentences 500]
+        [--topk 1,4,8,32]
 
-The loss is the cross entropy of the student with the teacher at every gold token, in nats: with the whole distribution,
+Prints the mass that k symbols hold, and the word-level loss with them. The loss is the cross
+entropy of the student with the teacher at every gold token, in nats: with the whole distribution,
 with the tail spread evenly over the other symbols, and with the tail ignored.
 """
 
@@ -14,8 +16,11 @@ BATCH = 16
 
 
 def measure(arguments, ks):
-    """Means over tokens: {k: (mass, loss with the tail spread, loss with it ignored)}, the loss with the whole
-    distribution; and the size of the vocabulary, and how many tokens there were."""
+    """Means over tokens for each k, and with the whole distribution.
+
+    Returns ({k: (mass, loss with the tail spread, loss with it ignored)}, loss with the whole
+    distribution, size of the vocabulary, number of tokens).
+    """
     import torch
     from fairseq import checkpoint_utils
 
@@ -26,8 +31,12 @@ def measure(arguments, ks):
 
     torch.set_num_threads(1)
     overrides = {"data": arguments.data, "eval_bleu": False}
-    teacher, _, task = checkpoint_utils.load_model_ensemble_and_task([arguments.teacher], arg_overrides=overrides)
-    student, _, _ = checkpoint_utils.load_model_ensemble_and_task([arguments.student], arg_overrides=overrides)
+    teacher, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [arguments.teacher], arg_overrides=overrides
+    )
+    student, _, _ = checkpoint_utils.load_model_ensemble_and_task(
+        [arguments.student], arg_overrides=overrides
+    )
     teacher, student = teachers.Teacher(teacher), student[0].eval()
     task.load_dataset(arguments.split)
     dataset, objective = task.dataset(arguments.split), losses.Objective(1.0)
@@ -49,8 +58,15 @@ def measure(arguments, ks):
                 totals[k][0] += (1 - rest)[keep].sum().item()
                 for column, tail in enumerate(divergences.TAILS, start=1):
                     found = divergences.top_k(symbols, probabilities, rest, vocabulary, tail=tail)
-                    totals[k][column] += losses.word_level(logits, target, keep, found, objective).kd.sum().item()
-    return {k: [value / tokens for value in values] for k, values in totals.items()}, whole / tokens, vocabulary, tokens
+                    totals[k][column] += (
+                        losses.word_level(logits, target, keep, found, objective).kd.sum().item()
+                    )
+    return (
+        {k: [value / tokens for value in values] for k, values in totals.items()},
+        whole / tokens,
+        vocabulary,
+        tokens,
+    )
 
 
 def main():
@@ -63,12 +79,20 @@ def main():
     parser.add_argument("--topk", default="1,4,8,32")
     arguments = parser.parse_args()
     check_paths(arguments.data, arguments.teacher, arguments.student)
-    found, whole, vocabulary, tokens = measure(arguments, [int(k) for k in arguments.topk.split(",")])
-    print(f"{tokens:,} tokens of {arguments.split}, {vocabulary:,} symbols; whole distribution: {whole:.4f} nats a token")
+    found, whole, vocabulary, tokens = measure(
+        arguments, [int(k) for k in arguments.topk.split(",")]
+    )
+    print(
+        f"{tokens:,} tokens of {arguments.split}, {vocabulary:,} symbols; "
+        f"whole distribution: {whole:.4f} nats per token"
+    )
     print("| k | mass | loss, tail spread | difference | loss, tail ignored | difference |")
     print("|---:|---:|---:|---:|---:|---:|")
     for k, (mass, spread, ignored) in found.items():
-        print(f"| {k} | {mass:.1%} | {spread:.4f} | {spread - whole:+.4f} | {ignored:.4f} | {ignored - whole:+.4f} |")
+        print(
+            f"| {k} | {mass:.1%} | {spread:.4f} | {spread - whole:+.4f} "
+            f"| {ignored:.4f} | {ignored - whole:+.4f} |"
+        )
 
 
 if __name__ == "__main__":
