@@ -1,4 +1,4 @@
-"""Runs the contenders of bench_decoding.sh in turn, one thread each, and writes bench_decoding.json."""
+"""Run the contenders of bench_decoding.sh in turn, on one thread, and write bench_decoding.json."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ BEGINS = "decoding begins"
 # What is said when all is written: by the plugin, and by fairseq-generate.
 ENDS = re.compile(r" is complete \||\bTranslated [\d,]+ sentences \(")
 
-# The stock task, which says when fairseq-generate has everything and is about to ask for its first batch.
+# The stock task; it prints a line when fairseq-generate is about to ask for its first batch.
 STOCK = """
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -94,13 +94,20 @@ class Bench:
             "required-batch-size-multiple": 1,
         }
         options = {
-            **(plugin or stock), "path": self.teacher, "gen-subset": self.split, "source-lang": self.source,
-            "target-lang": self.target, "max-tokens": tokens, "cpu": True, **SEARCH, **more,
-        }  # fmt: skip
+            **(plugin or stock),
+            "path": self.teacher,
+            "gen-subset": self.split,
+            "source-lang": self.source,
+            "target-lang": self.target,
+            "max-tokens": tokens,
+            "cpu": True,
+            **SEARCH,
+            **more,
+        }
         return [str(BIN / "fairseq-generate"), str(self.subset(sentences)), *flags(options)]
 
     def run(self, name, sentences, tokens, **more):
-        """(seconds of start-up, seconds from the first batch to the finished files, where its result is)."""
+        """(seconds of start-up, seconds from the first batch to the finished files, result)."""
         out = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{name}."))
         if name in RAW_CONTENDERS:
             words = [
@@ -123,7 +130,7 @@ class Bench:
         return started, seconds, out / ("distilled" if name in PLUGIN_CONTENDERS else "0.out")
 
     def workers(self, count, sentences, tokens):
-        """Seconds that so many workers need together, from the first one's first batch to the finished files."""
+        """Seconds of `count` workers together, from the first batch to the finished files."""
         out = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"workers{count}."))
         more = {"part-size": PART, "distributed-world-size": count}
         commands = [
@@ -141,7 +148,10 @@ class Bench:
 
 
 def timed(commands, folder):
-    """Runs commands side by side: (seconds until the first says BEGINS, from there until one says that all is written)."""
+    """Run commands side by side and time them.
+
+    Returns (seconds until the first prints BEGINS, seconds from there until all is written).
+    """
     begun, times = time.monotonic(), {}
 
     def seen(now, line):
@@ -157,7 +167,10 @@ def timed(commands, folder):
 
 
 def raw(compute_type, tokens, data, teacher, split, source, target, out):
-    """CTranslate2 by itself: the same lines to translate_batch, which sorts and batches them. Prints start-up and seconds."""
+    """Translate the same lines with CTranslate2 alone, which sorts and batches them.
+
+    Prints the seconds of the start-up and of the translation.
+    """
     begun = time.monotonic()
     import ctranslate2
     from fairseq import checkpoint_utils
@@ -188,9 +201,15 @@ def raw(compute_type, tokens, data, teacher, split, source, target, out):
     longest = max(map(len, lines))
     started = time.monotonic()
     found = translator.translate_batch(
-        lines, beam_size=SEARCH["beam"], num_hypotheses=SEARCH["nbest"], max_batch_size=int(tokens), batch_type="tokens",
-        max_decoding_length=int(SEARCH["max-len-a"] * longest + SEARCH["max-len-b"]), max_input_length=0, return_scores=True,
-    )  # fmt: skip
+        lines,
+        beam_size=SEARCH["beam"],
+        num_hypotheses=SEARCH["nbest"],
+        max_batch_size=int(tokens),
+        batch_type="tokens",
+        max_decoding_length=int(SEARCH["max-len-a"] * longest + SEARCH["max-len-b"]),
+        max_input_length=0,
+        return_scores=True,
+    )
     seconds = time.monotonic() - started
     Path(out).write_text(
         json.dumps(
@@ -240,7 +259,10 @@ class Texts:
 
 
 def selection_share(bench, sentences, tokens):
-    """Seconds of choosing from 35 hypotheses by sentence BLEU over seconds of finding them (CTranslate2, float32)."""
+    """Time of choosing from 35 hypotheses by sentence BLEU, relative to the time of their search.
+
+    The search runs in CTranslate2, float32.
+    """
     from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
     from fairseq_seqkd.corpus.nbest_store import NBestStore
     from fairseq_seqkd.selection.choose import Similarity
@@ -261,7 +283,10 @@ def selection_share(bench, sentences, tokens):
 
 
 def roofline(bench, hypotheses):
-    """What a core could do: multiply-adds of a sentence against the measured speed of a matrix product."""
+    """The speed that a core could reach.
+
+    It follows from the multiply-adds of a sentence and the measured speed of a matrix product.
+    """
     import numpy as np
     import torch
     from fairseq import checkpoint_utils
@@ -391,12 +416,13 @@ def measure(bench, arguments):
 
 def table(result):
     base = result["fairseq_generate"]
-    print("| | sentences/s | against fairseq-generate | batch, tokens | start-up, s | BLEU |")
+    print("| | sentences/s | relative to fairseq-generate | batch, tokens | start-up, s | BLEU |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in CONTENDERS:
         print(
-            f"| {name} | {result[name]:.1f} | {result[name] / base:.2f} | {result['tokens_per_batch'][name]:,} | "
-            f"{result['startup_seconds'][name]:.1f} | {result['bleu_' + name]:.2f} |"
+            f"| {name} | {result[name]:.1f} | {result[name] / base:.2f} "
+            f"| {result['tokens_per_batch'][name]:,} | {result['startup_seconds'][name]:.1f} "
+            f"| {result['bleu_' + name]:.2f} |"
         )
     print()
     for key in (

@@ -1,9 +1,11 @@
-"""Memory of a decode against the size of the corpus: the split as it is, then the same split ten times over.
+"""Measure the memory of a decode for a split, and for the same split repeated ten times.
 
-    python recipes/bench_memory.py DATA_BIN TEACHER [--split train] [--times 10] [--engine ctranslate2] [--max-len-b 2]
+    python recipes/bench_memory.py DATA_BIN TEACHER [--split train] [--times 10]
+        [--engine ctranslate2] [--max-len-b 2]
 
-Prints the peak of the process's own memory (anonymous pages; pages of mapped files come and go as the kernel likes) for
-both, and the bytes for each further sentence. The search is cut short, since memory does not depend on its length.
+Prints the peak of the process's own memory for both, and the bytes per further sentence. Own memory
+is anonymous pages: the kernel may drop pages of mapped files at any time. The search ends after a
+few tokens, since memory does not depend on its length.
 """
 
 import argparse
@@ -24,7 +26,7 @@ GENERATE = Path(sys.executable).parent / "fairseq-generate"
 
 
 def repeated(gold, times, out):
-    """A data-bin that holds a split so many times over."""
+    """A data-bin that holds a split several times over."""
     out.mkdir()
     for lang in gold.languages:
         (out / f"dict.{lang}.txt").write_bytes((gold.folder / f"dict.{lang}.txt").read_bytes())
@@ -37,7 +39,7 @@ def repeated(gold, times, out):
 
 
 def peak(command):
-    """(largest anonymous memory in bytes, seconds) of a command, looked at twenty times a second."""
+    """(largest anonymous memory in bytes, seconds) of a command, sampled twenty times a second."""
     begun, largest = time.monotonic(), 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as log, subprocess.Popen(
@@ -77,11 +79,37 @@ def main():
             data = Path(folder) / f"bin.{times}"
             sentences = repeated(gold, times, data)
             command = [
-                GENERATE, data, "--user-dir", ROOT / "fairseq_seqkd", "--task", "teacher_decoding", "--path", arguments.teacher,
-                "--gen-subset", arguments.split, "--source-lang", source, "--target-lang", target, "--engine", arguments.engine,
-                "--beam", 1, "--nbest", 1, "--max-len-a", 0, "--max-len-b", arguments.max_len_b, "--cpu",
-                "--no-progress-bar", "--log-interval", 10**9, "--distill-dir", Path(folder) / f"distilled.{times}",
-            ]  # fmt: skip
+                GENERATE,
+                data,
+                "--user-dir",
+                ROOT / "fairseq_seqkd",
+                "--task",
+                "teacher_decoding",
+                "--path",
+                arguments.teacher,
+                "--gen-subset",
+                arguments.split,
+                "--source-lang",
+                source,
+                "--target-lang",
+                target,
+                "--engine",
+                arguments.engine,
+                "--beam",
+                1,
+                "--nbest",
+                1,
+                "--max-len-a",
+                0,
+                "--max-len-b",
+                arguments.max_len_b,
+                "--cpu",
+                "--no-progress-bar",
+                "--log-interval",
+                10**9,
+                "--distill-dir",
+                Path(folder) / f"distilled.{times}",
+            ]
             memory, seconds = peak([str(word) for word in command])
             found.append((sentences, memory))
             print(

@@ -1,11 +1,16 @@
-"""How decode, stored distributions and the start of a training grow with the corpus: a toy language, up to two million sentences.
+"""Measure how time and memory grow with the corpus, up to two million sentences of a toy language.
 
     python recipes/bench_scale.py [--sizes 20000,200000,2000000] [--work DIR] [-o scale.json]
 
-Makes a toy corpus and a teacher of it in seconds, then for every size: its beam search (CTranslate2, beam 2), its distributions,
-and the first update of a student that learns from both, beside the first update of fairseq's own criterion on the same data.
-Prints, for each, the time of a thousand sentences, the peak of the process's own memory (anonymous pages), and how much of that
-a further sentence costs. Without --work nothing is kept.
+Makes a toy corpus and a teacher in seconds. Then it measures for every size:
+
+* the beam search (CTranslate2, beam 2),
+* the stored distributions,
+* the first update of a student that learns from both,
+* the first update of fairseq's own criterion on the same data.
+
+Prints the time per thousand sentences, the peak of the process's own memory (anonymous pages), and
+the memory per further sentence. Without --work nothing is kept.
 """
 
 import argparse
@@ -24,11 +29,25 @@ from fairseq_seqkd.corpus.databin import LanguagePair, Split
 
 PLUGIN = {"user-dir": ROOT / "fairseq_seqkd", "cpu": True}
 TINY = {
-    "arch": "transformer", "encoder-layers": 1, "decoder-layers": 1, "encoder-embed-dim": 32, "decoder-embed-dim": 32,
-    "encoder-ffn-embed-dim": 64, "decoder-ffn-embed-dim": 64, "encoder-attention-heads": 2, "decoder-attention-heads": 2,
-    "optimizer": "adam", "lr": 0.005, "max-tokens": 4000, "required-batch-size-multiple": 1, "seed": 1, "num-workers": 0,
-    "no-save": True, "disable-validation": True, "data-buffer-size": 0,  # a run of one update ends while a buffer is filled
-}  # fmt: skip
+    "arch": "transformer",
+    "encoder-layers": 1,
+    "decoder-layers": 1,
+    "encoder-embed-dim": 32,
+    "decoder-embed-dim": 32,
+    "encoder-ffn-embed-dim": 64,
+    "decoder-ffn-embed-dim": 64,
+    "encoder-attention-heads": 2,
+    "decoder-attention-heads": 2,
+    "optimizer": "adam",
+    "lr": 0.005,
+    "max-tokens": 4000,
+    "required-batch-size-multiple": 1,
+    "seed": 1,
+    "num-workers": 0,
+    "no-save": True,
+    "disable-validation": True,
+    "data-buffer-size": 0,  # a run of one update would end while a buffer is filled
+}
 STEPS = ("search", "distributions", "fairseq's first update", "first update with distributions")
 
 
@@ -124,15 +143,14 @@ def measure(toy, teacher, size, folder):
     found = {}
     for step, words in steps(folder / "bin", teacher, folder).items():
         found[step] = peak(words)
-        say(
-            f"{sentences:,} sentences, {step}: {found[step][0] / 1e6:.0f} MB, {found[step][1]:.0f} s"
-        )
+        memory, seconds = found[step]
+        say(f"{sentences:,} sentences, {step}: {memory / 1e6:.0f} MB, {seconds:.0f} s")
     return sentences, found
 
 
 def table(measured):
     lines = [
-        "| step | sentences | seconds | seconds a thousand | MB | bytes a further sentence |",
+        "| step | sentences | seconds | seconds per thousand | MB | bytes per further sentence |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for step in STEPS:
@@ -141,7 +159,8 @@ def table(measured):
             memory, seconds = found[step]
             more = f"{(memory - before[1]) / (sentences - before[0]):.1f}" if before else ""
             lines.append(
-                f"| {step} | {sentences:,} | {seconds:.0f} | {1000 * seconds / sentences:.3f} | {memory / 1e6:.0f} | {more} |"
+                f"| {step} | {sentences:,} | {seconds:.0f} | {1000 * seconds / sentences:.3f} "
+                f"| {memory / 1e6:.0f} | {more} |"
             )
             before = sentences, memory
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Runs the contenders of bench_word_kd.sh in turn, one thread each, and writes bench_word_kd.json."""
+"""Run the contenders of bench_word_kd.sh in turn, on one thread, and write bench_word_kd.json."""
 
 import argparse
 import json
@@ -19,12 +19,28 @@ PLAIN, LIVE, STORED, FORWARD = (
 )
 TRAINED = (PLAIN, LIVE, STORED)
 STUDENT = {
-    "arch": "transformer", "encoder-layers": 2, "decoder-layers": 2, "encoder-embed-dim": 128, "decoder-embed-dim": 128,
-    "encoder-ffn-embed-dim": 256, "decoder-ffn-embed-dim": 256, "encoder-attention-heads": 4, "decoder-attention-heads": 4,
-    "share-decoder-input-output-embed": True, "dropout": 0.1, "label-smoothing": 0.1, "optimizer": "adam", "lr": 1e-3,
-    "required-batch-size-multiple": 1, "num-workers": 0, "seed": 1, "no-save": True, "disable-validation": True, "cpu": True,
+    "arch": "transformer",
+    "encoder-layers": 2,
+    "decoder-layers": 2,
+    "encoder-embed-dim": 128,
+    "decoder-embed-dim": 128,
+    "encoder-ffn-embed-dim": 256,
+    "decoder-ffn-embed-dim": 256,
+    "encoder-attention-heads": 4,
+    "decoder-attention-heads": 4,
+    "share-decoder-input-output-embed": True,
+    "dropout": 0.1,
+    "label-smoothing": 0.1,
+    "optimizer": "adam",
+    "lr": 1e-3,
+    "required-batch-size-multiple": 1,
+    "num-workers": 0,
+    "seed": 1,
+    "no-save": True,
+    "disable-validation": True,
+    "cpu": True,
     "log-format": "json",
-}  # fmt: skip
+}
 RESULT = "target words a second:"  # how the forward pass says what it has measured
 LINES = 6  # log lines of a run after the one at which the clock starts
 
@@ -36,9 +52,15 @@ class Bench:
         self.interval = max(arguments.updates // LINES, 1)
         self.store = folder / "store"
         options = {
-            "user-dir": ROOT / "fairseq_seqkd", "task": "teacher_decoding", "path": self.teacher, "gen-subset": "train",
-            "score-reference": True, "topk": arguments.topk, "distill-dir": self.store, "cpu": True,
-        }  # fmt: skip
+            "user-dir": ROOT / "fairseq_seqkd",
+            "task": "teacher_decoding",
+            "path": self.teacher,
+            "gen-subset": "train",
+            "score-reference": True,
+            "topk": arguments.topk,
+            "distill-dir": self.store,
+            "cpu": True,
+        }
         command = [BIN / "fairseq-generate", self.data, *flags(options)]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True)
         if done.returncode:
@@ -51,9 +73,12 @@ class Bench:
             STORED: {"criterion": "word_kd", "teacher-distributions": self.store},
         }[name]
         more = {
-            "user-dir": ROOT / "fairseq_seqkd", "max-tokens": self.arguments.max_tokens, "save-dir": self.folder / "none",
-            "log-interval": self.interval, "max-update": (LINES + 1) * self.interval,
-        }  # fmt: skip
+            "user-dir": ROOT / "fairseq_seqkd",
+            "max-tokens": self.arguments.max_tokens,
+            "save-dir": self.folder / "none",
+            "log-interval": self.interval,
+            "max-update": (LINES + 1) * self.interval,
+        }
         return [
             str(BIN / "fairseq-train"),
             str(self.data),
@@ -87,7 +112,10 @@ class Bench:
 
 
 def forward(data, teacher, max_tokens, updates):
-    """The teacher's forward pass over the batches of the first updates, and nothing else. Prints target words a second."""
+    """Run only the teacher's forward pass over the batches of the first updates.
+
+    Prints target words per second.
+    """
     import torch
     from fairseq import checkpoint_utils
 
@@ -152,11 +180,12 @@ def ratio(values, base):
 
 
 def table(result):
-    print("| | target words/s | against plain training | peak memory, MB |")
+    print("| | target words/s | relative to plain training | peak memory, MB |")
     print("|---|---:|---:|---:|")
     for name in (*TRAINED, FORWARD):
         print(
-            f"| {name} | {result[name]:,} | {result[name] / result[PLAIN]:.2f} | {result['peak_memory_mb'][name]:,} |"
+            f"| {name} | {result[name]:,} | {result[name] / result[PLAIN]:.2f} "
+            f"| {result['peak_memory_mb'][name]:,} |"
         )
     print()
     for key in (

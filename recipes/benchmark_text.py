@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""The text of public benchmarks, cut as published baselines have it: from their archives to {train,valid,test}.{source,target}.
+"""Prepare the text of public benchmarks as published baselines do.
 
-    benchmark_text.py iwslt14 DOWNLOADS -o text      German-English, as fairseq's prepare-iwslt14.sh
-    benchmark_text.py wmt14 DOWNLOADS -o text        English-German, as fairseq's prepare-wmt14en2de.sh --icml17
-    benchmark_text.py iwslt15 DOWNLOADS -o text      Thai-English, raw: SentencePiece cuts Thai, which has no spaces
-    benchmark_text.py clean text -o text             {train,valid,test}.bpe.* to *.clean.*, for wmt14
+From the benchmarks' archives to {train,valid,test}.{source,target}:
+
+    benchmark_text.py iwslt14 DOWNLOADS -o text    German-English, as fairseq's prepare-iwslt14.sh
+    benchmark_text.py wmt14 DOWNLOADS -o text      English-German, as fairseq's
+                                                   prepare-wmt14en2de.sh --icml17
+    benchmark_text.py iwslt15 DOWNLOADS -o text    Thai-English, raw: SentencePiece segments Thai,
+                                                   which has no spaces
+    benchmark_text.py clean text -o text           {train,valid,test}.bpe.* to *.clean.*, for wmt14
 
 Moses' scripts are replaced by sacremoses, their port to Python.
 """
@@ -23,9 +27,10 @@ from pathlib import Path
 from fairseq_seqkd.commands.decode import default_workers
 
 LINES_AT_A_TIME = 1000
-# Two languages are cut at a time, each with half of the cores that this process may use; a job on a cluster has some of a node's.
+# Two languages are tokenised at a time, each with half of the cores that this process may use.
+# A job on a cluster may use only some of a node's cores.
 PROCESSES = max(1, default_workers(cpu=True) // 2)
-AHEAD = 2 * PROCESSES  # pieces of text that are being cut, of one language
+AHEAD = 2 * PROCESSES  # chunks of text of one language that are tokenised ahead
 
 
 # Reading.
@@ -34,8 +39,8 @@ AHEAD = 2 * PROCESSES  # pieces of text that are being cut, of one language
 class Archive:
     """A tar file. `member(ending)` yields the lines of the only file in it whose name ends so.
 
-    That file is first copied to a folder of ours under a name of ours: two sides are read at a time, and going to and fro in a
-    compressed archive would begin at its beginning each time.
+    That file is first copied to a folder of its own. Two sides are read at a time, and moving back
+    and forth in a compressed archive would start at its beginning each time.
     """
 
     def __init__(self, path, copies):
@@ -52,7 +57,8 @@ class Archive:
                     ]
                     if len(found) != 1:
                         raise SystemExit(
-                            f"benchmark_text: {self.path} has {len(found)} files named *{ending}, it should have one"
+                            f"benchmark_text: {self.path} has {len(found)} files named *{ending}, "
+                            "it should have one"
                         )
                     with copy.with_suffix(".partial").open("wb") as file:
                         shutil.copyfileobj(tar.extractfile(found[0]), file)
@@ -67,7 +73,7 @@ class Archive:
 
 
 def talks(lines, dropped="url|talkid|keywords"):
-    """The training text of TED: without the lines about a talk; a title and a description count as text."""
+    """The training text of TED, with titles and descriptions, without the lines about a talk."""
     for line in lines:
         if not re.search(f"<({dropped})", line):
             yield re.sub(r"</?(title|description)>", "", line).strip()
@@ -86,7 +92,8 @@ def parallel(*sides):
     for number, pair in enumerate(itertools.zip_longest(*sides), 1):
         if None in pair:
             raise SystemExit(
-                f"benchmark_text: one language ends before the other, at line {number}; fetch the archive again"
+                f"benchmark_text: one language ends before the other, at line {number}; "
+                "fetch the archive again"
             )
         yield pair
 
@@ -135,7 +142,7 @@ def work(lines):
 
 
 def clean(pairs, longest, ratio=1.5):
-    """What Moses' clean-corpus-n keeps: neither side empty or too long, nor one that many times as long as the other."""
+    """The pairs that Moses' clean-corpus-n keeps: no empty or long side, lengths within a ratio."""
     for pair in pairs:
         a, b = (len(side.split()) for side in pair)
         if 1 <= a <= longest and 1 <= b <= longest and max(a, b) <= ratio * min(a, b):
@@ -143,7 +150,7 @@ def clean(pairs, longest, ratio=1.5):
 
 
 def write(out, langs, **parts):
-    """Writes pairs to files. A part that is (pairs, n) gives every n-th pair to valid, and the others to train."""
+    """Write pairs to files. For (pairs, n), every n-th pair goes to valid, not to train."""
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         files = {
@@ -162,7 +169,8 @@ def write(out, langs, **parts):
                     print(line, file=file)
     if not all(counts.values()):
         raise SystemExit(
-            f"benchmark_text: {', '.join(s for s, n in counts.items() if not n)} would be empty; is the archive whole?"
+            f"benchmark_text: {', '.join(s for s, n in counts.items() if not n)} would be empty; "
+            "is the archive complete?"
         )
     print(", ".join(f"{split}: {count:,} pairs" for split, count in counts.items()))
 
@@ -171,7 +179,7 @@ def write(out, langs, **parts):
 
 
 def iwslt14(folder, out):
-    """160,239 pairs to train on; TED talks, lower-cased; valid is every 23rd pair of the training text."""
+    """Prepare TED talks, lower-cased: 160,239 training pairs; valid is every 23rd of them."""
     tar = Archive(folder / "de-en.tgz", out / "raw")
     sets = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
 
@@ -189,7 +197,10 @@ def iwslt14(folder, out):
 
 
 def wmt14(folder, out):
-    """4.5 million pairs; cased; valid is every 100th pair; newstest2014 to test on. BPE comes next, and cleaning after it."""
+    """Prepare 4.5 million pairs, cased; valid is every 100th pair, test is newstest2014.
+
+    BPE comes next, and cleaning after it.
+    """
     corpora = {
         "training-parallel-europarl-v7.tgz": "europarl-v7.de-en",
         "training-parallel-commoncrawl.tgz": "commoncrawl.de-en",
@@ -245,7 +256,10 @@ def iwslt15(folder, out):
 
 
 def clean_pieces(folder, out):
-    """What fairseq's script does with WMT's BPE: no pair of more than 250 pieces or of unequal lengths, but in test."""
+    """Drop pairs of more than 250 subwords or of unequal lengths, except in test.
+
+    fairseq's script does this with WMT's BPE.
+    """
     for split in ("train", "valid", "test"):
         langs = sorted({file.name.rpartition(".")[2] for file in folder.glob(f"{split}.bpe.*")})
         with contextlib.ExitStack() as stack:

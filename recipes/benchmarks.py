@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes of one thread, whose output and memory are watched, and the machine's name."""
+"""Helpers of the benchmarks: watched processes of one thread, and the name of the machine."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ class Tail:
 
 
 def watched(commands, folder, seen):
-    """Runs commands side by side, calls `seen(time, line)` for every line that they print, and waits for all.
+    """Run commands side by side and wait for all; `seen(time, line)` gets every printed line.
 
     Returns the largest resident memory of one of them, in bytes.
     """
@@ -82,12 +82,17 @@ def check_paths(*paths):
     for path in paths:
         if not Path(path).exists():
             raise SystemExit(
-                f"{Path(sys.argv[0]).stem}: {path} does not exist; run recipes/quickstart.sh first, or name DATA_BIN TEACHER"
+                f"{Path(sys.argv[0]).stem}: {path} does not exist; "
+                "run recipes/quickstart.sh first, or name DATA_BIN TEACHER"
             )
 
 
 def machine(*packages):
-    """Processor, cores, versions and date, for whoever reads the figures. Args: packages: more of them to name."""
+    """Processor, cores, versions and date, to be printed with the figures.
+
+    Args:
+        packages: names of further packages whose versions matter.
+    """
     from importlib.metadata import version
 
     from fairseq_seqkd import compat

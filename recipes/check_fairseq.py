@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""What differs between the installed fairseq and upstream's sources, file by file.
+"""Compare the installed fairseq with upstream's sources, file by file.
 
-    git clone https://github.com/facebookresearch/fairseq clone && python recipes/check_fairseq.py clone
+    git clone https://github.com/facebookresearch/fairseq clone
+    python recipes/check_fairseq.py clone
 
-Compares every Python and Cython file of the packages fairseq and fairseq_cli that is installed with the same file of a revision,
-and prints the lines that differ. Upstream's examples/ is installed as fairseq/examples. Compiled files cannot be compared.
+Compares every installed Python and Cython file of fairseq and fairseq_cli with the same file of a
+revision, and prints the lines that differ. Upstream's examples/ is installed as fairseq/examples.
+Compiled files cannot be compared.
 """
 
 import argparse
@@ -25,13 +27,14 @@ def git(clone, *words):
     done = subprocess.run(["git", "-C", clone, *words], stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise SystemExit(
-            f"check_fairseq: git cannot read {' '.join(words)} in {clone}; name a clone of fairseq and a revision in it"
+            f"check_fairseq: git cannot read {' '.join(words)} in {clone}; "
+            "name a clone of fairseq and a revision in it"
         )
     return done.stdout
 
 
 def blobs(clone, revision):
-    """{path as it is installed: hash of git} of a revision's files, where links are what they lead to."""
+    """{installed path: git hash} of a revision's files; links are followed."""
     found, links = {}, {}
     for line in git(clone, "ls-tree", "-r", revision).decode().splitlines():
         facts, path = line.split("\t", 1)
@@ -99,11 +102,11 @@ def main():
         if path.split("/")[0] in PACKAGES and path.endswith((".py", ".pyx")) and path not in known
     ]
     print(
-        f"{same} files are upstream's of {arguments.revision}, {len(different)} differ: {', '.join(different) or 'none'}"
+        f"{same} files are upstream's of {arguments.revision}, "
+        f"{len(different)} differ: {', '.join(different) or 'none'}"
     )
-    print(
-        f"not upstream's: {', '.join(unknown) or 'none'}; not installed: {', '.join(absent) or 'none'}"
-    )
+    print(f"not upstream's: {', '.join(unknown) or 'none'}; ", end="")
+    print(f"not installed: {', '.join(absent) or 'none'}")
 
 
 if __name__ == "__main__":

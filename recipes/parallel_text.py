@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Parallel text for recipes/quickstart.sh: descriptions of packages, LibreOffice's help, or two files of one's own.
+"""Prepare parallel text for recipes/quickstart.sh, filtered and split; standard library only.
 
-The descriptions of the distribution's packages are translated by volunteers; apt's lists of them, one for each language,
-name the English original of each by its MD5, so two languages are joined on that, paragraph by paragraph. LibreOffice's
-offline help (packages libreoffice-help-*, MPL-2.0) has the same pages in every language, and the same paragraphs carry
-the same `id`, so two languages are joined on (page, id). Filtered and split; standard library only.
+* descriptions: volunteers translate the descriptions of the distribution's packages. apt has one
+  list per language, which names the English original of each description by its MD5. Two languages
+  are joined on the MD5, paragraph by paragraph.
+* help: LibreOffice's offline help (packages libreoffice-help-*, MPL-2.0) has the same pages in
+  every language, and the same paragraphs have the same `id`. Two languages are joined on both.
+* files: two files of your own.
 
     parallel_text.py descriptions --lists lists --src da --tgt en -o text
     parallel_text.py help --help-dir out/usr/share/libreoffice/help --src de --tgt en-US -o text
@@ -27,7 +29,7 @@ LINE_ENDS = re.compile(f"(?<={WIDE}) (?={WIDE})")  # of such a script, once line
 
 
 class Paragraphs(HTMLParser):
-    """Collects the text of `<p id=...>` and `<h1 id=...>` ... `<h6 id=...>`; an id that occurs twice is dropped."""
+    """The text of `<p id=...>` and `<h1 id=...>` to `<h6 id=...>`, without ids that occur twice."""
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -64,7 +66,8 @@ def aligned(help_dir, src, tgt):
     root = Path(help_dir) / src / "text"
     if not root.is_dir():
         raise SystemExit(
-            f"parallel_text: no help pages in {root}; is the package libreoffice-help-{src} unpacked there?"
+            f"parallel_text: no help pages in {root}; "
+            f"is the package libreoffice-help-{src} unpacked there?"
         )
     for page in sorted(root.rglob("*.html")):
         twin = Path(help_dir) / tgt / "text" / page.relative_to(root)
@@ -85,7 +88,8 @@ def descriptions(lists, lang):
     paths = sorted(Path(lists).glob(f"*_Translation-{lang}"))
     if not paths:
         raise SystemExit(
-            f"parallel_text: no list of descriptions in {lang!r} in {lists}; is there such a translation, and a network?"
+            f"parallel_text: no list of descriptions in {lang!r} in {lists}; "
+            "is there such a translation, and a network?"
         )
     for path in paths:
         with path.open(encoding="utf-8", errors="replace") as lines:
@@ -102,7 +106,7 @@ def descriptions(lists, lang):
 
 
 def running_text(lines):
-    """The lines of a paragraph as one; nothing where one of them is indented or an item of a list."""
+    """The lines of a paragraph as one; empty if one of them is indented or an item of a list."""
     text = (
         ""
         if any(line.startswith((" ", "*", "-")) for line in lines)
@@ -112,7 +116,10 @@ def running_text(lines):
 
 
 def described(lists, src, tgt):
-    """Yields (source, target) of every paragraph of the descriptions that have as many in both languages, in a fixed order."""
+    """Yield (source, target) of every paragraph, in a fixed order.
+
+    Only descriptions with the same number of paragraphs in both languages are used.
+    """
     left, right = descriptions(lists, src), descriptions(lists, tgt)
     for key, found in left.items():
         if len(found) == len(right.get(key, ())):
@@ -120,13 +127,20 @@ def described(lists, src, tgt):
 
 
 def sentences(source, target):
-    """Pairs of sentences of a pair of paragraphs: where both have as many, they are taken to match one by one."""
+    """Pairs of sentences of a pair of paragraphs.
+
+    Where both sides have the same number of sentences, they are paired one by one.
+    """
     left, right = map(cut, (source, target))
     return list(zip(left, right)) if len(left) == len(right) else [(source, target)]
 
 
 def cut(paragraph):
-    """Its sentences: they end where a full stop is followed by a capital, or by a letter of a script that has none."""
+    """The sentences of a paragraph.
+
+    A sentence ends where a full stop is followed by a capital, or by a letter of a script without
+    capitals.
+    """
     found, begin = [], 0
     for stop in re.finditer(f"(?<=[{STOPS}]) +|(?<=[{STOPS_WITHOUT_BLANK}])", paragraph):
         following = paragraph[stop.end() : stop.end() + 1]
@@ -147,7 +161,7 @@ def count_words(text):
 
 
 def is_sentence(text, min_words, max_words):
-    """A sentence of running text: a whole number of words in range, mostly letters, closed by punctuation."""
+    """Whether a text is running text: words within range, mostly letters, punctuation last."""
     if not min_words <= count_words(text) <= max_words or not text.endswith(
         tuple(STOPS + STOPS_WITHOUT_BLANK)
     ):
@@ -159,7 +173,7 @@ def is_sentence(text, min_words, max_words):
 
 
 def is_pair(source, target, min_words, max_words):
-    """Both sides are sentences, they differ, and neither is more than twice as long as the other."""
+    """Whether both sides are sentences, differ, and are within a factor of two in length."""
     if source == target or not all(
         is_sentence(side, min_words, max_words) for side in (source, target)
     ):
@@ -177,11 +191,15 @@ def paragraph_pairs(args):
 
 
 def file_pairs(args):
-    """Pairs of lines of the user's own files that are neither empty nor too long; the user knows what else to filter."""
+    """Pairs of lines of the user's own files that are neither empty nor too long.
+
+    Other filters are left to the user.
+    """
     for left, right in itertools.zip_longest(lines_of(args.src_file), lines_of(args.tgt_file)):
         if left is None or right is None:
             raise SystemExit(
-                f"parallel_text: {args.src_file} and {args.tgt_file} have different numbers of lines"
+                f"parallel_text: {args.src_file} and {args.tgt_file} "
+                "have different numbers of lines"
             )
         pair = " ".join(left.split()), " ".join(right.split())
         if all(args.min_words <= count_words(side) <= args.max_words for side in pair):
@@ -189,7 +207,10 @@ def file_pairs(args):
 
 
 def lines_of(path):
-    """Lines of text. Only a line feed ends one, as in the rest of the pipeline; a carriage return would shift what follows."""
+    """Lines of text. Only a line feed ends a line, as in the rest of the pipeline.
+
+    If a carriage return ended one, source and target would shift against each other.
+    """
     with open(path, "rb") as file:  # noqa: PTH123
         for number, line in enumerate(file, 1):
             try:
@@ -201,7 +222,7 @@ def lines_of(path):
 
 
 def split(pairs, valid, test):
-    """{"train", "valid", "test"}: by the hash of the source, so that the split does not depend on the order of files.
+    """{"train", "valid", "test"}: pairs by the hash of the source, whatever their order.
 
     No sentence of valid or test, on either side, is in train.
     """
@@ -283,7 +304,8 @@ def main():
     )
     if len(pairs) < 100:
         raise SystemExit(
-            f"parallel_text: only {len(pairs)} sentence pairs are left after filtering, too few to train on"
+            f"parallel_text: only {len(pairs)} sentence pairs are left after filtering, "
+            "too few to train on"
         )
     out = Path(args.output)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""Trains one SentencePiece BPE model for both languages of a folder of text, and cuts the text with it.
+"""Train one SentencePiece BPE model for both languages of a folder of text, and segment the text.
 
-From FOLDER/{train,valid,test}.{source,target} to FOLDER/spm.model and FOLDER/{train,valid,test}.spm.{source,target}. With
---model a model that is there cuts it, and becomes FOLDER/spm.model.
+Reads FOLDER/{train,valid,test}.{source,target}. Writes FOLDER/spm.model and
+FOLDER/{train,valid,test}.spm.{source,target}. With --model an existing model segments the text, and
+is copied to FOLDER/spm.model.
 """
 
 import argparse
@@ -22,17 +23,17 @@ def main():
         type=int,
         default=8000,
         metavar="N",
-        help="pieces for both languages (default: %(default)s)",
+        help="subwords for both languages together (default: %(default)s)",
     )
     parser.add_argument(
-        "--model", metavar="FILE", help="a SentencePiece model that is there, instead of a new one"
+        "--model", metavar="FILE", help="an existing SentencePiece model, instead of a new one"
     )
     parser.add_argument(
         "--splits",
         nargs="+",
         default=["train", "valid", "test"],
         metavar="SPLIT",
-        help="what is cut (default: %(default)s)",
+        help="splits to segment (default: %(default)s)",
     )
     arguments = parser.parse_args()
     if arguments.model:
@@ -41,7 +42,7 @@ def main():
         train(arguments.folder, arguments.langs, arguments.vocabulary)
     for split in arguments.splits:
         for lang in arguments.langs:
-            cut(arguments.folder, f"{split}.{lang}", f"{split}.spm.{lang}")
+            segment(arguments.folder, f"{split}.{lang}", f"{split}.spm.{lang}")
 
 
 def train(folder, langs, vocabulary):
@@ -57,14 +58,14 @@ def train(folder, langs, vocabulary):
     )
 
 
-def cut(folder, name, out):
-    """A line for every line; only a line feed ends one, as in the rest of the pipeline."""
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
+def segment(folder, name, out):
+    """Write one line of subwords per line; only a line feed ends a line."""
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
     with (folder / name).open(encoding="utf-8", newline="\n") as text, (folder / out).open(
         "w", encoding="utf-8"
     ) as file:
         for line in text:
-            print(*pieces.encode(line.rstrip("\n"), out_type=str), file=file)
+            print(*model.encode(line.rstrip("\n"), out_type=str), file=file)
 
 
 if __name__ == "__main__":

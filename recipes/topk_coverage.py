@@ -1,8 +1,10 @@
-"""What is lost by storing only the k most probable symbols: the mass that they hold, and the word-level loss with them.
+"""Measure what is lost by storing only the k most probable symbols.
 
-    python recipes/topk_coverage.py DATA_BIN TEACHER STUDENT [--split valid] [--sentences 500] [--topk 1,4,8,32]
+    python recipes/topk_coverage.py DATA_BIN TEACHER STUDENT [--split valid] [--sentences 500]
+        [--topk 1,4,8,32]
 
-The loss is the cross entropy of the student with the teacher at every gold token, in nats: with the whole distribution,
+Prints the mass that k symbols hold, and the word-level loss with them. The loss is the cross
+entropy of the student with the teacher at every gold token, in nats: with the whole distribution,
 with the tail spread evenly over the other symbols, and with the tail ignored.
 """
 
@@ -14,8 +16,11 @@ BATCH = 16
 
 
 def measure(arguments, ks):
-    """Means over tokens: {k: (mass, loss with the tail spread, loss with it ignored)}, the loss with the whole
-    distribution; and the size of the vocabulary, and how many tokens there were."""
+    """Means over tokens for each k, and with the whole distribution.
+
+    Returns ({k: (mass, loss with the tail spread, loss with it ignored)}, loss with the whole
+    distribution, size of the vocabulary, number of tokens).
+    """
     import torch
     from fairseq import checkpoint_utils
 
@@ -80,13 +85,15 @@ def main():
         arguments, [int(k) for k in arguments.topk.split(",")]
     )
     print(
-        f"{tokens:,} tokens of {arguments.split}, {vocabulary:,} symbols; whole distribution: {whole:.4f} nats a token"
+        f"{tokens:,} tokens of {arguments.split}, {vocabulary:,} symbols; "
+        f"whole distribution: {whole:.4f} nats per token"
     )
     print("| k | mass | loss, tail spread | difference | loss, tail ignored | difference |")
     print("|---:|---:|---:|---:|---:|---:|")
     for k, (mass, spread, ignored) in found.items():
         print(
-            f"| {k} | {mass:.1%} | {spread:.4f} | {spread - whole:+.4f} | {ignored:.4f} | {ignored - whole:+.4f} |"
+            f"| {k} | {mass:.1%} | {spread:.4f} | {spread - whole:+.4f} "
+            f"| {ignored:.4f} | {ignored - whole:+.4f} |"
         )
 
 

@@ -1,11 +1,17 @@
-"""RESULTS.md and results.json of examples/multi30k/paper.sh, from the files that `seqkd evaluate` and `seqkd bench` wrote.
+"""Make RESULTS.md and results.json of examples/multi30k/paper.sh from its measurements.
 
     python examples/multi30k/results.py WORK
 
-WORK/measured/<pair>.<student>.<split>.json holds the systems of a Table 1, speed.<pair>.json Table 2, pruned.<split>.json Table 3
-and sweeps.<split>.json what the settings change. What was not run is not there; nothing is averaged but seeds. A folder in
-WORK/measured is the same of a further run of paper.sh, with other seeds: every run has a teacher of its own, whose students are
-its students alone, and Table 1's rows are means over the runs' seeds. The other tables are of one run each.
+`seqkd evaluate` and `seqkd bench` wrote the measurements to WORK/measured:
+
+    <pair>.<student>.<split>.json    systems of a Table 1
+    speed.<pair>.json                Table 2
+    pruned.<split>.json              Table 3
+    sweeps.<split>.json              what the settings change
+
+What was not run is absent. Only seeds are averaged. A folder in WORK/measured holds the same files
+of a further run of paper.sh with other seeds. Each run has its own teacher and students. Rows of
+Table 1 are means over the seeds of all runs; the other tables are of one run each.
 """
 
 import argparse
@@ -21,34 +27,31 @@ from fairseq_seqkd.evaluation import results
 from fairseq_seqkd.report import table1 as table
 from fairseq_seqkd.report import table2 as speed_table
 from fairseq_seqkd.report import table3 as pruning_table
-from fairseq_seqkd.report.claims import (
-    BASELINE,
-    ROUNDING,
-    SEQ_KD,
-    Thresholds,
-    make_claims,
-    verdict,
-)
+from fairseq_seqkd.report.claims import BASELINE, ROUNDING, SEQ_KD, Thresholds, make_claims, verdict
 from fairseq_seqkd.report.formatting import flat
 
 TESTS = {"test": "test_2016_flickr", "test1": "test_2017_flickr", "valid": "val"}
 BEST = "Seq-KD + Seq-Inter + Word-KD"
 
-# What is asked for here, on 1,000 sentences and up to three seeds: as much as in the paper's words.
+# Thresholds of the claims on 1,000 sentences and up to three seeds, as the paper words them.
 ASKED = Thresholds(bleu=0.0, mode_ratio=4.0)
 GAIN, OF_BEST = 2, 0.2  # BLEU
 HEAD = """# Kim & Rush (2016) on Multi30k, German to English
 
-Made by examples/multi30k/paper.sh, from the files in measured/, which `seqkd evaluate` and `seqkd bench` wrote and every table
-names; results.json beside it has the same numbers. The data-bin calls test_2016_flickr test and test_2017_flickr test1. A row is
-the mean and deviation over the seeds where there are several. BLEU punishes translations that are shorter than the references:
-claims about BLEU stand beside the figures without that penalty. Table 1's sentences a second were taken beside other work, some
-of them on several machines: Table 2's speeds, taken alone on one, are what to compare.
+examples/multi30k/paper.sh made this page from the files in measured/. `seqkd evaluate` and
+`seqkd bench` wrote these files, and every table names its own. results.json has the same numbers.
 
-Tables that were measured at different times may be of different trainings under the same settings: measured/ has the hash of
-every checkpoint. Seeds that were run at different times have a teacher of their own each, trained under the same settings, and
-its search; the teacher's rows are means too then. Where two machines round alike the second teacher is the first one again: a
-deviation of 0.00 in its row says so, and is none.
+* The data-bin calls test_2016_flickr `test` and test_2017_flickr `test1`.
+* A row is the mean and standard deviation over seeds where there are several.
+* BLEU penalises translations that are shorter than the references. Claims about BLEU are printed
+  with the figures without that penalty.
+* Speeds in Table 1 were measured beside other work, some of them on several machines. Compare the
+  speeds in Table 2, which were measured alone on one machine.
+* Tables that were measured at different times may be of different trainings under the same
+  settings. measured/ has the hash of every checkpoint.
+* Seeds that were run at different times have their own teacher, trained under the same settings,
+  and its search. The teacher's rows are means then, too. Where two machines round alike, the second
+  teacher equals the first: its row has a deviation of 0.00.
 
 """
 CLAIMED_ON = ("test", "test1")
@@ -71,9 +74,8 @@ def main(work):
                         {**where, **as_seeds(row, made["seeds"])} for row in made["rows"]
                     ]
                     content["claims"] += [{**where, **claim} for claim in claims]
-                    text.append(
-                        f"## Table 1: {pair}, {student} student, {TESTS[split]}\n\n{body(made, claims)}"
-                    )
+                    title = f"## Table 1: {pair}, {student} student, {TESTS[split]}"
+                    text.append(f"{title}\n\n{body(made, claims)}")
                     columns = columns or columns_of(made)
     for run in runs:
         of_run = {"run": run.name} if run != measured else {}
@@ -87,7 +89,7 @@ def main(work):
 
 
 def speeds_of(run):
-    """Table 2 of each pair: (what its rows are of, the rows, the section's title, the rest of it)."""
+    """Table 2 of each pair, as (pair and test, rows, title of the section, its text)."""
     for pair in ("transformer", "lstm"):
         path = run / f"speed.{pair}.json"
         if path.is_file():
@@ -130,9 +132,10 @@ def sweeps_of(run):
 
 
 def report_of(runs, name):
-    """The report of the files of a name, None where no run has such a file.
+    """The report of all runs' files of one name, None where no run has such a file.
 
-    It has two keys more: "seeds", {name: [seed or None]}, and "files", a line for each, with its machines and dates.
+    It has two more keys: "seeds", {name: [seed or None]}, and "files", one line per file with its
+    machines and dates.
     """
     paths = [run / name for run in runs if (run / name).is_file()]
     found, pairs, files = [], [], []
@@ -161,24 +164,24 @@ def named(path):
 
 
 def check_teacher(found, path):
-    """Refuses students of several teachers in one file: such a run was begun anew, and has results of its first teacher still."""
-    taught_by = {
-        name
-        for result in found
-        for name in re.findall(r"teacher:(\w+)", result["distillation_signature"] or "")
-    }
-    taught_by.discard(
-        "unknown"
-    )  # whose files were not there any more, such as distributions in a work folder that was moved
-    if len(taught_by) > 1:
+    """Refuse students of several teachers in one file, the remains of a run that was restarted."""
+    signatures = [result["distillation_signature"] or "" for result in found]
+    teachers = {name for text in signatures for name in re.findall(r"teacher:(\w+)", text)}
+    # A teacher is unknown where its files were gone, e.g. distributions in a moved work folder.
+    teachers.discard("unknown")
+    if len(teachers) > 1:
         raise SystemExit(
-            f"results: {path} has students of several teachers ({', '.join(sorted(taught_by))}), no mean of which says anything: "
-            "remove it, and measure students of one teacher, or keep each run's files in a folder of its own"
+            f"results: {path} has students of several teachers ({', '.join(sorted(teachers))}), "
+            "whose mean says nothing: remove it and measure students of one teacher, or keep the "
+            "files of each run in a folder of its own"
         )
 
 
 def of_first_seed(found, pairs):
-    """A run's results and comparisons with its teachers as those of its first seed, to tell them from other runs' teachers."""
+    """A run's results and comparisons, with its teacher's under the run's first seed.
+
+    This tells the teachers of several runs apart.
+    """
     first = min(
         (result["seed"] for result in found if result.get("seed") is not None), default=None
     )
@@ -189,9 +192,10 @@ def of_first_seed(found, pairs):
 
 
 def as_seeds(row, names):
-    """A row with {"mean", "std", "seeds"} for what was measured, one value for each seed; std is None for a single one.
+    """A row with {"mean", "std", "seeds"} for each measured number; std is None for a single seed.
 
-    Args: names: {name of the row: its seeds}.
+    Args:
+        names: {name of the row: its seeds}.
     """
     seeds = row.get("seeds", [row])
     made = {}
@@ -209,7 +213,10 @@ def as_seeds(row, names):
 
 
 def judge(rows, student):
-    """What the paper's Table 1 shows, judged on these rows: [{"claim", "seen", "holds"}]; without its rows, no claim."""
+    """The claims of the paper's Table 1, judged on these rows: [{"claim", "seen", "holds"}].
+
+    The list is empty where a row is missing.
+    """
     row = {row["name"]: row for row in rows}
     if not {BASELINE, SEQ_KD, BEST, "Teacher", "Teacher + Seq-Inter"} <= row.keys():
         return []
@@ -263,7 +270,10 @@ def judge(rows, student):
 
 
 def unpunished(row, search):
-    """BLEU without its brevity penalty exp(1 - 1 / length ratio), the mean over the seeds (Papineni et al. 2002)."""
+    """BLEU without its brevity penalty exp(1 - 1 / length ratio), the mean over the seeds.
+
+    Papineni et al. 2002, section 2.3.
+    """
     seeds = [
         (seed[f"bleu_{search}"], seed[f"length_ratio_{search}"]) for seed in row.get("seeds", [row])
     ]
@@ -285,7 +295,7 @@ def body(made, claims):
 
 
 def columns_of(made):
-    """What the columns are, which is the same for every table of systems; a star is explained below each."""
+    """The explanation of the columns, once for all tables; each table explains its own stars."""
     lines = table.explain({**made, "machine": None})
     return "\n".join(
         [
@@ -299,16 +309,17 @@ def columns_of(made):
 
 
 def how_made(made):
-    """Files, split, machine, date, versions and signatures, under a heading of their own below a table's."""
+    """Files, split, machine, date, versions and signatures, under a heading of their own."""
     return "\n".join(["### How this was made", "", *made["files"], *table.provenance(made)])
 
 
 def summary(content):
-    """What was found, a line for each claim, for the terminal."""
-    lines = [
-        f"{'holds' if c['holds'] else 'DOES NOT HOLD'}: {c['pair']}, {c['student']}, {c['test']}: {c['claim']}: {c['seen']}"
-        for c in content["claims"]
-    ]
+    """One line per claim, and the number of rows of each table, for the terminal."""
+    lines = []
+    for claim in content["claims"]:
+        word = "holds" if claim["holds"] else "DOES NOT HOLD"
+        system = f"{claim['pair']}, {claim['student']}, {claim['test']}"
+        lines.append(f"{word}: {system}: {claim['claim']}: {claim['seen']}")
     return "\n".join([*lines, json.dumps({name: len(rows) for name, rows in content.items()})])
 
 

@@ -449,20 +449,15 @@ def test_our_options_are_no_others(ours, stock, parser):
 # What users are told.
 
 FOLDERS = [helpers.ROOT / "recipes", helpers.ROOT / "examples"]
-PAGES = [
-    helpers.ROOT / "README.md",
-    *(
-        file
-        for folder in FOLDERS
-        for ending in ("sh", "md")
-        for file in folder.rglob(f"*.{ending}")
-    ),
+SCRIPTS = [
+    file for folder in FOLDERS for ending in ("sh", "md") for file in folder.rglob(f"*.{ending}")
 ]
+PAGES = [helpers.ROOT / "README.md", *(helpers.ROOT / "docs").glob("*.md"), *SCRIPTS]
 
 
 def pages_that_train(*endings):
     """{name: text} of the pages of recipes and examples that run fairseq-train."""
-    pages = {page.name: page.read_text() for page in PAGES[1:] if page.suffix in endings}
+    pages = {page.name: page.read_text() for page in SCRIPTS if page.suffix in endings}
     training = {
         name: text
         for name, text in pages.items()
