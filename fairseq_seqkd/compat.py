@@ -136,6 +136,16 @@ def versions(engine="fairseq"):
     return found
 
 
+def max_tokens_given() -> bool:
+    """Returns whether the command line of this process holds --max-tokens.
+
+    fairseq-generate fills in 12,000 tokens if neither --max-tokens nor --batch-size is given. It
+    does so before it sets up the task, so the configuration does not show whether the user asked
+    for 12,000.
+    """
+    return any(word.split("=")[0] == "--max-tokens" for word in sys.argv)
+
+
 def is_training():
     """Whether fairseq-train is at work, and not somebody's own program that makes a criterion."""
     return _within(sys._getframe(), TRAINS)

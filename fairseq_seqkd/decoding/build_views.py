@@ -7,13 +7,13 @@ import numpy as np
 
 from fairseq_seqkd.corpus import manifest, views
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.selection import choose as selection
+from fairseq_seqkd.selection import choose
 from fairseq_seqkd.selection import filters
 from fairseq_seqkd.version import __version__
 
 logger = logging.getLogger(__name__)
 
-FAVOURITE = {"mode": selection.mode, "mbr": selection.consensus}
+OF_SELECT = {"mode": choose.mode, "mbr": choose.consensus}
 
 
 def build_views(store, distilled, gold, dataset):
@@ -31,15 +31,17 @@ def build_views(store, distilled, gold, dataset):
         "source_lang": gold.languages.source,
         "target_lang": gold.languages.target,
     }
-    choosers = {manifest.SEQ_KD: FAVOURITE[settings["select"]]}
+    choosers = {manifest.SEQ_KD: OF_SELECT[settings["select"]]}
     if store.has_similarity:
-        choosers[manifest.SEQ_INTER] = selection.nearest_to_gold
+        choosers[manifest.SEQ_INTER] = choose.nearest_to_gold
     built, filtered = [], {}
-    for name, choose in choosers.items():
+    for name, chooser in choosers.items():
         sieve = Sieve(settings["filters"], gold, dataset) if settings["filters"] else None
         more = {"select": settings["select"]} if name == manifest.SEQ_KD else {}
         eos, said = dataset.tgt_dict.eos(), {**facts, **more}
-        view = views.build(distilled.folder, name, choose, store, gold, eos, said, sieve, unchanged)
+        view = views.build(
+            distilled.folder, name, chooser, store, gold, eos, said, sieve, unchanged
+        )
         if sieve:
             filtered[name] = sieve.audit()
             for rule, count in filtered[name]["counts"].items():
@@ -138,8 +140,8 @@ def audit(store, choosers):
     """
     listed = {"source_too_long": []}
     for first, block in store.blocks():
-        for view, choose in choosers.items():
-            chosen = choose(block)
+        for view, chooser in choosers.items():
+            chosen = chooser(block)
             picked, ids = (
                 block.picked(chosen),
                 (np.flatnonzero(chosen >= 0) + first).astype(np.uint32),

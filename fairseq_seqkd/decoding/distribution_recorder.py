@@ -1,6 +1,7 @@
-"""What `teacher_decoding --score-reference` records: the teacher's distribution at every token of given targets."""
+"""Records the teacher's distributions at every token of given targets (--score-reference)."""
 
 import logging
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -9,131 +10,157 @@ from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.distribution_store import (
     DistributionBlock,
+    DistributionStore,
     TokenDistributions,
     id_dtype,
     keys_of,
 )
-from fairseq_seqkd.corpus.plan import too_long
+from fairseq_seqkd.corpus.plan import Plan, too_long
+from fairseq_seqkd.decoding.settings import DecodeInputs
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
 
+class ScoredSentence(NamedTuple):
+    """What is stored of one sentence: its key, see keys_of, and its tokens' distributions."""
+
+    key: np.uint64
+    tokens: TokenDistributions
+
+
 class DistributionRecorder:
-    """The recorder of distributions (see _work.py). The task gives it the models before the first batch."""
+    """The PartRecorder of --score-reference.
 
-    def __init__(self, cfg, gold, dataset, settings, plan):
-        self.gold, self.dataset, self.settings = gold, dataset, settings
-        self.distilled = Distilled(cfg.distill_dir, settings, plan.parts, manifest.DISTRIBUTIONS)
-        self.teacher = None
-        self.k, self.dtype = settings["scoring"]["topk"], np.dtype(settings["scoring"]["dtype"])
-        self.limits = settings["scoring"]["positions"]
-        self.pad = (dataset.src_dict.pad(), dataset.tgt_dict.pad())
-        self.found = {}  # sentence id -> its arrays, of the part at hand
+    Args:
+        inputs: the options, and the dataset whose targets are scored.
+        settings: of the scoring, as the manifest holds them.
+        plan: of the parts.
+    """
 
-    def use(self, models):
-        self.teacher = Teacher(models)
+    teacher: Teacher
 
-    def lengths(self, first, last):
+    def __init__(self, inputs: DecodeInputs, settings: Dict[str, Any], plan: Plan) -> None:
+        self.inputs, self.settings, self.dataset = inputs, settings, inputs.dataset
+        self.distilled = Distilled(
+            inputs.cfg.distill_dir, settings, plan.parts, manifest.DISTRIBUTIONS
+        )
+        scoring = settings["scoring"]
+        self.k, self.dtype = scoring["topk"], np.dtype(scoring["dtype"])
+        self.positions = scoring["positions"]
+        self.id_dtype = id_dtype(len(self.dataset.tgt_dict))
+        self.rows: Dict[int, ScoredSentence] = {}  # of the current part, by sentence id
+
+    def score_with(self, teacher: Teacher) -> None:
+        """Sets the teacher; called once, before the first part."""
+        self.teacher = teacher
+
+    def lengths(self, first: int, last: int) -> np.ndarray:
+        """Returns the tokens of the longer side of sentences first..last-1."""
         return np.maximum(self.dataset.src_sizes[first:last], self.dataset.tgt_sizes[first:last])
 
-    def fits(self, first, last):
+    def fits(self, first: int, last: int) -> np.ndarray:
+        """Returns which of sentences first..last-1 the teacher can read."""
         sizes = (self.dataset.src_sizes[first:last], self.dataset.tgt_sizes[first:last])
-        return ~too_long(sizes, self.limits)
+        return ~too_long(sizes, self.positions)
 
-    def expected_bytes(self):
+    def expected_bytes(self) -> float:
+        """Returns the size of the store."""
         tokens = int(np.asarray(self.dataset.tgt_sizes).sum(dtype=np.int64))
-        id_size = id_dtype(len(self.dataset.tgt_dict)).itemsize
-        return tokens * (
-            self.k * (id_size + self.dtype.itemsize) + 2 * self.dtype.itemsize
-        ) + 20 * len(self.dataset)
+        per_symbol = self.id_dtype.itemsize + self.dtype.itemsize
+        per_token = self.k * per_symbol + 2 * self.dtype.itemsize
+        return tokens * per_token + 20 * len(self.dataset)
 
-    def begin_part(self, first):
-        self.found = {}
+    def begin_part(self, first: int) -> None:
+        """Begins a part."""
+        self.rows = {}
 
     @torch.no_grad()
-    def record(self, sample):
-        """Scores one batch, and keeps the distributions until the part is complete."""
+    def record(
+        self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
+    ) -> List[int]:
+        """Scores a batch, and keeps its distributions until the part is complete.
+
+        Raises:
+            Refusal: a distribution is NaN.
+        """
         like = next(self.teacher.models[0].parameters())
         lprobs, target = self.teacher.log_probs(sample, like), sample["target"]
+        pads = (self.dataset.src_dict.pad(), self.dataset.tgt_dict.pad())
         top, ids = lprobs.topk(self.k, dim=-1)
-        broken = sample["id"][(target.ne(self.pad[1]) & ~top.sum(-1).isfinite()).any(dim=1)]
+        is_token = target.ne(pads[1])
+        broken = sample["id"][(is_token & ~top.sum(-1).isfinite()).any(dim=1)]
         if len(broken):
             raise Refusal(
-                f"the teacher's distributions on sentence {int(broken[0])} are no numbers; score in float32, without --fp16, or "
-                "with another checkpoint"
+                f"the teacher's distributions on sentence {int(broken[0])} are NaN; score in "
+                "float32, without --fp16, or with another checkpoint"
             )
         probabilities = top.exp()
-        rest = (
-            (1 - probabilities.sum(-1)).clamp_(min=0.0)
-            if self.k < lprobs.size(-1)
-            else torch.zeros_like(top[..., 0])
-        )
-        arrays = {
-            "ids": ids.cpu().numpy().astype(id_dtype(lprobs.size(-1))),
-            "probabilities": probabilities.cpu().numpy().astype(self.dtype),
-            "rest": rest.cpu().numpy().astype(self.dtype),
-            "target_log_probs": lprobs.gather(-1, target.unsqueeze(-1))
-            .squeeze(-1)
-            .cpu()
-            .numpy()
-            .astype(self.dtype),
-        }
-        real = target.ne(self.pad[1]).cpu().numpy()
-        keys = keys_of(
-            sample["net_input"]["src_tokens"].cpu().numpy(), target.cpu().numpy(), self.pad
-        )
+        tail = (1 - probabilities.sum(-1)).clamp_(min=0.0)
+        if self.k == lprobs.size(-1):
+            tail.zero_()
+        target_lprobs = lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        arrays = [ids.cpu().numpy().astype(self.id_dtype)]
+        for values in (probabilities, tail, target_lprobs):
+            arrays.append(values.cpu().numpy().astype(self.dtype))
+        source = sample["net_input"]["src_tokens"].cpu().numpy()
+        keys = keys_of(source, target.cpu().numpy(), pads)
+        mask = is_token.cpu().numpy()
         for row, sentence in enumerate(sample["id"].tolist()):
-            mine = {key: array[row][real[row]] for key, array in arrays.items()}
-            self.found[sentence] = {"keys": keys[row], "lengths": real[row].sum(), **mine}
-        return real.sum(axis=1).tolist()
+            tokens = TokenDistributions(*(array[row][mask[row]] for array in arrays))
+            self.rows[sentence] = ScoredSentence(keys[row], tokens)
+        return mask.sum(axis=1).tolist()
 
-    def block(self, first, last):
-        rows = [self.found[sentence] for sentence in range(first, last) if sentence in self.found]
-        id_type = id_dtype(len(self.dataset.tgt_dict))
-        columns = (
-            ("ids", id_type, (0, self.k)),
-            ("probabilities", self.dtype, (0, self.k)),
-            ("rest", self.dtype, (0,)),
-            ("target_log_probs", self.dtype, (0,)),
-        )
+    def block(self, first: int, last: int) -> DistributionBlock:
+        """Returns the distributions of those of sentences first..last-1 that were scored."""
+        rows = [self.rows[sentence] for sentence in range(first, last) if sentence in self.rows]
+        columns = zip(self._no_tokens(), *(row.tokens for row in rows))
         return DistributionBlock(
-            keys=np.array([row["keys"] for row in rows], np.uint64),
-            lengths=np.array([row["lengths"] for row in rows], np.int32),
-            tokens=TokenDistributions(
-                *(
-                    np.concatenate([np.zeros(shape, dtype), *(row[key] for row in rows)])
-                    for key, dtype, shape in columns
-                )
-            ),
+            keys=np.array([row.key for row in rows], np.uint64),
+            lengths=np.array([len(row.tokens.ids) for row in rows], np.int32),
+            tokens=TokenDistributions(*(np.concatenate(column) for column in columns)),
         )
 
-    def finish(self, store):
-        """The manifest's counts and lists; says in the log what the k symbols cover."""
-        self.gold.check_unchanged(self.distilled.folder)
-        sentences = self.settings["data"]["sentences"]
-        unread = np.flatnonzero(~self.fits(0, sentences)).astype(np.uint32)
+    def _no_tokens(self) -> TokenDistributions:
+        """Returns arrays of no token, so that a part without a sentence has the right types."""
+        return TokenDistributions(
+            ids=np.zeros((0, self.k), self.id_dtype),
+            probabilities=np.zeros((0, self.k), self.dtype),
+            tail=np.zeros(0, self.dtype),
+            target_log_probs=np.zeros(0, self.dtype),
+        )
+
+    def finish(self, store: DistributionStore) -> Dict[str, Any]:
+        """Returns the counts and lists for the manifest, and logs what the k symbols cover."""
+        folder = self.distilled.folder
+        self.inputs.gold.check_unchanged(folder)
+        unread = np.flatnonzero(~self.fits(0, len(self.dataset))).astype(np.uint32)
         if len(unread):
             logger.warning(
-                "%d sentences have more tokens than the teacher has positions (listed in the manifest)",
+                "%d sentences have more tokens than the teacher has positions "
+                "(listed in the manifest)",
                 len(unread),
             )
         tokens = store.tokens_stored
-        covered = 1 - float(np.sum(store.per_token.tail, dtype=np.float64)) / max(tokens, 1)
-        bytes_a_token = store.path.stat().st_size / max(tokens, 1)
+        mass = 1 - float(np.sum(store.per_token.tail, dtype=np.float64)) / max(tokens, 1)
         logger.info(
-            "%s: %d tokens, the %d most probable symbols hold %.1f%% of the mass, %.1f bytes a token",
-            self.distilled.folder, tokens, self.k, 100 * covered, bytes_a_token,
-        )  # fmt: skip
+            "%s: %d tokens, the %d most probable symbols hold %.1f%% of the mass, "
+            "%.1f bytes per token",
+            folder,
+            tokens,
+            self.k,
+            100 * mass,
+            store.path.stat().st_size / max(tokens, 1),
+        )
         return {
             "counts": {"too_long": len(unread), "tokens": tokens},
             "listed": {"too_long": unread},
-            "mass": round(covered, 6),
+            "mass": round(mass, 6),
         }
 
-    def finished(self):
-        """Nothing more to say."""
+    def finished(self) -> None:
+        """Says nothing more."""
 
-    def close(self):
-        """Nothing was opened."""
+    def close(self) -> None:
+        """Releases nothing: no process was started."""

@@ -1,131 +1,198 @@
-"""Multilingual teachers, of fairseq's task `translation_multi_simple_epoch` (M2M-100, NLLB, mBART-50): their language tokens.
+"""Language tokens of multilingual teachers (M2M-100, NLLB, mBART-50).
 
-Such a teacher reads and writes tokens that name languages, and fairseq adds them to its dictionaries when it sets up that
-task. `teacher_decoding` asks here for the teacher's dictionaries, for batches with the tokens where the teacher was trained
-to see them, and takes them off what it stores: a student's data have none. Which tokens, ids and places these are is worked
-out by fairseq's own MultilingualDatasetManager from the settings in the checkpoint.
+fairseq's task `translation_multi_simple_epoch` adds tokens that name languages to its dictionaries.
+`teacher_decoding` asks here for the teacher's dictionaries and for batches with the tokens, and
+removes the tokens from hypotheses: a student's data have none. fairseq's own
+MultilingualDatasetManager decides which tokens, ids and positions these are.
 """
 
 import argparse
 import ast
 from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from fairseq.data import BaseWrapperDataset, LanguagePairDataset
+from fairseq import utils
+from fairseq.data import BaseWrapperDataset, Dictionary, LanguagePairDataset
 from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 
 from fairseq_seqkd import checkpoint as checkpoints
-from fairseq_seqkd.corpus.databin import load_dictionary
+from fairseq_seqkd import engines
+from fairseq_seqkd.corpus.databin import LanguagePair, load_dictionary
+from fairseq_seqkd.corpus.nbest import NBest
+from fairseq_seqkd.engines import SearchEngine
 from fairseq_seqkd.errors import Refusal
 
-NAME_LANGUAGES = "pass --model-overrides \"{'lang_dict': 'FILE'}\", a language a line in the order of its training"
+NAME_LANGUAGES = (
+    "pass --model-overrides \"{'lang_dict': 'FILE'}\", a file with one language per line in the "
+    "order of its training"
+)
 
 
-def of_teacher(paths, pair, data, overrides="{}"):
-    """The Languages of a teacher, or None for a teacher of one pair of languages.
+def teacher_languages(cfg: Any) -> Optional["LanguageTokens"]:
+    """Returns the language tokens of the teacher, or None for a teacher of one language pair.
 
     Args:
-        paths: checkpoints, one for each member of the ensemble.
-        pair: (source, target) as the teacher spells them.
-        data: (source, target) dictionary files of the data-bin: the teacher's without its language tokens.
-        overrides: fairseq-generate's --model-overrides: settings of the checkpoints to replace.
+        cfg: the task's configuration.
 
-    Raises Refusal for members that do not go together, a language that the teacher does not know, other dictionaries, and a
-    checkpoint that does not say which languages it has.
+    Raises:
+        Refusal: other options do not go with this teacher, and as of language_tokens.
     """
-    found, replaced = [], parse(overrides)
+    pair = LanguagePair(
+        cfg.teacher_source_lang or cfg.source_lang, cfg.teacher_target_lang or cfg.target_lang
+    )
+    folder = Path(utils.split_paths(cfg.data)[0])
+    dictionaries = [folder / f"dict.{lang}.txt" for lang in (cfg.source_lang, cfg.target_lang)]
+    paths = utils.split_paths(cfg.common_eval.path)
+    tokens = language_tokens(paths, pair, dictionaries, cfg.common_eval.model_overrides)
+    if tokens is None:
+        if cfg.teacher_source_lang or cfg.teacher_target_lang:
+            raise Refusal(
+                "--teacher-source-lang and --teacher-target-lang are for multilingual teachers, "
+                f"but {':'.join(paths)} is none; leave them out"
+            )
+        return None
+    if tokens.replace_eos and cfg.engine != engines.FAIRSEQ:
+        raise Refusal(
+            "engine ctranslate2 begins with EOS, this teacher with a language token instead; use "
+            "--engine fairseq"
+        )
+    if cfg.generation.prefix_size > 0:
+        raise Refusal(
+            "--prefix-size replaces the token with which a multilingual teacher begins; leave it "
+            "out"
+        )
+    return tokens
+
+
+def language_tokens(
+    paths: Sequence[str], pair: LanguagePair, dictionaries: Sequence[Path], overrides: str = "{}"
+) -> Optional["LanguageTokens"]:
+    """Returns the language tokens of a teacher, or None for a teacher of one language pair.
+
+    Args:
+        paths: the checkpoints of the ensemble.
+        pair: source and target language as the teacher names them.
+        dictionaries: source and target dictionary file of the data-bin, which hold the symbols of
+            the teacher without its language tokens.
+        overrides: fairseq-generate's --model-overrides, settings that replace the checkpoints'.
+
+    Raises:
+        Refusal: the members of the ensemble differ, the teacher does not know a language, has
+            other dictionaries, or does not say which languages it has.
+    """
+    replaced = parse_overrides(overrides)
+    members: List[Optional[LanguageTokens]] = []
     for path in paths:
         state = checkpoints.read(path)
-        found.append(
-            Languages(path, state, pair, data, replaced)
-            if checkpoints.is_multilingual(state)
-            else None
+        is_multilingual = checkpoints.is_multilingual(state)
+        members.append(
+            LanguageTokens(path, state, pair, dictionaries, replaced) if is_multilingual else None
         )
-    if any((one and one.identity()) != (found[0] and found[0].identity()) for one in found):
+    identities = [member and member.identity() for member in members]
+    if any(identity != identities[0] for identity in identities):
         raise Refusal(
-            f"the members of the ensemble {':'.join(map(str, paths))} have different language tokens; "
-            "decode with members that were trained with the same settings"
+            f"the members of the ensemble {':'.join(map(str, paths))} have different language "
+            "tokens; decode with members that were trained with the same settings"
         )
-    return found[0]
+    return members[0]
 
 
-def parse(overrides):
-    """--model-overrides as a dictionary, read as fairseq-generate reads it."""
+def parse_overrides(overrides: str) -> Dict[str, Any]:
+    """Parses --model-overrides as fairseq-generate does."""
     try:
         return dict(ast.literal_eval(overrides or "{}"))
     except (ValueError, SyntaxError, TypeError):
         raise Refusal(
-            f"--model-overrides {overrides} is no Python dictionary, such as \"{{'langs': 'de,en'}}\""
+            f"--model-overrides {overrides} is no Python dictionary, e.g. \"{{'langs': 'de,en'}}\""
         ) from None
 
 
-class Languages:
-    """A multilingual teacher's language tokens for one pair of languages.
+class LanguageTokens:
+    """The language tokens of one multilingual checkpoint for one language pair.
 
-    source_dictionary, target_dictionary: the data-bin's symbols, the language tokens after them.
-    source_token, target_token: ids of the tokens that the encoder and the decoder see; None where it sees none.
+    Args:
+        path, state: the checkpoint.
+        pair, dictionaries: as of language_tokens.
+        overrides: settings that replace the checkpoint's.
+
+    Attributes:
+        source_dictionary, target_dictionary: the data-bin's symbols, followed by language tokens.
+        source_token, target_token: ids of the tokens that encoder and decoder see, or None.
+        replace_eos: whether the tokens stand in place of EOS.
+        foreign: target symbols that no hypothesis may hold: language tokens, and symbols that the
+            data-bin's dictionary lacks.
     """
 
-    def __init__(self, path, state, pair, data, overrides):
-        args = settings(state, overrides)
-        args.langs = known = languages(path, args)
-        strangers = [lang for lang in pair if lang not in known]
-        if strangers:
+    def __init__(
+        self,
+        path: str,
+        state: Dict[str, Any],
+        pair: LanguagePair,
+        dictionaries: Sequence[Path],
+        overrides: Dict[str, Any],
+    ) -> None:
+        args = task_settings(state, overrides)
+        args.langs = known = known_languages(path, args)
+        unknown = [lang for lang in pair if lang not in known]
+        if unknown:
             raise Refusal(
-                f"the teacher {path} does not know the language {strangers[0]}; it knows {', '.join(known)}: say with "
-                "--teacher-source-lang and --teacher-target-lang how it spells those of the data"
+                f"the teacher {path} does not know the language {unknown[0]}; it knows "
+                f"{', '.join(known)}: pass its names for the data's languages with "
+                "--teacher-source-lang and --teacher-target-lang"
             )
-        self.languages = pair
+        self.pair = pair
         args.source_lang, args.target_lang, args.lang_pairs = *pair, [str(pair)]
         args.lang_dict = args.extra_lang_pairs = None
-        args.source_dict, args.target_dict = (
-            [fixed_dictionary(path, args)] * 2 if args.fixed_dictionary else data
-        )
+        files = [str(file) for file in dictionaries]
+        if args.fixed_dictionary:
+            files = [fixed_dictionary(path, args)] * 2
+        args.source_dict, args.target_dict = files
         args.fixed_dictionary = None
-        _, dicts, _ = MultilingualDatasetManager.prepare(load_dictionary, args)
+        _, loaded, _ = MultilingualDatasetManager.prepare(load_dictionary, args)
         self.manager = MultilingualDatasetManager.setup_data_manager(
-            args, args.lang_pairs, known, dicts, args.sampling_method
+            args, args.lang_pairs, known, loaded, args.sampling_method
         )
-        self.source_dictionary = self.manager.get_source_dictionary(pair.source)
-        self.target_dictionary = self.manager.get_target_dictionary(pair.target)
+        self.source_dictionary = self.manager.get_source_dictionary(self.pair.source)
+        self.target_dictionary = self.manager.get_target_dictionary(self.pair.target)
         self.source_spec, self.target_spec = args.langtoks["main"]
         self.source_token = self.manager.get_encoder_langtok(*pair, self.source_spec)
-        self.target_token = self.manager.get_decoder_langtok(pair.target, self.target_spec)
-        self.replacing = args.lang_tok_replacing_bos_eos
-        plain = [load_dictionary(file) for file in data]
+        self.target_token = self.manager.get_decoder_langtok(self.pair.target, self.target_spec)
+        self.replace_eos = bool(args.lang_tok_replacing_bos_eos)
+        plain = [load_dictionary(file) for file in dictionaries]
         self._check(path, state, plain)
-        self.foreign = self._foreign(args, plain[1])
+        self.foreign = self._foreign(args, len(plain[1]))
 
-    def _check(self, path, state, plain):
-        """Refuses data whose dictionaries are not the teacher's. plain: the data-bin's (source, target)."""
-        for ours, theirs in zip(plain, (self.source_dictionary, self.target_dictionary)):
-            wrong = checkpoints.first_difference(ours.symbols, theirs.symbols[: len(ours)])
-            if wrong is not None:
+    def _check(self, path: str, state: Dict[str, Any], plain: Sequence[Dictionary]) -> None:
+        """Refuses data with other dictionaries than the teacher's.
+
+        Args:
+            plain: source and target dictionary of the data-bin.
+        """
+        for ours, own in zip(plain, (self.source_dictionary, self.target_dictionary)):
+            index = checkpoints.first_difference(ours.symbols, own.symbols[: len(ours)])
+            if index is not None:
                 raise Refusal(
-                    f"the fixed dictionary of the teacher {path} does not begin with the data's: symbol {wrong} is "
-                    f"{theirs[wrong]!r} there and {ours[wrong]!r} here; binarise the data with the teacher's dictionary"
+                    f"the fixed dictionary of the teacher {path} does not begin with the data's: "
+                    f"symbol {index} is {own[index]!r} there and {ours[index]!r} here; binarise "
+                    "the data with the teacher's dictionary"
                 )
         checkpoints.check_sizes(
             path,
             state,
             (self.source_dictionary, self.target_dictionary),
             f"the data's dictionary with the tokens of {len(self.manager.langs)} languages",
-            "binarise the data with the teacher's dictionary; if that has more symbols after the language tokens, as "
-            "M2M-100's model_dict.128k.txt has, pass --model-overrides \"{'fixed_dictionary': 'FILE'}\"; if the languages are "
-            "others, pass --model-overrides \"{'lang_dict': 'FILE'}\", a language a line",
+            "binarise the data with the teacher's dictionary; if that has more symbols after the "
+            "language tokens, as M2M-100's model_dict.128k.txt has, pass --model-overrides "
+            "\"{'fixed_dictionary': 'FILE'}\"; if the languages are others, pass --model-overrides "
+            "\"{'lang_dict': 'FILE'}\", a file with one language per line",
         )
-        checkpoints.check_symbols(
-            path,
-            state,
-            self.languages,
-            plain,
-            checkpoints.rebinarise("teacher"),
-        )
+        checkpoints.check_symbols(path, state, self.pair, plain, checkpoints.rebinarise("teacher"))
 
-    def _foreign(self, args, plain):
-        """The target symbols that no hypothesis may hold: language tokens, and what the data-bin's dictionary lacks."""
+    def _foreign(self, args: argparse.Namespace, plain_size: int) -> Tuple[str, ...]:
+        """Returns the target symbols that no hypothesis may hold."""
         tokens = {
             get_lang_tok(lang=lang, lang_tok_style=args.lang_tok_style, spec=spec)
             for spec in args.langtoks_specs
@@ -134,53 +201,54 @@ class Languages:
         return tuple(
             symbol
             for i, symbol in enumerate(self.target_dictionary.symbols)
-            if i >= len(plain) or symbol in tokens
+            if i >= plain_size or symbol in tokens
         )
 
-    def identity(self):
-        """What members of an ensemble must have in common."""
+    def identity(self) -> Tuple[Any, ...]:
+        """Returns what the members of an ensemble must have in common."""
         return self.describe(), self.manager.langs, self.foreign
 
-    def describe(self):
-        """For the manifest: which tokens the teacher sees, and where."""
+    def describe(self) -> Dict[str, Any]:
+        """Returns, for the manifest, which tokens the teacher sees and where."""
         return {
             "encoder": self.source_token and self.source_dictionary[self.source_token],
             "encoder_id": self.source_token,
             "decoder": self.target_token and self.target_dictionary[self.target_token],
             "decoder_id": self.target_token,
-            "replacing_bos_eos": bool(self.replacing),
+            "replacing_bos_eos": self.replace_eos,
         }
 
-    # The teacher's view of the data.
-
-    def for_search(self, dataset):
-        """The pair dataset with the encoder's token in its sources, counted in their sizes; the targets stay as they are."""
-        pair, manager = self.languages, self.manager
-        source = manager.src_dataset_tranform_func(*pair, dataset.src, self.source_spec)
-        found = self._pairs(source, dataset.tgt, dataset)
-        if not self.replacing:
-            return found
+    def for_search(self, dataset: LanguagePairDataset) -> LanguagePairDataset:
+        """Returns the data-bin's split with the encoder's token in its sources and their sizes."""
+        manager = self.manager
+        source = manager.src_dataset_tranform_func(*self.pair, dataset.src, self.source_spec)
+        pairs = self._pairs(source, dataset.tgt, dataset)
+        if not self.replace_eos:
+            return pairs
         altered = manager.alter_dataset_langtok(
-            found, src_eos=self.source_dictionary.eos(), src_lang=pair[0], tgt_eos=self.target_dictionary.eos(),
-            tgt_lang=pair[1], src_langtok_spec=self.source_spec, tgt_langtok_spec=self.target_spec,
-        )  # fmt: skip
-        return AlteredPairs(found, altered.collater)
-
-    def as_trained(self, dataset):
-        """What `for_search` returned with the decoder's token in its targets too, as the teacher saw its training data."""
-        if self.replacing or dataset.tgt is None:
-            return (
-                dataset  # there the token is no part of a target, but what its prefix begins with
-            )
-        pair = self.languages
-        return self._pairs(
-            dataset.src,
-            self.manager.tgt_dataset_tranform_func(*pair, dataset.tgt, self.target_spec),
-            dataset,
+            pairs,
+            src_eos=self.source_dictionary.eos(),
+            src_lang=self.pair.source,
+            tgt_eos=self.target_dictionary.eos(),
+            tgt_lang=self.pair.target,
+            src_langtok_spec=self.source_spec,
+            tgt_langtok_spec=self.target_spec,
         )
+        return AlteredPairs(pairs, altered.collater)
 
-    def _pairs(self, source, target, like):
-        lang_dict, numbered = self.manager.lang_dict, self.manager.args.enable_lang_ids
+    def as_trained(self, dataset: LanguagePairDataset) -> LanguagePairDataset:
+        """Returns what the teacher was trained on: the decoder's token in the targets, too.
+
+        Args:
+            dataset: as returned by for_search.
+        """
+        if self.replace_eos or dataset.tgt is None:
+            return dataset  # the token is no part of a target, but begins its prefix
+        target = self.manager.tgt_dataset_tranform_func(*self.pair, dataset.tgt, self.target_spec)
+        return self._pairs(dataset.src, target, dataset)
+
+    def _pairs(self, source: Any, target: Any, like: LanguagePairDataset) -> LanguagePairDataset:
+        lang_dict, has_ids = self.manager.lang_dict, self.manager.args.enable_lang_ids
         return LanguagePairDataset(
             source,
             source.sizes,
@@ -190,35 +258,30 @@ class Languages:
             self.target_dictionary,
             left_pad_source=like.left_pad_source,
             left_pad_target=like.left_pad_target,
-            src_lang_id=lang_dict.index(self.languages.source) if numbered else None,
-            tgt_lang_id=lang_dict.index(self.languages.target) if numbered else None,
+            src_lang_id=lang_dict.index(self.pair.source) if has_ids else None,
+            tgt_lang_id=lang_dict.index(self.pair.target) if has_ids else None,
         )
 
-    # The search.
+    def generator_options(self) -> Dict[str, Any]:
+        """Returns options of fairseq's generator that keep foreign symbols out of hypotheses.
 
-    def generator_options(self):
-        """What fairseq's generator is built with, so that no hypothesis holds a symbol that the student's data lack.
-
-        It ranks as if these symbols had no probability, where the stock task would let one into a hypothesis.
+        It ranks as if these symbols had no probability. fairseq's own task would let one in.
         """
         return {"tokens_to_suppress": self.foreign}
 
-    def forced(self, sample):
-        """How the search of a batch begins, as TranslationMultiSimpleEpochTask.inference_step has it."""
-        if self.replacing:
-            return {
-                "bos_token": self.target_dictionary.eos()
-                if self.target_token is None
-                else self.target_token
-            }
+    def forced(self, sample: Dict[str, Any]) -> Dict[str, Any]:
+        """Returns how the search of a batch begins, as fairseq's own task has it."""
+        if self.replace_eos:
+            eos = self.target_dictionary.eos()
+            return {"bos_token": eos if self.target_token is None else self.target_token}
         if self.target_token is None:
             return {}
         source = sample["net_input"]["src_tokens"]
         return {"prefix_tokens": torch.full((len(source), 1), self.target_token).to(source)}
 
-    def remove_forced(self, nbests):
-        """Takes the forced token off hypotheses, in place. Their scores stay those of the search, the token's included."""
-        if self.target_token is None or self.replacing:
+    def remove_forced(self, nbests: List[NBest]) -> None:
+        """Removes the forced token from hypotheses, in place. Scores still include it."""
+        if self.target_token is None or self.replace_eos:
             return
         for hypothesis in (hypothesis for nbest in nbests for hypothesis in nbest):
             if len(hypothesis.tokens) and hypothesis.tokens[0] == self.target_token:
@@ -226,35 +289,42 @@ class Languages:
 
 
 class MultilingualEngine:
-    """An engine whose hypotheses begin with the target's language token, and are returned without it."""
+    """A SearchEngine that forces the target's language token, and removes it from hypotheses."""
 
-    def __init__(self, engine, languages):
-        self.engine, self.languages = engine, languages
+    def __init__(self, engine: SearchEngine, tokens: LanguageTokens) -> None:
+        self.engine, self.tokens = engine, tokens
 
-    def begin_part(self, seed):
+    def begin_part(self, seed: Optional[int]) -> None:
+        """Begins a part of the search."""
         self.engine.begin_part(seed)
 
-    def search(self, sample):
-        nbests = self.engine.search(sample, **self.languages.forced(sample))
-        self.languages.remove_forced(nbests)
+    def search(
+        self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
+    ) -> List[NBest]:
+        """Searches a batch. Other prefixes than the language token have been refused."""
+        nbests = self.engine.search(sample, **self.tokens.forced(sample))
+        self.tokens.remove_forced(nbests)
         return nbests
 
 
 class AlteredPairs(BaseWrapperDataset):
-    """A pair dataset whose batches another dataset makes: fairseq's TransformEosLangPairDataset hides sizes and targets."""
+    """A pair dataset whose batches another dataset collates.
 
-    def __init__(self, dataset, collater):
+    fairseq's TransformEosLangPairDataset, which does, hides sizes and targets.
+    """
+
+    def __init__(self, dataset: LanguagePairDataset, collater: Any) -> None:
         super().__init__(dataset)
         self.collater = collater
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name == "dataset":
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
-def settings(state, overrides):
-    """The task's settings of a checkpoint as fairseq's namespace: its defaults, what is saved, what is replaced."""
+def task_settings(state: Dict[str, Any], overrides: Dict[str, Any]) -> argparse.Namespace:
+    """Returns the task's settings: fairseq's defaults, the checkpoint's, and the overrides."""
     parser = argparse.ArgumentParser()
     TranslationMultiSimpleEpochTask.add_args(parser)
     saved = checkpoints.settings(state, "task")
@@ -262,8 +332,9 @@ def settings(state, overrides):
     for key in ("langs", "lang_pairs", "langtoks_specs"):
         if isinstance(getattr(args, key), str):
             setattr(args, key, getattr(args, key).split(","))
-    for told, other in (("langs", "lang_dict"), ("lang_dict", "langs")):
-        if told in overrides and other not in overrides:
+    # Either names the languages: one that is passed replaces the other in the checkpoint.
+    for key, other in (("langs", "lang_dict"), ("lang_dict", "langs")):
+        if key in overrides and other not in overrides:
             setattr(args, other, None)
     args.langtoks = dict(args.langtoks or {})
     if {"encoder_langtok", "decoder_langtok"} & set(overrides):
@@ -271,23 +342,25 @@ def settings(state, overrides):
     return args
 
 
-def languages(path, args):
-    """The teacher's languages, in the order in which their tokens are added to a dictionary."""
+def known_languages(path: str, args: argparse.Namespace) -> List[str]:
+    """Returns the teacher's languages in the order in which their tokens join a dictionary."""
     if not (args.langs or args.lang_dict or args.lang_pairs):
-        raise Refusal(f"the teacher {path} does not say which languages it has: {NAME_LANGUAGES}")
+        raise Refusal(f"the teacher {path} does not say which languages it has; {NAME_LANGUAGES}")
     try:
         return MultilingualDatasetManager.load_langs(args)
     except OSError:
         raise Refusal(
-            f"the teacher {path} has its languages in {args.lang_dict}, which is not there: {NAME_LANGUAGES}"
+            f"the teacher {path} has its languages in {args.lang_dict}, which is not there; "
+            f"{NAME_LANGUAGES}"
         ) from None
 
 
-def fixed_dictionary(path, args):
-    """The file of fairseq's --fixed-dictionary, which has all of the teacher's symbols."""
+def fixed_dictionary(path: str, args: argparse.Namespace) -> str:
+    """Returns the file of fairseq's --fixed-dictionary, which has all of the teacher's symbols."""
     if Path(args.fixed_dictionary).is_file():
         return args.fixed_dictionary
     raise Refusal(
-        f"the teacher {path} has its dictionary in {args.fixed_dictionary}, which is not there: pass --model-overrides "
-        "\"{'fixed_dictionary': 'FILE'}\", or None if the data's dictionary and the language tokens are all it has"
+        f"the teacher {path} has its dictionary in {args.fixed_dictionary}, which is not there; "
+        "pass --model-overrides \"{'fixed_dictionary': 'FILE'}\", or None if the data's "
+        "dictionary and the language tokens are all its symbols"
     )

@@ -1,127 +1,162 @@
-"""What `teacher_decoding` records of a search: n-best lists with their similarity to gold, and then the views."""
+"""Records a search: n-best lists with their similarity to gold, and in the end the views."""
 
 import logging
 import zlib
+from functools import cached_property
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
+import torch
 
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.mmap_format import token_dtype
-from fairseq_seqkd.corpus.nbest_store import Block
-from fairseq_seqkd.corpus.plan import too_long
+from fairseq_seqkd.corpus.nbest import NBest
+from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
+from fairseq_seqkd.corpus.plan import Plan, too_long
 from fairseq_seqkd.decoding.build_views import build_views, refuse_empty_views
-from fairseq_seqkd.decoding.settings import uses_random_numbers
+from fairseq_seqkd.decoding.settings import DecodeInputs, TextDecoders, uses_random_numbers
+from fairseq_seqkd.engines import SearchEngine
 from fairseq_seqkd.selection.pool import Scorer
 
 logger = logging.getLogger(__name__)
 
 
-class Recorder:
-    """The recorder of hypotheses (see _work.py). The task sets `engine`, `bpe` and `tokenizer` before the first batch."""
+class NBestRecorder:
+    """The PartRecorder of a search.
 
-    def __init__(self, cfg, gold, dataset, settings, plan):
-        self.cfg, self.gold, self.dataset, self.settings = cfg, gold, dataset, settings
-        self.distilled = Distilled(cfg.distill_dir, settings, plan.parts)
+    Args:
+        inputs: the options, and the dataset that is searched.
+        settings: of the decode, as the manifest holds them.
+        plan: of the parts.
+        text: how hypotheses are detokenised; read when the first batch has been searched.
+    """
+
+    engine: SearchEngine
+
+    def __init__(
+        self, inputs: DecodeInputs, settings: Dict[str, Any], plan: Plan, text: TextDecoders
+    ) -> None:
+        self.inputs, self.settings, self.text = inputs, settings, text
+        self.dataset = inputs.dataset
+        self.distilled = Distilled(inputs.cfg.distill_dir, settings, plan.parts)
         self.longest = settings["search"]["longest_source"]
-        self.engine, self.scorer, self.bpe, self.tokenizer = None, None, None, None
-        self.has_gold, self.consensus = dataset.tgt is not None, settings["select"] == "mbr"
-        if settings["similarity"]:
-            metric = (str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
-            self.scorer = Scorer(metric, self.consensus, cfg.similarity_workers)
-            if settings["similarity"]["post_process"] and not cfg.common_eval.post_process:
-                logger.info(
-                    "similarity: subwords are joined by --post-process %r, as the dictionary's symbols suggest",
-                    settings["similarity"]["post_process"],
-                )
-        self.scores = []  # of the part at hand: (n-best lists, function that waits for their scores)
-        self.found = {}  # sentence id -> n-best list, of the part at hand
+        self.has_gold = self.dataset.tgt is not None
+        self.has_consensus = settings["select"] == "mbr"
+        self.scorer = self._scorer()
+        # Of the current part: the n-best list of each sentence, and what waits for their scores.
+        self.nbests: Dict[int, NBest] = {}
+        self.pending: List[Tuple[List[NBest], Callable[[], Any]]] = []
 
-    def lengths(self, first, last):
+    def _scorer(self) -> Optional[Scorer]:
+        """Returns what computes similarity, or None if nothing needs it."""
+        cfg, similarity = self.inputs.cfg, self.settings["similarity"]
+        if not similarity:
+            return None
+        if similarity["post_process"] and not cfg.common_eval.post_process:
+            logger.info(
+                "similarity: subwords are joined by --post-process %r, guessed from the dictionary",
+                similarity["post_process"],
+            )
+        metric = (str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
+        return Scorer(metric, self.has_consensus, cfg.similarity_workers)
+
+    def search_with(self, engine: SearchEngine) -> None:
+        """Sets the engine; called once, before the first part."""
+        self.engine = engine
+
+    def lengths(self, first: int, last: int) -> np.ndarray:
+        """Returns the source tokens of sentences first..last-1."""
         return np.asarray(self.dataset.src_sizes[first:last])
 
-    def fits(self, first, last):
+    def fits(self, first: int, last: int) -> np.ndarray:
+        """Returns which of sentences first..last-1 the teacher can read."""
         return ~too_long([self.lengths(first, last)], [self.longest])
 
-    def expected_bytes(self):
-        """A careful estimate of the store and the views."""
+    def expected_bytes(self) -> float:
+        """Returns a careful estimate of the size of the store and the views."""
+        sentences, nbest = len(self.dataset), self.inputs.cfg.generation.nbest
         source_tokens = int(np.asarray(self.dataset.src_sizes).sum(dtype=np.int64))
-        per_hypothesis = 4 * source_tokens / max(len(self.dataset), 1) + 21
-        nbest = self.cfg.generation.nbest
-        return (
-            nbest * len(self.dataset) * per_hypothesis
-            + 4 * 2 * source_tokens
-            + 24 * len(self.dataset)
-        )
+        per_hypothesis = 4 * source_tokens / max(sentences, 1) + 21
+        return nbest * sentences * per_hypothesis + 4 * 2 * source_tokens + 24 * sentences
 
-    def begin_part(self, first):
-        self.found = {}
+    def begin_part(self, first: int) -> None:
+        """Begins the part whose first sentence is `first`."""
+        self.nbests = {}
         self.engine.begin_part(self._seed(first))
 
-    def _seed(self, first):
-        """Sampling depends on the part and the seed alone, not on what this process decoded before.
+    def _seed(self, first: int) -> Optional[int]:
+        """Returns the seed of a part if the search draws random numbers.
 
-        Of both there are 32 bits left, as many as the generators of torch on a CPU and of CTranslate2 make use of.
+        It depends on the part and --seed alone, not on what this process decoded before. It has 32
+        bits, because the generators of torch on a CPU and of CTranslate2 use no more.
         """
-        if not uses_random_numbers(self.settings["search"]):
-            return None
-        return zlib.crc32(f"{self.settings['search']['seed']}:{first}".encode())
+        search = self.settings["search"]
+        return (
+            zlib.crc32(f"{search['seed']}:{first}".encode())
+            if uses_random_numbers(search)
+            else None
+        )
 
-    def record(self, sample, **begin):
-        """Searches one batch, and keeps its n-best lists until the part is complete.
-
-        Of a target that is shorter than --prefix-size its EOS is no prefix: with padding in its place fairseq goes on freely.
-        """
-        if "prefix_tokens" in begin:
-            prefix, dictionary = begin["prefix_tokens"], self.dataset.tgt_dict
-            begin["prefix_tokens"] = prefix.masked_fill(
-                prefix.eq(dictionary.eos()), dictionary.pad()
-            )
-        nbests = self.engine.search(sample, **begin)
-        for sentence, nbest in zip(sample["id"].tolist(), nbests):
-            self.found[sentence] = nbest
-        self._submit(sample["id"].tolist(), nbests)
+    def record(
+        self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
+    ) -> List[int]:
+        """Searches a batch, and keeps its n-best lists until the part is complete."""
+        prefix = None if prefix_tokens is None else self._prefix(prefix_tokens)
+        nbests = self.engine.search(sample, prefix_tokens=prefix)
+        sentences = sample["id"].tolist()
+        self.nbests.update(zip(sentences, nbests))
+        if self.scorer:
+            texts = [self._texts(*item) for item in zip(sentences, nbests)]
+            self.pending.append((nbests, self.scorer.submit(texts)))
         return [len(nbest[0].tokens) for nbest in nbests if nbest]
 
-    def _submit(self, sentences, nbests):
-        """Begins to score the lists of a batch."""
-        if not self.scorer:
-            return
-        if not self.scores:
-            join = self.settings["similarity"]["post_process"]
-            self.output, self.reference = (
-                Detokeniser(self.dataset.tgt_dict, join, self.bpe, self.tokenizer, unknown)
-                for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
-            )
-        lists = [
-            (
-                [self.output(h.tokens) for h in nbest],
-                self.reference(self.dataset.tgt[sentence]) if self.has_gold else None,
-            )
-            for sentence, nbest in zip(sentences, nbests)
-        ]
-        self.scores.append((nbests, self.scorer.submit(lists)))
+    def _prefix(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Returns prefixes in which the EOS of a shorter target is padding.
 
-    def block(self, first, last):
-        for nbests, scores in self.scores:
+        The search goes on freely from there.
+        """
+        dictionary = self.dataset.tgt_dict
+        return tokens.masked_fill(tokens.eq(dictionary.eos()), dictionary.pad())
+
+    @cached_property
+    def _detokenisers(self) -> Tuple[Detokeniser, Detokeniser]:
+        """The detokenisers of hypotheses and references, with different names for unknown words."""
+        join = self.settings["similarity"]["post_process"]
+        bpe, tokenizer = self.text.bpe, self.text.tokenizer
+        output, reference = (
+            Detokeniser(self.dataset.tgt_dict, join, bpe, tokenizer, unknown)
+            for unknown in (UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE)
+        )
+        return output, reference
+
+    def _texts(self, sentence: int, nbest: NBest) -> Tuple[List[str], Optional[str]]:
+        """Returns the texts of a list, and of its reference if there is one."""
+        output, reference = self._detokenisers
+        gold = reference(self.dataset.tgt[sentence]) if self.has_gold else None
+        return [output(hypothesis.tokens) for hypothesis in nbest], gold
+
+    def block(self, first: int, last: int) -> Block:
+        """Returns the n-best lists of sentences first..last-1, when their scores are there."""
+        for nbests, scores in self.pending:
             for nbest, (similarity, consensus) in zip(nbests, scores()):
                 for i, hypothesis in enumerate(nbest):
                     hypothesis.similarity = None if similarity is None else similarity[i]
                     hypothesis.consensus = None if consensus is None else consensus[i]
-        self.scores = []
-        nbests = [self.found.get(sentence, []) for sentence in range(first, last)]
+        self.pending = []
+        nbests = [self.nbests.get(sentence, []) for sentence in range(first, last)]
         dtype = token_dtype(len(self.dataset.tgt_dict))
-        return Block.from_lists(
-            nbests, dtype, with_similarity=self.has_gold, with_consensus=self.consensus
-        )
+        return Block.from_lists(nbests, dtype, self.has_gold, self.has_consensus)
 
-    def finish(self, store):
-        return build_views(store, self.distilled, self.gold, self.dataset)
+    def finish(self, store: NBestStore) -> Dict[str, Any]:
+        """Writes the views, and returns their entries in the manifest."""
+        return build_views(store, self.distilled, self.inputs.gold, self.dataset)
 
-    def finished(self):
+    def finished(self) -> None:
+        """Refuses a directory in which a view is missing because no sentence is left for it."""
         refuse_empty_views(self.distilled.folder)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the processes that compute similarity."""
         if self.scorer:
             self.scorer.close()

@@ -1,12 +1,14 @@
-"""The views of a finished decode made anew, without a search: other similarity, shorter lists, other filters (`seqkd select`).
+"""Rebuilds the views of a finished decode with other selection options (`seqkd select`).
 
-The new directory is, byte for byte, the one that decoding with the new options would have left.
+The new directory is identical, byte for byte, to one decoded with these options.
 """
 
 import copy
 from dataclasses import fields
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
+import torch
 from fairseq import options
 from fairseq.data import encoders
 from fairseq.dataclass.configs import GenerationConfig
@@ -17,163 +19,203 @@ from hydra.errors import MissingConfigException
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
+from fairseq_seqkd.corpus.nbest import NBest
 from fairseq_seqkd.corpus.nbest_store import NBestStore
-from fairseq_seqkd.corpus.plan import plan_of
-from fairseq_seqkd.decoding.config import OF_SELECTION, TeacherDecodingConfig, check_selection
-from fairseq_seqkd.decoding.nbest_recorder import Recorder
-from fairseq_seqkd.decoding.settings import filter_settings, similarity_settings
+from fairseq_seqkd.corpus.plan import Plan, plan_of
+from fairseq_seqkd.decoding.checks import check_selection
+from fairseq_seqkd.decoding.config import OF_SELECTION, TeacherDecodingConfig, option_name
+from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
+from fairseq_seqkd.decoding.settings import (
+    DecodeInputs,
+    TextDecoders,
+    filter_settings,
+    similarity_settings,
+)
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Problems, Refusal
 
-AT_A_TIME = 64  # sentences that are handed to the scorer together
+AT_ONCE = 64  # sentences whose similarity is computed together
 
 
-def reselect(folder, data, out, nbest, words, show=iter):
-    """Writes the distilled directory `out`; returns its manifest.
+def reselect(
+    folder: str,
+    data: str,
+    output: str,
+    nbest: Optional[int],
+    words: Sequence[str],
+    show: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Dict[str, Any]:
+    """Writes a new distilled directory, and returns its manifest.
 
     Args:
-        folder: a finished decode. data: the data-bin that was decoded.
-        nbest: so many hypotheses of each list, the first ones; None: all.
-        words: options of `teacher_decoding` that are about similarity, selection, filters and text, as on a command line.
-        show: (parts) -> the parts, for a progress bar.
+        folder: a finished decode.
+        data: the data-bin that was decoded.
+        output: the directory to write.
+        nbest: number of hypotheses to keep per sentence; None keeps all.
+        words: options of `teacher_decoding` about selection and text, as on a command line.
+        show: wraps the parts in a progress bar.
 
-    Raises Refusal for a directory that is not finished, other data, and options that are about the decode.
+    Raises:
+        Refusal: the directory is not finished, the data are others, or an option concerns the
+            search.
     """
-    found = finished(folder)
-    settings = copy.deepcopy(found["settings"])
+    decoded = read_finished(folder)
+    settings = copy.deepcopy(decoded["settings"])
     about = settings["data"]
     gold = Split(data, about["split"], LanguagePair(about["source_lang"], about["target_lang"]))
     if not gold.holds(about):
         raise Refusal(f"--data {data} is not the data-bin that {folder} was decoded from")
-    settings["search"]["nbest"] = shorter(nbest, settings["search"]["nbest"], folder)
-    cfg = configuration(gold, out, settings["search"], words)
+    settings["search"]["nbest"] = check_nbest(nbest, settings["search"]["nbest"], folder)
+    cfg = configuration(gold, output, settings["search"], words)
     task = TranslationTask.setup_task(cfg.task)
     task.load_dataset(gold.name)
     dataset = task.dataset(gold.name)
     settings["similarity"] = similarity_settings(cfg.task, dataset)
     settings.update(select=str(cfg.task.select), filters=filter_settings(cfg.task))
-    check_text(found["settings"]["similarity"] or {}, settings["similarity"] or {})
+    check_text(decoded["settings"]["similarity"] or {}, settings["similarity"] or {})
     plan = plan_of(settings)
-    recorder = Recorder(cfg.task, gold, dataset, settings, plan)
-    recorder.engine = StoredLists(NBestStore(folder), settings["search"]["nbest"])
-    check_store(folder, found)
-    recorder.bpe, recorder.tokenizer = (
-        encoders.build_bpe(cfg.bpe),
-        encoders.build_tokenizer(cfg.tokenizer),
-    )
+    text = TextDecoders(encoders.build_bpe(cfg.bpe), encoders.build_tokenizer(cfg.tokenizer))
+    recorder = NBestRecorder(DecodeInputs(cfg.task, gold, dataset), settings, plan, text)
+    recorder.search_with(StoredLists(NBestStore(folder), settings["search"]["nbest"]))
+    check_store(folder, decoded)
     try:
         fill(recorder, plan, show)
     finally:
         recorder.close()
     recorder.finished()
-    return manifest.read(out)
+    return manifest.read(output)
 
 
 class StoredLists:
-    """Instead of a search, what a search has found. Args: store: NBestStore; nbest: how many of each list."""
+    """A SearchEngine that returns what a search has found before.
 
-    def __init__(self, store, nbest):
+    Args:
+        store: of the finished decode.
+        nbest: number of hypotheses per sentence.
+    """
+
+    def __init__(self, store: NBestStore, nbest: int) -> None:
         self.store, self.nbest = store, nbest
 
-    def begin_part(self, seed):
-        """Nothing is random here."""
+    def begin_part(self, seed: Optional[int]) -> None:
+        """Prepares nothing: no random numbers are drawn."""
 
-    def search(self, sample):
+    def search(
+        self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
+    ) -> List[NBest]:
+        """Returns the stored lists of the sentences of a batch."""
         return [self.store[sentence][: self.nbest] for sentence in sample["id"].tolist()]
 
 
-def fill(recorder, plan, show):
-    """Commits every part that is not there, and finishes the directory; several processes may do so at once."""
+def fill(recorder: NBestRecorder, plan: Plan, show: Callable[[Iterable[int]], Any]) -> None:
+    """Commits every missing part and finishes the directory, beside other processes if any."""
     distilled = recorder.distilled
     distilled.look()
     if not distilled.complete:
         check_disk_space("-o", distilled.folder, recorder.expected_bytes())
     distilled.begin()
     for part in show(range(plan.parts)):
-        with distilled.claim(part) as mine:
-            if mine:
-                first, last = plan.bounds(part)
-                recorder.begin_part(first)
-                for start in range(first, last, AT_A_TIME):
-                    recorder.record({"id": np.arange(start, min(start + AT_A_TIME, last))})
-                distilled.commit(part, recorder.block(first, last))
+        with distilled.claim(part) as claimed:
+            if not claimed:
+                continue
+            first, last = plan.bounds(part)
+            recorder.begin_part(first)
+            for start in range(first, last, AT_ONCE):
+                recorder.record({"id": np.arange(start, min(start + AT_ONCE, last))})
+            distilled.commit(part, recorder.block(first, last))
     if not distilled.finish(recorder.finish):
         raise Refusal(
-            f"{distilled.folder} is not complete: another process is at it; run this again when it has ended"
+            f"{distilled.folder} is not complete: another process works on it; run this command "
+            "again when it has ended"
         )
 
 
-def finished(folder):
-    """The manifest of a finished decode."""
-    found = manifest.read(folder)
-    if not found or found.get("kind") != manifest.DISTILLED or not found.get("complete"):
+def read_finished(folder: str) -> Dict[str, Any]:
+    """Returns the manifest of a finished decode."""
+    content = manifest.read(folder)
+    if not content or content.get("kind") != manifest.DISTILLED or not content.get("complete"):
         raise Refusal(
-            f"{folder} holds no finished n-best lists; name the --distill-dir of a finished decode"
+            f"{folder} holds no finished n-best lists; pass the --distill-dir of a finished decode"
         )
-    manifest.check_signature(folder, found)
-    return found
+    manifest.check_signature(folder, content)
+    return content
 
 
-def shorter(nbest, there, folder):
+def check_nbest(nbest: Optional[int], stored: int, folder: str) -> int:
+    """Returns the number of hypotheses per sentence, of those that are stored."""
     if nbest is None:
-        return there
-    if not 1 <= nbest <= there:
+        return stored
+    if not 1 <= nbest <= stored:
         raise Refusal(
-            f"--nbest is {nbest}, it must be between 1 and {there}, what {folder} has of each sentence"
+            f"--nbest is {nbest}, it must be between 1 and {stored}, the number of hypotheses per "
+            f"sentence in {folder}"
         )
     return nbest
 
 
-def configuration(gold, out, search, words):
-    """fairseq's configuration of the task, from the options that are about selection. Refuses those of a decode."""
+def configuration(gold: Split, output: str, search: Dict[str, Any], words: Sequence[str]) -> Any:
+    """Returns fairseq's configuration of the task, from the options about selection.
+
+    Args:
+        gold: the split that was decoded.
+        output: the directory to write.
+        search: the settings of the search.
+        words: options, as on a command line.
+
+    Raises:
+        Refusal: an option is wrong, or concerns the search.
+    """
     given = {
         "source_lang": gold.languages.source,
         "target_lang": gold.languages.target,
-        "distill_dir": str(out),
+        "distill_dir": str(output),
+        **{name: search[name] for name in ("beam", "nbest")},
     }
-    given |= {key: search[key] for key in ("beam", "nbest")}
-    mine = [word for name, value in given.items() for word in (option_of(name), str(value))]
+    given_words = [
+        word for name, value in given.items() for word in (option_name(name), str(value))
+    ]
     parser = options.get_generation_parser(default_task="teacher_decoding")
     parser.prog = "seqkd select"
-    args = options.parse_args_and_arch(
-        parser, [str(gold.folder), "--path", "none", "--gen-subset", gold.name, *mine, *words]
-    )
+    command = [str(gold.folder), "--path", "none", "--gen-subset", gold.name, *given_words, *words]
     try:
-        cfg = convert_namespace_to_omegaconf(args)
+        cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, command))
     except MissingConfigException as error:
         raise Refusal(
-            f"fairseq cannot be set up with these options ({error}); its --bpe and --tokenizer have other names"
+            f"fairseq cannot be set up with these options ({error}); its --bpe and --tokenizer "
+            "have other names"
         ) from None
-    of_decode = [
-        (cfg.task, o)
-        for o in fields(TeacherDecodingConfig)
-        if o.name not in OF_SELECTION and is_own(o)
-    ]
-    of_decode += [(cfg.generation, o) for o in fields(GenerationConfig) if o.name in cfg.generation]
-    for group, option in of_decode:
-        if option.name in WITHOUT_EFFECT - {"score_reference"}:
-            continue
-        if group[option.name] != given.get(option.name, option.default):
-            raise Refusal(
-                f"{option_of(option.name)} is about the decode, which is over; decode into another directory, or leave it out"
-            )
-    check_selection(cfg.task)
+    problems = Problems()
+    check_search_is_over(cfg, given, problems)
+    check_selection(cfg.task, problems)
+    problems.refuse()
     return cfg
 
 
-def option_of(name):
-    return f"--{name.replace('_', '-')}"
+def check_search_is_over(cfg: Any, given: Dict[str, Any], problems: Problems) -> None:
+    """Checks that every option about the search has its default, or the given value."""
+    # Neither the data nor the value of another group is an option of the task.
+    task_fields = [
+        option
+        for option in fields(TeacherDecodingConfig)
+        if option.name not in {"data", *OF_SELECTION} and not str(option.default).startswith("${")
+    ]
+    search_fields = [option for option in fields(GenerationConfig) if option.name in cfg.generation]
+    for group, group_fields in ((cfg.task, task_fields), (cfg.generation, search_fields)):
+        for option in group_fields:
+            if option.name in WITHOUT_EFFECT - {"score_reference"}:
+                continue
+            problems.require(
+                group[option.name] == given.get(option.name, option.default),
+                f"{option_name(option.name)} cannot be changed after decoding; leave it out, or "
+                "decode into another directory",
+            )
 
 
-def is_own(option):
-    """Whether a field of the task's configuration is an option of its own, neither the data nor another group's value."""
-    return option.name != "data" and not str(option.default).startswith("${")
-
-
-def check_text(before, now):
-    """Refuses to undo less than the decode did: similarity would be that of pieces of words."""
+def check_text(before: Dict[str, Any], now: Dict[str, Any]) -> None:
+    """Refuses to undo less than the decode did: similarity would be that of subwords."""
     for key, option in (("bpe", "--bpe"), ("tokenizer_undone", "--tokenizer")):
         if before.get(key) and now and not now.get(key):
             raise Refusal(
-                f"these data were decoded with {option} {before[key]}: name it here too, with its options"
+                f"these data were decoded with {option} {before[key]}; pass it here, too, with its "
+                "options"
             )

@@ -1,85 +1,112 @@
-"""What decides the result of decoding, as the manifest keeps it; two runs with equal settings write the same bytes."""
+"""What decides the result of a decode, as its manifest holds it. Equal settings, equal bytes."""
 
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+from fairseq.data import LanguagePairDataset
 from omegaconf import OmegaConf
 
 from fairseq_seqkd import compat, engines
+from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.detokenise import beside_bpe, joined_by
 from fairseq_seqkd.corpus.hashing import sha256
-from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, make_plan, too_long
+from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, Plan, make_plan, too_long
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
-from fairseq_seqkd.selection import choose as selection
-from fairseq_seqkd.selection import filters
+from fairseq_seqkd.selection import choose, filters
 
-SCORED_AT_A_TIME = 1 << 24  # tokens of a batch times the vocabulary: 64 MiB of float32
-SCORED_ON_A_GPU = 1 << 27  # 512 MiB: small batches would leave it idle
+FILLED_IN_TOKENS = 12_000  # fairseq-generate's --max-tokens if the user names no limit
+# Tokens of a batch times the vocabulary, at which scoring needs 64 MiB of float32 (GPU: 512 MiB).
+SCORED_AT_ONCE, SCORED_AT_ONCE_ON_GPU = 1 << 24, 1 << 27
+FEWEST_TOKENS_SCORED = 128
+
+Settings = Dict[str, Any]
 
 
-def decoding_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positions):
-    """(settings for the manifest, Plan) of a search over a split.
+class DecodeInputs(NamedTuple):
+    """What is decoded or scored, and with which options.
 
-    Args:
-        cfg: the task's configuration; gold: databin.Split; dataset: fairseq's dataset of that split.
-        max_tokens, max_sentences: batch limits as fairseq-generate resolved them.
-        max_positions: (source, target) tokens that task and teacher can hold.
+    cfg: the task's configuration, see config.TeacherDecodingConfig.
+    gold: the files of the split.
+    dataset: the same split as fairseq's dataset, as the teacher reads it.
     """
+
+    cfg: Any
+    gold: Split
+    dataset: LanguagePairDataset
+
+
+class BatchLimits(NamedTuple):
+    """Limits that fairseq-generate passes to a task.
+
+    max_tokens: of a batch, padding counted.
+    max_sentences: of a batch.
+    max_positions: source and target tokens that task and teacher can read.
+    """
+
+    max_tokens: Optional[int]
+    max_sentences: Optional[int]
+    max_positions: Sequence[int]
+
+
+@dataclass
+class TextDecoders:
+    """fairseq's --bpe and --tokenizer, which fairseq-generate builds right before the loop."""
+
+    bpe: Any = None
+    tokenizer: Any = None
+
+
+def decoding_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[Settings, Plan]:
+    """Returns the settings and the plan of a search."""
+    cfg = inputs.cfg
     default = engines.default_tokens(
         str(cfg.engine), precision(cfg), cfg.generation.beam, uses_gpu(cfg)
     )
-    plan = make_plan(
-        len(dataset), *batch_limits(cfg.dataset, max_tokens, max_sentences), cfg.part_size, default
-    )
-    search = {
-        k: v
-        for k, v in OmegaConf.to_container(cfg.generation, resolve=True).items()
-        if k not in WITHOUT_EFFECT
-    }
-    if not uses_random_numbers(search):
+    plan = plan_for(inputs, limits, default)
+    options: Any = OmegaConf.to_container(cfg.generation, resolve=True)
+    search = {name: value for name, value in options.items() if name not in WITHOUT_EFFECT}
+    is_random = uses_random_numbers(search)
+    if not is_random:
         search = {k: v for k, v in search.items() if not k.startswith("sampling_")}
-    search["seed"] = cfg.common.seed if uses_random_numbers(search) else None
+    search.update(
+        seed=cfg.common.seed if is_random else None,
+        lm_sha256=sha256(cfg.generation.lm_path) if cfg.generation.lm_path else None,
+        longest_source=int(limits.max_positions[0]),
+        **padding_settings(cfg),
+    )
     return {
-        **what_is_decoded(cfg, gold, dataset),
-        "search": {
-            **search,
-            "lm_sha256": sha256(cfg.generation.lm_path) if cfg.generation.lm_path else None,
-            "longest_source": int(max_positions[0]),
-            **padding_settings(cfg),
-        },
-        "plan": plan_settings(plan),
-        "similarity": similarity_settings(cfg, dataset),
+        **common_settings(inputs, plan),
+        "search": search,
+        "similarity": similarity_settings(cfg, inputs.dataset),
         "select": str(cfg.select),
         "filters": filter_settings(cfg),
     }, plan
 
 
-def scoring_settings(cfg, gold, dataset, max_tokens, max_sentences, max_positions):
-    """(settings for the manifest, Plan) of scoring a split's targets; arguments as of decoding_settings."""
+def scoring_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[Settings, Plan]:
+    """Returns the settings and the plan of scoring given targets."""
+    cfg, dataset = inputs.cfg, inputs.dataset
     vocabulary = len(dataset.tgt_dict)
-    most = SCORED_ON_A_GPU if uses_gpu(cfg) else SCORED_AT_A_TIME
-    default = min(DEFAULT_MAX_TOKENS, max(most // vocabulary, 128))
-    plan = make_plan(
-        len(dataset), *batch_limits(cfg.dataset, max_tokens, max_sentences), cfg.part_size, default
-    )
-    positions = [int(limit) for limit in max_positions]
-    return {
-        **what_is_decoded(cfg, gold, dataset),
-        "scoring": {
-            "topk": min(cfg.topk, vocabulary),
-            "vocabulary": vocabulary,
-            "dtype": str(cfg.store_dtype),
-            "positions": positions,
-            "too_long": int(too_long((dataset.src_sizes, dataset.tgt_sizes), positions).sum()),
-            **padding_settings(cfg),
-        },
-        "plan": plan_settings(plan),
-    }, plan
+    at_once = SCORED_AT_ONCE_ON_GPU if uses_gpu(cfg) else SCORED_AT_ONCE
+    default = min(DEFAULT_MAX_TOKENS, max(at_once // vocabulary, FEWEST_TOKENS_SCORED))
+    plan = plan_for(inputs, limits, default)
+    positions = [int(limit) for limit in limits.max_positions]
+    scoring = {
+        "topk": min(cfg.topk, vocabulary),
+        "vocabulary": vocabulary,
+        "dtype": str(cfg.store_dtype),
+        "positions": positions,
+        "too_long": int(too_long((dataset.src_sizes, dataset.tgt_sizes), positions).sum()),
+        **padding_settings(cfg),
+    }
+    return {**common_settings(inputs, plan), "scoring": scoring}, plan
 
 
-def what_is_decoded(cfg, gold, dataset):
-    """Teacher, data and what computes: the settings of both kinds of work."""
+def common_settings(inputs: DecodeInputs, plan: Plan) -> Settings:
+    """Returns the settings of both kinds of work: teacher, data, engine and plan."""
+    cfg, gold = inputs.cfg, inputs.gold
     return {
         "teacher": {
             "sha256": [sha256(path) for path in cfg.common_eval.path.split(":")],
@@ -89,84 +116,85 @@ def what_is_decoded(cfg, gold, dataset):
             "split": gold.name,
             "source_lang": gold.languages.source,
             "target_lang": gold.languages.target,
-            "sentences": len(dataset),
+            "sentences": len(inputs.dataset),
             **gold.hashes._asdict(),
         },
         "engine": {
             "name": str(cfg.engine),
             **compat.versions(str(cfg.engine)),
             "precision": precision(cfg),
-            "device": device(cfg),
+            "device": torch.cuda.get_device_name() if uses_gpu(cfg) else "cpu",
             "threads": 1,
+        },
+        "plan": {
+            "part_size": plan.part_size,
+            "max_tokens": plan.max_tokens,
+            "max_sentences": plan.max_sentences,
         },
     }
 
 
-def padding_settings(cfg):
-    """On which side a batch is padded, which an LSTM reads, and the prefix of a target too."""
+def padding_settings(cfg: Any) -> Dict[str, bool]:
+    """Returns the sides on which batches are padded: an LSTM and a prefix read the padding."""
     return {
         "left_pad_source": bool(cfg.left_pad_source),
         "left_pad_target": bool(cfg.left_pad_target),
     }
 
 
-def plan_settings(plan):
-    return {
-        "part_size": plan.part_size,
-        "max_tokens": plan.max_tokens,
-        "max_sentences": plan.max_sentences,
-    }
-
-
-def filter_settings(cfg):
-    """{name: value} of the filters that are on."""
+def filter_settings(cfg: Any) -> Dict[str, Any]:
+    """Returns the value of each filter that is on."""
     values = {name: getattr(cfg, f"filter_{name}") for name in filters.NAMES}
     return {
         name: value for name, value in values.items() if value is not None and value is not False
     }
 
 
-def batch_limits(limits, max_tokens, max_sentences):
-    """The user's limits; (None, None) where fairseq-generate only filled in its own 12,000 tokens, slow on a CPU.
+def plan_for(inputs: DecodeInputs, limits: BatchLimits, default_tokens: int) -> Plan:
+    """Returns the plan for a split.
 
-    It does so before it makes the task, so that the command line alone tells the two apart.
+    The user's limits count. If fairseq-generate has filled in its own --max-tokens, which is slow
+    on a CPU, the default of the engine does.
     """
-    filled_in = max_tokens == 12000 and not any(
-        word.split("=")[0] == "--max-tokens" for word in sys.argv
+    is_filled_in = (
+        inputs.cfg.dataset.batch_size is None
+        and limits.max_tokens == FILLED_IN_TOKENS
+        and not compat.max_tokens_given()
     )
-    return (None, None) if limits.batch_size is None and filled_in else (max_tokens, max_sentences)
+    tokens, sentences = (None, None) if is_filled_in else limits[:2]
+    return make_plan(len(inputs.dataset), tokens, sentences, inputs.cfg.part_size, default_tokens)
 
 
-def uses_random_numbers(search):
-    """Sampling, and dropout that stays on in the search."""
+def uses_random_numbers(search: Dict[str, Any]) -> bool:
+    """Returns whether a search samples, or keeps dropout on."""
     return bool(search.get("sampling") or search.get("retain_dropout"))
 
 
-def uses_gpu(cfg):
+def uses_gpu(cfg: Any) -> bool:
+    """Returns whether fairseq-generate computes on a GPU."""
     return torch.cuda.is_available() and not cfg.common.cpu
 
 
-def device(cfg):
-    return torch.cuda.get_device_name() if uses_gpu(cfg) else "cpu"
-
-
-def precision(cfg):
-    """The type of the teacher's numbers, as --compute-type or fairseq's --fp16 says."""
+def precision(cfg: Any) -> str:
+    """Returns the type that the teacher computes in, from --compute-type or fairseq's --fp16."""
     if cfg.compute_type is not None:
         return str(cfg.compute_type)
     return "float16" if cfg.common.fp16 else "float32"
 
 
-def similarity_settings(cfg, dataset):
-    """Metric, tokenizer and how text is made: everything that decides which hypothesis is the closest; None: nothing asks."""
+def similarity_settings(cfg: Any, dataset: LanguagePairDataset) -> Optional[Settings]:
+    """Returns what decides which hypothesis is closest: the metric, and how text is made.
+
+    Returns:
+        The settings, or None if nothing is compared.
+    """
     if dataset.tgt is None and str(cfg.select) != "mbr":
         return None
     bpe = name_of(cfg.bpe_config)
     decoders = {**options_of(cfg.bpe_config), **options_of(cfg.tokenizer_config)}
+    metric = choose.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
     return {
-        **selection.Similarity(
-            str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer
-        ).describe(),
+        **metric.describe(),
         "post_process": joined_by(beside_bpe(cfg.common_eval.post_process, bpe), dataset.tgt_dict),
         "bpe": bpe,
         "tokenizer_undone": name_of(cfg.tokenizer_config),
@@ -174,17 +202,17 @@ def similarity_settings(cfg, dataset):
     }
 
 
-def options_of(config):
-    """{name: value} of the options of a --bpe or --tokenizer that were chosen; of a file its hash, wherever it lies."""
+def options_of(config: Any) -> Settings:
+    """Returns the chosen options of a --bpe or --tokenizer; a file is named by its hash."""
     if config is None or isinstance(config, str):
         return {}
-    told = {name: value for name, value in config.items() if name != "_name" and value is not None}
     return {
         name: sha256(value) if isinstance(value, str) and Path(value).is_file() else value
-        for name, value in told.items()
+        for name, value in config.items()
+        if name != "_name" and value is not None
     }
 
 
-def name_of(config):
-    """The name in a group of fairseq's configuration, such as --bpe; None where none was chosen."""
+def name_of(config: Any) -> Optional[str]:
+    """Returns the name chosen in a group of fairseq's configuration, e.g. by --bpe."""
     return config if config is None or isinstance(config, str) else config.get("_name")

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import sys
 import tracemalloc
-from types import SimpleNamespace
 
 import helpers
 import numpy as np
@@ -22,7 +20,6 @@ from fairseq_seqkd.corpus.distribution_store import (
     keys_of,
 )
 from fairseq_seqkd.corpus.mmap_format import Writer
-from fairseq_seqkd.decoding import settings as _settings
 from fairseq_seqkd.errors import Refusal
 
 
@@ -551,24 +548,13 @@ def test_a_teacher_whose_distributions_are_no_numbers_stops(tiny, teacher, tmp_p
     state["model"]["encoder.embed_tokens.weight"] = weight
     torch.save(state, tmp_path / "nan.pt")
     done = helpers.score(data, tmp_path / "nan.pt", tmp_path / "D", topk=8, check=False)
-    assert "are no numbers" in helpers.refusal(done)
+    assert "are NaN" in helpers.refusal(done)
     assert manifest.read(tmp_path / "D")["complete"] is False
 
 
 def test_a_search_has_no_use_for_topk(tiny, teacher, tmp_path):
     done = helpers.decode(tiny, teacher, tmp_path / "D", check=False, topk=8)
     assert "--topk is for --score-reference" in helpers.refusal(done)
-
-
-def test_fairseqs_own_limit_counts_where_the_user_said_it(monkeypatch):
-    """fairseq-generate fills in the same number where nobody said one."""
-    limits = SimpleNamespace(batch_size=None)
-    for argv, expected in (
-        (["--beam", "5"], (None, None)), (["--max-tokens", "12000"], (12000, None)), (["--max-tokens=12000"], (12000, None)),
-    ):  # fmt: skip
-        monkeypatch.setattr(sys, "argv", ["fairseq-generate", *argv])
-        assert _settings.batch_limits(limits, 12000, None) == expected
-    assert _settings.batch_limits(limits, 800, None) == (800, None)
 
 
 def test_a_directory_continues_with_the_same_settings_only(

@@ -17,11 +17,11 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq_seqkd import compat, engines
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.nbest_store import NBestStore
-from fairseq_seqkd.decoding.nbest_recorder import Recorder
+from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
+from fairseq_seqkd.decoding.run import DecodeRun
 from fairseq_seqkd.engines import int8_support, options
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.tasks.teacher_decoding import TeacherDecodingTask
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 from fairseq_seqkd.engines import ctranslate2_engine, cublas  # noqa: E402
@@ -470,14 +470,14 @@ def test_a_target_shorter_than_the_prefix_leaves_the_rest_free(loaded):
     """Of an empty one nothing is left, and its sentence is searched as without a prefix."""
     models, task = loaded
     mine = engine("fairseq", models, task)
-    recorder = SimpleNamespace(
-        engine=mine, dataset=task.dataset("train"), found={}, _submit=lambda *_: None
-    )
+    recorder = NBestRecorder.__new__(NBestRecorder)
+    recorder.engine, recorder.dataset = mine, task.dataset("train")
+    recorder.nbests, recorder.scorer = {}, None
     batch, eos = sample(task, range(3)), task.target_dictionary.eos()
     prefix = batch["target"][:, :2].clone()
     prefix[0, :], prefix[1, 1] = eos, eos
-    Recorder.record(recorder, batch, prefix_tokens=prefix)
-    rows = dict(zip(batch["id"].tolist(), (recorder.found[i] for i in batch["id"].tolist())))
+    recorder.record(batch, prefix)
+    rows = dict(zip(batch["id"].tolist(), (recorder.nbests[i] for i in batch["id"].tolist())))
     free = dict(zip(batch["id"].tolist(), recorder.engine.search(batch)))
     empty, short, whole = batch["id"].tolist()
     assert plain(rows[empty]) == plain(free[empty])
@@ -509,12 +509,10 @@ def test_too_little_memory_is_said_in_a_sentence(error):
         raise error
 
     closed = []
-    task = SimpleNamespace(
-        recorder=SimpleNamespace(record=record),
-        work=SimpleNamespace(close=lambda: closed.append(True)),
-    )
+    run = DecodeRun.__new__(DecodeRun)
+    run.recorder = SimpleNamespace(record=record, close=lambda: closed.append(True))
     with pytest.raises(
         Refusal, match="too little memory for a batch of 3,000 tokens .* smaller --max-tokens"
     ):
-        TeacherDecodingTask.inference_step(task, None, [], {"ntokens": 3000})
+        run.record({"ntokens": 3000})
     assert closed == [True]

@@ -19,9 +19,8 @@ from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import LanguagePair
 from fairseq_seqkd.corpus.detokenise import Detokeniser
 from fairseq_seqkd.corpus.nbest_store import NBestStore
-from fairseq_seqkd.decoding import multilingual as languages
+from fairseq_seqkd.decoding.multilingual import language_tokens, teacher_languages
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.tasks.teacher_decoding import multilingual
 
 TASK = "translation_multi_simple_epoch"
 PAIRS = {"task": TASK, "langs": "de,en,fr", "lang-pairs": "de-en,en-de"}
@@ -191,7 +190,7 @@ def files(data):
 )
 def test_dictionaries_batches_and_beginnings_are_the_stock_tasks(both, tmp_path, settings):
     """Every way to place the tokens, without a model: what the stock task makes for inference, against ours."""
-    found = languages.of_teacher(
+    found = language_tokens(
         [saved(tmp_path / "t.pt", **vars(task_settings(both, **settings)))],
         LanguagePair("de", "en"),
         files(both),
@@ -326,13 +325,13 @@ def test_the_manifest_names_the_tokens_and_a_change_is_refused(decoded, both, mu
 
 def refused(match, *args):
     with pytest.raises(Refusal) as found:
-        languages.of_teacher(*args)
+        language_tokens(*args)
     assert re.search(match, found.value.sentence), found.value.sentence
 
 
 def test_wrong_languages_and_dictionaries_are_refused(both, tiny, multi, teacher, tmp_path):
     pair, data = LanguagePair("de", "en"), files(both)
-    assert languages.of_teacher([teacher], pair, files(tiny)) is None
+    assert language_tokens([teacher], pair, files(tiny)) is None
     refused(
         "does not know the language zh; it knows de, en, fr: .*--teacher-source-lang",
         [multi],
@@ -353,7 +352,7 @@ def test_wrong_languages_and_dictionaries_are_refused(both, tiny, multi, teacher
     lost = saved(tmp_path / "lost.pt", _name=TASK, lang_dict="/no/such/langs.txt")
     refused("/no/such/langs.txt, which is not there", [lost], pair, data)
     (tmp_path / "langs.txt").write_text("fr\nen\nde\n")
-    found = languages.of_teacher(
+    found = language_tokens(
         [lost], pair, data, f"{{'lang_dict': '{tmp_path / 'langs.txt'}', 'decoder_langtok': True}}"
     )
     assert (
@@ -395,7 +394,7 @@ def test_a_fixed_dictionary_may_have_symbols_after_the_tokens(both, multi, tmp_p
         data,
     )
     overrides = fixed(tmp_path / "model_dict.txt")
-    found = languages.of_teacher([tmp_path / "m2m.pt"], LanguagePair("de", "en"), data, overrides)
+    found = language_tokens([tmp_path / "m2m.pt"], LanguagePair("de", "en"), data, overrides)
     assert len(found.target_dictionary) == 40 and found.target_token == SYMBOLS + 1
     assert [found.target_dictionary.index(symbol) for symbol in found.foreign] == list(
         range(SYMBOLS, 40)
@@ -435,7 +434,7 @@ def test_options_that_do_not_go_with_the_teacher_are_refused(
         generation=SimpleNamespace(prefix_size=options.get("prefix_size", 0)),
     )  # fmt: skip
     with pytest.raises(Refusal, match=sentence):
-        multilingual(cfg)
+        teacher_languages(cfg)
 
 
 def test_it_is_no_teacher_for_word_kd(both, multi):

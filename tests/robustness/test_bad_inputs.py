@@ -39,7 +39,7 @@ from fairseq_seqkd.corpus.distribution_store import DistributionStore
 from fairseq_seqkd.corpus.mmap_format import HEADER
 from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.decoding.distribution_recorder import DistributionRecorder
-from fairseq_seqkd.decoding.nbest_recorder import Recorder
+from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
 
 fairseq_seqkd.register()
 
@@ -860,7 +860,7 @@ def test_a_folder_that_is_read_only(at, read_only, words, sentence):
 
 
 def test_a_directory_that_vanishes_stops_the_run_and_it_begins_anew(at, valid, monkeypatch):
-    begin_part, begun = Recorder.begin_part, []
+    begin_part, begun = NBestRecorder.begin_part, []
 
     def vanish(self, first):
         begun.append(first)
@@ -868,7 +868,7 @@ def test_a_directory_that_vanishes_stops_the_run_and_it_begins_anew(at, valid, m
             shutil.rmtree(at / "out")
         begin_part(self, first)
 
-    monkeypatch.setattr(Recorder, "begin_part", vanish)
+    monkeypatch.setattr(NBestRecorder, "begin_part", vanish)
     done = run(*at.decode())
     assert "out" in helpers.refusal(done) and done.returncode == 1
     assert run(*at.decode()).returncode == 0
@@ -877,9 +877,9 @@ def test_a_directory_that_vanishes_stops_the_run_and_it_begins_anew(at, valid, m
 
 def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, valid, monkeypatch):
     data = shutil.copytree(at.made["tiny"], at / "tiny")
-    begin_part = Recorder.begin_part
+    begin_part = NBestRecorder.begin_part
     monkeypatch.setattr(
-        Recorder,
+        NBestRecorder,
         "begin_part",
         lambda self, first: (shutil.rmtree(data, True), begin_part(self, first)),
     )
@@ -905,7 +905,7 @@ def test_gold_that_is_binarised_anew_meanwhile_is_in_no_view(at, monkeypatch, wh
         file.write_text("".join([lines[1], lines[0], *lines[2:]]))
 
     where, method = {
-        "while it is decoded": (Recorder, "begin_part"),
+        "while it is decoded": (NBestRecorder, "begin_part"),
         "while it is scored": (DistributionRecorder, "begin_part"),
         "while it is copied": (views, "copy_gold"),
     }[when]

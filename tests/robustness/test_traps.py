@@ -122,7 +122,7 @@ TRAPS = {  # number or name: (the trap, tests that show that we are out of it)
     ),
     18: (
         "fairseq-generate knows no RANK and no LOCAL_RANK: everybody decodes everything on GPU 0",
-        "test_decoding.py::test_the_rank_comes_from_the_environment",
+        "test_rank.py::test_the_rank_comes_from_the_environment",
         "test_decode_command.py::test_a_worker_has_one_thread_and_its_gpu",
     ),
     19: (

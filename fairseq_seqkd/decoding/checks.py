@@ -1,0 +1,225 @@
+"""Checks of the options of `teacher_decoding`, before anything is loaded.
+
+Wrong options are collected, so that all of them are reported at once.
+"""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Optional
+
+from fairseq import utils
+from fairseq.data.data_utils import infer_language_pair
+from fairseq.dataclass.configs import GenerationConfig
+
+from fairseq_seqkd import engines
+from fairseq_seqkd.decoding.config import (
+    DEFAULT_TOPK,
+    OF_SEARCH,
+    OF_SELECTION,
+    STORE_DTYPES,
+    TeacherDecodingConfig,
+    option_name,
+)
+from fairseq_seqkd.decoding.settings import precision, uses_gpu
+from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+from fairseq_seqkd.engines.length_limit import check_length_options
+from fairseq_seqkd.engines.options import WITHOUT_EFFECT, check_for_ctranslate2
+from fairseq_seqkd.errors import Problems, Refusal
+from fairseq_seqkd.selection import choose
+
+
+def check_options(cfg: TeacherDecodingConfig) -> None:
+    """Checks the options, and fills in the defaults of --score-reference.
+
+    Raises:
+        Refusal: with a line for each wrong option.
+    """
+    problems = Problems()
+    problems.require(
+        bool(cfg.distill_dir),
+        "--distill-dir is missing; pass the directory to write, e.g. distilled",
+    )
+    with problems.collect():
+        check_data(cfg)
+    problems.require(
+        not (cfg.truncate_source or cfg.num_batch_buckets),
+        "--truncate-source and --num-batch-buckets change the sources, and a student is trained on "
+        "them as they are; leave them out",
+    )
+    problems.require(
+        cfg.dataset.required_seq_len_multiple <= 1,
+        "--required-seq-len-multiple pads a batch, which moves the length limit of a search; "
+        "leave it out",
+    )
+    problems.require(
+        cfg.part_size >= 0,
+        f"--part-size is {cfg.part_size}, it must be a number of sentences, or 0 for the default",
+    )
+    if cfg.generation.score_reference:
+        check_scoring(cfg, problems)
+    else:
+        check_search(cfg, problems)
+    with problems.collect():
+        check_precision(cfg)
+    problems.refuse()
+
+
+def check_data(cfg: TeacherDecodingConfig) -> None:
+    """Checks that there is one data-bin, and that its languages are known."""
+    data = utils.split_paths(cfg.data or "")
+    if len(data) != 1:
+        raise Refusal(
+            "fairseq-generate reads only the first of several data directories; name one data "
+            "directory, and decode the others in turn"
+        )
+    if not Path(data[0]).is_dir():
+        raise Refusal(f"the data directory {data[0]} does not exist; check the path")
+    if not (cfg.source_lang and cfg.target_lang) and not all(infer_language_pair(data[0])):
+        raise Refusal(
+            f"{data[0]} holds no binarised text; name a directory written by fairseq-preprocess"
+        )
+
+
+def check_precision(cfg: TeacherDecodingConfig) -> None:
+    """Checks the engine, and the type in which it computes."""
+    if cfg.common.bf16 or cfg.common.amp:
+        raise Refusal(
+            "--bf16 and --amp have no effect in fairseq-generate, which would compute in float32; "
+            "leave them out, or use --fp16 on a GPU"
+        )
+    if not cfg.generation.score_reference:
+        check_engine(cfg)
+    if cfg.common.fp16 and not uses_gpu(cfg):
+        raise Refusal("--fp16 is for GPUs; leave it out on a CPU")
+
+
+def check_engine(cfg: TeacherDecodingConfig) -> None:
+    """Checks that the engine is installed and has what the other options ask for."""
+    if cfg.engine == engines.FAIRSEQ:
+        if cfg.compute_type is not None:
+            raise Refusal(
+                "--compute-type is for --engine ctranslate2; leave it out: fairseq computes in "
+                "float32, or in float16 with --fp16 on a GPU"
+            )
+        return
+    if cfg.common.fp16:
+        raise Refusal(
+            "--fp16 is for --engine fairseq; with ctranslate2 pass --compute-type float16"
+        )
+    if len(utils.split_paths(cfg.common_eval.path)) > 1:
+        raise Refusal(
+            "engine ctranslate2 searches with one model, not with an ensemble; use --engine fairseq"
+        )
+    check_for_ctranslate2(cfg.generation)
+    check_installed(precision(cfg), uses_gpu(cfg))
+
+
+def check_search(cfg: TeacherDecodingConfig, problems: Problems) -> None:
+    """Checks the options of a search."""
+    search = cfg.generation
+    for name in ("topk", "store_dtype"):
+        problems.require(
+            getattr(cfg, name) is None,
+            f"{option_name(name)} is for --score-reference, which stores distributions; leave it "
+            "out of a search",
+        )
+    if search.nbest < 1 or search.beam < 1:
+        problems.add(f"--nbest {search.nbest} and --beam {search.beam} must be at least 1")
+    elif search.nbest > search.beam:
+        problems.add(
+            f"--nbest {search.nbest} asks for more hypotheses than --beam {search.beam} finds; "
+            "raise --beam"
+        )
+    with problems.collect():
+        check_length_options(search.max_len_a, search.max_len_b, search.min_len)
+    groups = search.diverse_beam_groups
+    problems.require(
+        groups <= 0 or search.beam % groups == 0,
+        f"--beam {search.beam} cannot be divided into --diverse-beam-groups {groups}",
+    )
+    problems.require(
+        math.isfinite(search.lenpen), f"--lenpen is {search.lenpen}, it must be a finite number"
+    )
+    problems.require(
+        search.replace_unk is None,
+        "--replace-unk writes words that are in no dictionary, and targets consist of the "
+        "dictionary's ids; leave it out",
+    )
+    problems.require(
+        search.constraints is None,
+        "--constraints reads constraints from the source text, and a binarised split has none; "
+        "leave it out",
+    )
+    problems.require(
+        0 < search.temperature < math.inf,
+        f"--temperature is {search.temperature}, it must be positive",
+    )
+    check_selection(cfg, problems)
+
+
+def check_selection(cfg: TeacherDecodingConfig, problems: Problems) -> None:
+    """Checks the options about what becomes of n-best lists."""
+    with problems.collect():
+        check_tokenizer(str(cfg.similarity), cfg.similarity_tokenizer)
+    problems.require(
+        cfg.similarity_workers >= 0,
+        f"--similarity-workers is {cfg.similarity_workers}, it must be 0 or a number of processes",
+    )
+    problems.require(
+        str(cfg.select) != "mbr" or cfg.generation.nbest >= 2,
+        "--select mbr compares the hypotheses of an n-best list: --nbest must be at least 2",
+    )
+    check_filters(cfg, problems)
+
+
+def check_filters(cfg: TeacherDecodingConfig, problems: Problems) -> None:
+    """Checks the limits of the filters: none may drop everything or nothing, or be NaN."""
+    ranges = {
+        "length_ratio": ("a number above 1", lambda value: 1 < value < math.inf),
+        "copy": ("a share above 0 and at most 1", lambda value: 0 < value <= 1),
+        "repeats": ("2 or more", lambda value: value >= 2),
+        "score": ("a log-probability below 0, e.g. -2.5", lambda value: -math.inf < value < 0),
+    }
+    for name, (description, is_valid) in ranges.items():
+        value = getattr(cfg, f"filter_{name}")
+        problems.require(
+            value is None or is_valid(value),
+            f"{option_name(f'filter_{name}')} is {value}, it must be {description}",
+        )
+
+
+def check_tokenizer(similarity: str, tokenizer: Optional[str]) -> None:
+    """Checks that the metric takes a tokenizer, and that sacrebleu has this one."""
+    from sacrebleu.metrics import BLEU
+
+    if tokenizer is None:
+        return
+    if similarity != "bleu":
+        raise Refusal(f"--similarity-tokenizer is for --similarity bleu; {similarity} takes none")
+    if tokenizer not in BLEU.TOKENIZERS:
+        raise Refusal(
+            f"--similarity-tokenizer {tokenizer} is none of sacrebleu's: "
+            f"{', '.join(sorted(BLEU.TOKENIZERS))}"
+        )
+    choose.Similarity(similarity, tokenizer=tokenizer)  # refuses one that is not installed
+
+
+def check_scoring(cfg: TeacherDecodingConfig, problems: Problems) -> None:
+    """Checks that no option of a search was passed, and fills in defaults."""
+    task_fields = [o for o in fields(TeacherDecodingConfig) if o.name in OF_SEARCH | OF_SELECTION]
+    search_fields = [
+        option
+        for option in fields(GenerationConfig)
+        if option.name in cfg.generation and option.name not in WITHOUT_EFFECT
+    ]
+    for group, options in ((cfg, task_fields), (cfg.generation, search_fields)):
+        for option in options:
+            problems.require(
+                getattr(group, option.name) == option.default,
+                f"{option_name(option.name)} is for a search; leave it out, because "
+                "--score-reference scores the given targets",
+            )
+    cfg.topk = DEFAULT_TOPK if cfg.topk is None else cfg.topk
+    problems.require(cfg.topk >= 1, f"--topk is {cfg.topk}, it must be at least 1")
+    cfg.store_dtype = STORE_DTYPES[0] if cfg.store_dtype is None else cfg.store_dtype
