@@ -265,7 +265,7 @@ def selection_share(bench, sentences, tokens):
     """
     from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
     from fairseq_seqkd.corpus.nbest_store import NBestStore
-    from fairseq_seqkd.selection.choose import Similarity
+    from fairseq_seqkd.selection.similarity import Similarity
 
     _, seconds, out = bench.run("plugin_ctranslate2_float32", sentences, tokens, beam=35, nbest=35)
     store, texts = NBestStore(out), Texts(bench)

@@ -7,13 +7,10 @@ import numpy as np
 
 from fairseq_seqkd.corpus import manifest, views
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.selection import choose
-from fairseq_seqkd.selection import filters
+from fairseq_seqkd.selection import choose, filters
 from fairseq_seqkd.version import __version__
 
 logger = logging.getLogger(__name__)
-
-OF_SELECT = {"mode": choose.mode, "mbr": choose.consensus}
 
 
 def build_views(store, distilled, gold, dataset):
@@ -31,7 +28,7 @@ def build_views(store, distilled, gold, dataset):
         "source_lang": gold.languages.source,
         "target_lang": gold.languages.target,
     }
-    choosers = {manifest.SEQ_KD: OF_SELECT[settings["select"]]}
+    choosers = {manifest.SEQ_KD: choose.SELECTIONS[settings["select"]]}
     if store.has_similarity:
         choosers[manifest.SEQ_INTER] = choose.nearest_to_gold
     built, filtered = [], {}
@@ -45,10 +42,8 @@ def build_views(store, distilled, gold, dataset):
         if sieve:
             filtered[name] = sieve.audit()
             for rule, count in filtered[name]["counts"].items():
-                value = settings["filters"][rule]
-                logger.info(
-                    "%s: %d sentences fail %s", distilled.folder / name, count, option(rule, value)
-                )
+                option = filters.FILTERS[rule].option(settings["filters"][rule])
+                logger.info("%s: %d sentences fail %s", distilled.folder / name, count, option)
         if view:
             built.append(name)
             logger.info(
@@ -81,7 +76,7 @@ def refuse_empty_views(folder):
         return
     filtered = content.get("filtered", {}).get(empty[0], {}).get("counts", {})
     why = [
-        f"{count} fail {option(rule, content['settings']['filters'][rule])}"
+        f"{count} fail {filters.FILTERS[rule].option(content['settings']['filters'][rule])}"
         for rule, count in sorted(filtered.items())
     ]
     if content["counts"]["source_too_long"]:
@@ -90,11 +85,6 @@ def refuse_empty_views(folder):
         f"{folder} has its hypotheses, but no view {' and '.join(empty)}: of {content['sentences']} sentences none was left "
         f"({', '.join(why)}); decode into another directory with other limits"
     )
-
-
-def option(rule, value):
-    """A filter as its option is written: "--filter-length-ratio 2.0"."""
-    return f"--filter-{rule.replace('_', '-')}" + ("" if value is True else f" {value}")
 
 
 class Sieve:

@@ -26,7 +26,8 @@ from fairseq_seqkd.engines.ctranslate2_engine import check_installed
 from fairseq_seqkd.engines.length_limit import check_length_options
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT, check_for_ctranslate2
 from fairseq_seqkd.errors import Problems, Refusal
-from fairseq_seqkd.selection import choose
+from fairseq_seqkd.selection import filters
+from fairseq_seqkd.selection.similarity import Similarity
 
 
 def check_options(cfg: TeacherDecodingConfig) -> None:
@@ -170,23 +171,9 @@ def check_selection(cfg: TeacherDecodingConfig, problems: Problems) -> None:
         str(cfg.select) != "mbr" or cfg.generation.nbest >= 2,
         "--select mbr compares the hypotheses of an n-best list: --nbest must be at least 2",
     )
-    check_filters(cfg, problems)
-
-
-def check_filters(cfg: TeacherDecodingConfig, problems: Problems) -> None:
-    """Checks the limits of the filters: none may drop everything or nothing, or be NaN."""
-    ranges = {
-        "length_ratio": ("a number above 1", lambda value: 1 < value < math.inf),
-        "copy": ("a share above 0 and at most 1", lambda value: 0 < value <= 1),
-        "repeats": ("2 or more", lambda value: value >= 2),
-        "score": ("a log-probability below 0, e.g. -2.5", lambda value: -math.inf < value < 0),
-    }
-    for name, (description, is_valid) in ranges.items():
-        value = getattr(cfg, f"filter_{name}")
-        problems.require(
-            value is None or is_valid(value),
-            f"{option_name(f'filter_{name}')} is {value}, it must be {description}",
-        )
+    for name, limit in filters.limits_of(cfg).items():
+        with problems.collect():
+            filters.FILTERS[name].check(limit)
 
 
 def check_tokenizer(similarity: str, tokenizer: Optional[str]) -> None:
@@ -202,7 +189,7 @@ def check_tokenizer(similarity: str, tokenizer: Optional[str]) -> None:
             f"--similarity-tokenizer {tokenizer} is none of sacrebleu's: "
             f"{', '.join(sorted(BLEU.TOKENIZERS))}"
         )
-    choose.Similarity(similarity, tokenizer=tokenizer)  # refuses one that is not installed
+    Similarity(similarity, tokenizer=tokenizer)  # refuses one that is not installed
 
 
 def check_scoring(cfg: TeacherDecodingConfig, problems: Problems) -> None:

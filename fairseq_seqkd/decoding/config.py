@@ -8,7 +8,9 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
 from fairseq_seqkd import engines
-from fairseq_seqkd.selection import choose
+from fairseq_seqkd.selection import filters
+from fairseq_seqkd.selection.choose import SELECTIONS
+from fairseq_seqkd.selection.similarity import METRICS
 
 DEFAULT_TOPK = 8
 STORE_DTYPES = ("float16", "float32")
@@ -18,17 +20,19 @@ OF_SELECTION = {
     "similarity_tokenizer",
     "similarity_workers",
     "select",
-    "filter_length_ratio",
-    "filter_copy",
-    "filter_repeats",
-    "filter_score",
-    "filter_empty",
+    *(row.field for row in filters.FILTERS.values()),
 }
 # Options about the search itself. Scoring takes neither these nor the above.
 OF_SEARCH = {"engine", "compute_type", "teacher_source_lang", "teacher_target_lang"}
 
 # No `from __future__ import annotations` here: fairseq builds its options from the types of the
 # fields, and cannot read types that are strings.
+
+
+def filter_field(name: str) -> Any:
+    """Declares the option of a filter, from the table of filters."""
+    row = filters.FILTERS[name]
+    return field(default=False if row.type is bool else None, metadata={"help": row.help})
 
 
 @dataclass
@@ -53,7 +57,7 @@ class TeacherDecodingConfig(TranslationConfig):
         default=None,
         metadata={"help": "type in which --engine ctranslate2 computes (default: float32)"},
     )
-    similarity: ChoiceEnum(choose.METRICS) = field(  # type: ignore[valid-type]
+    similarity: ChoiceEnum(METRICS) = field(  # type: ignore[valid-type]
         default="bleu",
         metadata={
             "help": "similarity by which seq_inter chooses the hypothesis closest to gold, and "
@@ -73,7 +77,7 @@ class TeacherDecodingConfig(TranslationConfig):
             "none); does not change the result"
         },
     )
-    select: ChoiceEnum(choose.SELECTIONS) = field(  # type: ignore[valid-type]
+    select: ChoiceEnum(tuple(SELECTIONS)) = field(  # type: ignore[valid-type]
         default="mode",
         metadata={
             "help": "hypothesis that seq_kd takes: 'mode' is the teacher's 1-best, 'mbr' the one "
@@ -81,35 +85,11 @@ class TeacherDecodingConfig(TranslationConfig):
             "slow with chrf and ter: see --similarity-workers"
         },
     )
-    filter_length_ratio: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "drop pairs whose longer side has more than this many times the tokens of the "
-            "shorter (above 1)"
-        },
-    )
-    filter_copy: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "drop pairs that have at least this share of their tokens in common (above 0, "
-            "at most 1)"
-        },
-    )
-    filter_repeats: Optional[int] = field(
-        default=None,
-        metadata={
-            "help": "drop targets in which an n-gram of 1 to 4 tokens is repeated this many times "
-            "in a row (at least 2)"
-        },
-    )
-    filter_score: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "drop targets whose log-probability is below this, in nats per token, EOS "
-            "counted (below 0, e.g. -2.5)"
-        },
-    )
-    filter_empty: bool = field(default=False, metadata={"help": "drop empty targets"})
+    filter_length_ratio: Optional[float] = filter_field("length_ratio")
+    filter_copy: Optional[float] = filter_field("copy")
+    filter_repeats: Optional[int] = filter_field("repeats")
+    filter_score: Optional[float] = filter_field("score")
+    filter_empty: bool = filter_field("empty")
     part_size: int = field(
         default=0,
         metadata={

@@ -22,7 +22,7 @@ from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import engines
 from fairseq_seqkd.corpus.databin import LanguagePair, load_dictionary
 from fairseq_seqkd.corpus.nbest import NBest
-from fairseq_seqkd.engines import SearchEngine
+from fairseq_seqkd.engines import Sample, SearchEngine
 from fairseq_seqkd.errors import Refusal
 
 NAME_LANGUAGES = (
@@ -269,15 +269,20 @@ class LanguageTokens:
         """
         return {"tokens_to_suppress": self.foreign}
 
-    def forced(self, sample: Dict[str, Any]) -> Dict[str, Any]:
-        """Returns how the search of a batch begins, as fairseq's own task has it."""
-        if self.replace_eos:
-            eos = self.target_dictionary.eos()
-            return {"bos_token": eos if self.target_token is None else self.target_token}
-        if self.target_token is None:
-            return {}
+    @property
+    def first_token(self) -> Optional[int]:
+        """The token that the decoder reads first in place of EOS; None if it reads EOS."""
+        return self.target_token if self.replace_eos else None
+
+    def prefix_tokens(self, sample: Sample) -> Optional[torch.Tensor]:
+        """Returns the (rows, 1) tokens with which the hypotheses of a batch begin, if any.
+
+        The search of fairseq's own task begins in the same way.
+        """
+        if self.replace_eos or self.target_token is None:
+            return None
         source = sample["net_input"]["src_tokens"]
-        return {"prefix_tokens": torch.full((len(source), 1), self.target_token).to(source)}
+        return torch.full((len(source), 1), self.target_token).to(source)
 
     def remove_forced(self, nbests: List[NBest]) -> None:
         """Removes the forced token from hypotheses, in place. Scores still include it."""
@@ -302,7 +307,7 @@ class MultilingualEngine:
         self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
     ) -> List[NBest]:
         """Searches a batch. Other prefixes than the language token have been refused."""
-        nbests = self.engine.search(sample, **self.tokens.forced(sample))
+        nbests = self.engine.search(sample, self.tokens.prefix_tokens(sample))
         self.tokens.remove_forced(nbests)
         return nbests
 

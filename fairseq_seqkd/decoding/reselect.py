@@ -28,11 +28,11 @@ from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
 from fairseq_seqkd.decoding.settings import (
     DecodeInputs,
     TextDecoders,
-    filter_settings,
     similarity_settings,
 )
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.errors import Problems, Refusal
+from fairseq_seqkd.selection import filters
 
 AT_ONCE = 64  # sentences whose similarity is computed together
 
@@ -71,7 +71,7 @@ def reselect(
     task.load_dataset(gold.name)
     dataset = task.dataset(gold.name)
     settings["similarity"] = similarity_settings(cfg.task, dataset)
-    settings.update(select=str(cfg.task.select), filters=filter_settings(cfg.task))
+    settings.update(select=str(cfg.task.select), filters=filters.limits_of(cfg.task))
     check_text(decoded["settings"]["similarity"] or {}, settings["similarity"] or {})
     plan = plan_of(settings)
     text = TextDecoders(encoders.build_bpe(cfg.bpe), encoders.build_tokenizer(cfg.tokenizer))

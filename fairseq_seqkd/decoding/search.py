@@ -34,7 +34,8 @@ def build_engine(
         Refusal: CTranslate2 cannot hold the teacher, or computes something else.
     """
     nbest, eos = inputs.cfg.generation.nbest, inputs.dataset.tgt_dict.eos()
-    fairseq_engine = FairseqEngine(generator, models, nbest, eos)
+    first_token = languages.first_token if languages else None
+    fairseq_engine = FairseqEngine(generator, models, nbest, eos, first_token)
     engine: engines.SearchEngine = fairseq_engine
     if inputs.cfg.engine == engines.CTRANSLATE2:
         engine = build_ctranslate2(inputs, models, fairseq_engine, languages)
@@ -73,7 +74,7 @@ def build_ctranslate2(
     if on_gpu:
         sample = utils.move_to_cuda(sample)  # as fairseq-generate does: fairseq searches some rows
     try:
-        engine.verify(sample, **(languages.forced(sample) if languages else {}))
+        engine.verify(sample, languages.prefix_tokens(sample) if languages else None)
     except (RuntimeError, ValueError) as error:  # e.g. another version of a CUDA library
         raise Refusal(
             f"engine ctranslate2 cannot search here ({first_line(error)}); {INSTEAD}"

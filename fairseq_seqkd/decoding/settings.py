@@ -14,7 +14,8 @@ from fairseq_seqkd.corpus.detokenise import beside_bpe, joined_by
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, Plan, make_plan, too_long
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
-from fairseq_seqkd.selection import choose, filters
+from fairseq_seqkd.selection import filters
+from fairseq_seqkd.selection.similarity import Similarity
 
 FILLED_IN_TOKENS = 12_000  # fairseq-generate's --max-tokens if the user names no limit
 # Tokens of a batch times the vocabulary, at which scoring needs 64 MiB of float32 (GPU: 512 MiB).
@@ -81,7 +82,7 @@ def decoding_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[Settin
         "search": search,
         "similarity": similarity_settings(cfg, inputs.dataset),
         "select": str(cfg.select),
-        "filters": filter_settings(cfg),
+        "filters": filters.limits_of(cfg),
     }, plan
 
 
@@ -142,14 +143,6 @@ def padding_settings(cfg: Any) -> Dict[str, bool]:
     }
 
 
-def filter_settings(cfg: Any) -> Dict[str, Any]:
-    """Returns the value of each filter that is on."""
-    values = {name: getattr(cfg, f"filter_{name}") for name in filters.NAMES}
-    return {
-        name: value for name, value in values.items() if value is not None and value is not False
-    }
-
-
 def plan_for(inputs: DecodeInputs, limits: BatchLimits, default_tokens: int) -> Plan:
     """Returns the plan for a split.
 
@@ -192,7 +185,7 @@ def similarity_settings(cfg: Any, dataset: LanguagePairDataset) -> Optional[Sett
         return None
     bpe = name_of(cfg.bpe_config)
     decoders = {**options_of(cfg.bpe_config), **options_of(cfg.tokenizer_config)}
-    metric = choose.Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
+    metric = Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
     return {
         **metric.describe(),
         "post_process": joined_by(beside_bpe(cfg.common_eval.post_process, bpe), dataset.tgt_dict),

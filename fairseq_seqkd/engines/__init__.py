@@ -32,9 +32,7 @@ class SearchEngine(Protocol):
             seed: 32-bit seed for a search that draws random numbers; None for one that does not.
         """
 
-    def search(
-        self, sample: Sample, prefix_tokens: "Optional[Tensor]" = None
-    ) -> "List[List[Hypothesis]]":
+    def search(self, sample: Sample, prefix_tokens: "Optional[Tensor]" = None) -> "List[NBest]":
         """Translates the sources of a batch.
 
         Args:

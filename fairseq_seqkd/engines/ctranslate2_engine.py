@@ -117,13 +117,13 @@ class CTranslate2Engine:
         if seed is not None:
             self.open(seed=seed)  # a living Translator cannot be seeded again
 
-    def verify(self, sample, **begin):
+    def verify(self, sample, prefix_tokens=None):
         """Refuses to go on when this model is not fairseq's: compares log-probabilities of what it finds for a batch.
 
         In float32 they must agree; then, where another type is wanted, roughly.
         """
         self.open("float32")
-        worst, _ = self._difference(sample, begin)
+        worst, _ = self._difference(sample, prefix_tokens)
         if not worst <= EXACT:
             raise Refusal(
                 f"engine ctranslate2 does not compute what this teacher computes (log-probabilities differ by {worst:.3g} "
@@ -135,7 +135,7 @@ class CTranslate2Engine:
             )
         else:
             self.open()
-            _, mean = self._difference(sample, begin)
+            _, mean = self._difference(sample, prefix_tokens)
             if not mean <= QUANTISED:
                 raise Refusal(
                     f"--compute-type {self.compute_type} changes this teacher too much ({mean:.2g} nats a token); take float32"
@@ -148,9 +148,9 @@ class CTranslate2Engine:
         if not self.options.sampling:
             self.files = None  # they are needed to open it again for every part
 
-    def _difference(self, sample, begin):
+    def _difference(self, sample, prefix_tokens):
         """(largest difference of a log-probability in nats, mean difference a token) over the best hypotheses of a batch."""
-        found = [row[0] for row in self.search(sample, **begin)]
+        found = [row[0] for row in self.search(sample, prefix_tokens)]
         targets = [h.tokens.tolist() for h in found]
         theirs = ctranslate2_model.fairseq_log_probs(
             self.model, self._source_ids(sample), targets, self.dictionary
@@ -175,8 +175,10 @@ class CTranslate2Engine:
         if not empty:
             return self._search(sources, limit, prefix)
         there = [i for i, source in enumerate(sources) if len(source) > 1]
-        begin = {} if prefix_tokens is None else {"prefix_tokens": prefix_tokens[empty]}
-        found = dict(zip(empty, self.fairseq_engine.search(part_of(sample, empty), **begin)))
+        prefix_of_empty = None if prefix_tokens is None else prefix_tokens[empty]
+        found = dict(
+            zip(empty, self.fairseq_engine.search(part_of(sample, empty), prefix_of_empty))
+        )
         if there:
             found.update(
                 zip(

@@ -21,7 +21,8 @@ from fairseq_seqkd.errors import Refusal, first_line
 class FairseqEngine:
     """Args: generator: fairseq's, whose ensemble is replaced; models: what it searches with; nbest; eos: the target's id."""
 
-    def __init__(self, generator, models, nbest, eos):
+    def __init__(self, generator, models, nbest, eos, first_token=None):
+        self.first_token = first_token
         self.generator, self.models, self.nbest, self.eos = generator, models, nbest, eos
         self.shared = []  # attention modules that can keep one copy of keys and values for all beams of a sentence
         if type(getattr(generator, "model", None)) is EnsembleModel:
@@ -37,11 +38,13 @@ class FairseqEngine:
         if seed is not None:
             torch.manual_seed(seed)
 
-    def search(self, sample, **begin):
+    def search(self, sample, prefix_tokens=None):
         """Returns, row by row of the batch, the list of at most `nbest` Hypothesis, best first."""
         try:
             with torch.no_grad(), self._sharing(self.generator.beam_size):
-                found = self.generator.generate(self.models, sample, **begin)
+                found = self.generator.generate(
+                    self.models, sample, prefix_tokens=prefix_tokens, bos_token=self.first_token
+                )
         except AssertionError as error:  # no hypothesis has ended at the length limit
             ids = sorted(sample["id"].tolist())
             raise Refusal(

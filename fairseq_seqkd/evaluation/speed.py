@@ -19,7 +19,7 @@ from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT
 from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model, int8_support
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import measure, systems
-from fairseq_seqkd.selection import choose as selection
+from fairseq_seqkd.selection.similarity import tokenizer_for
 
 CONTENDERS = {
     FAIRSEQ: "float32",
@@ -218,7 +218,7 @@ def counted(system):
     """What of the sources is counted: WORDS, or CHARACTERS in a language that sets no words apart."""
     return (
         WORDS
-        if selection.tokenizer_for(system.split.languages.source) == selection.tokenizer_for(None)
+        if tokenizer_for(system.split.languages.source) == tokenizer_for(None)
         else CHARACTERS
     )
 

@@ -18,7 +18,7 @@ from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, too_long
 from fairseq_seqkd.engines.length_limit import check_length_options
 from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.evaluation.provenance import distillation_signature
-from fairseq_seqkd.selection import choose as selection
+from fairseq_seqkd.selection.similarity import tokenizer_for
 from fairseq_seqkd.version import __version__
 
 BEAM = 5  # the paper's K = 5
@@ -107,7 +107,7 @@ def prepare(
             "max_len_a": max_len_a,
             "max_len_b": max_len_b,
             "post_process": joined_by(post_process, dictionaries[1]),
-            "bleu_tokenizer": selection.tokenizer_for(languages.target),
+            "bleu_tokenizer": tokenizer_for(languages.target),
             "max_tokens": DEFAULT_MAX_TOKENS,
             "threads": 1,
             **undone,

@@ -6,7 +6,7 @@ from fairseq_seqkd.corpus import inspection
 from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
 from fairseq_seqkd.corpus.nbest_store import NBestStore
-from fairseq_seqkd.selection import choose as selection
+from fairseq_seqkd.selection.choose import closest, nearest_to_gold
 
 TELLING, SPREAD = 8, 12  # sentences in which the choice gains most, and others, evenly spread
 SHORTEST = 4  # source tokens
@@ -18,7 +18,7 @@ def pick(store, source_sizes):
     for first, block in store.blocks():
         values, listed = block.similarity, np.flatnonzero(block.counts)
         gains[first + listed] = (
-            values[block.picked(selection.nearest_to_gold(block))] - values[block.first[listed]]
+            values[block.picked(nearest_to_gold(block))] - values[block.first[listed]]
         )
     usable = np.flatnonzero(source_sizes - 1 >= SHORTEST)
     telling = usable[np.argsort(-gains[usable], kind="stable")[:TELLING]]
@@ -55,8 +55,8 @@ def of_directory(folder, select, gold):
                     "gold": target_text(target[sentence]),
                     "seq_kd": 0
                     if select == "mode"
-                    else selection.closest([h.consensus for h in nbest]),
-                    "seq_inter": selection.closest([h.similarity for h in nbest]),
+                    else closest([h.consensus for h in nbest]),
+                    "seq_inter": closest([h.similarity for h in nbest]),
                     "hypotheses": inspection.as_text(nbest, target_text),
                 }
             )

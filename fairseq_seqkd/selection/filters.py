@@ -1,102 +1,261 @@
-"""Which of a view's targets are left out, and by which rule: each rule a function over the arrays of a block.
+"""Filters: rules that drop a sentence from a view, declared once in `FILTERS`.
 
-All are off unless asked for. They look at the hypothesis that the view chose, and know nothing of disk or models. A rule
-returns True for the sentences that fail it.
+The options of the task, their checks, the manifest's settings and the log lines are derived from
+that table. Every filter is off unless asked for. A rule sees the hypothesis that the view chose.
 """
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, NamedTuple, Union
 
 import numpy as np
 
-LONGEST_REPEATED = 4  # tokens of an n-gram that may be repeated
+from fairseq_seqkd.errors import Refusal
 
-NAMES = ("length_ratio", "copy", "repeats", "score", "empty")
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
+
+    from fairseq_seqkd.corpus.nbest_store import Block
+
+LONGEST_REPEATED = 4  # tokens of an n-gram whose repetitions are counted
+
+Limit = Union[float, int, bool]
 
 
 class Ragged:
-    """Sequences of ids, one after the other: `tokens` (sum of lengths,) and `lengths` (n,)."""
-
-    def __init__(self, tokens, lengths):
-        self.tokens, self.lengths = np.asarray(tokens, np.int64), np.asarray(lengths, np.int64)
-        self.rows = np.repeat(
-            np.arange(len(self.lengths)), self.lengths
-        )  # which sequence a token belongs to
-
-    @classmethod
-    def of(cls, sequences):
-        return cls(
-            np.concatenate([np.zeros(0, np.int64), *sequences]),
-            [len(sequence) for sequence in sequences],
-        )
-
-
-def failures(settings, block, chosen, source, same):
-    """{name of a rule: (n,) bool, True for a sentence that fails it}; a sentence without a hypothesis fails none.
+    """Sequences of ids of different lengths, one after the other.
 
     Args:
-        settings: {name: value} of the rules that are on, as `options` gives them.
-        block: hypotheses.Block of n sentences; chosen: (n,) rank of the hypothesis that a view takes, -1 for none.
-        source: Ragged, the ids of the sources of these sentences that have one chosen, without EOS.
-        same: (source dictionary,) id of the same symbol in the target dictionary, -1 where it has none; see same_symbols.
+        tokens: (sum of lengths,) ids.
+        lengths: (sequences,) length of each.
     """
-    rows = np.flatnonzero(chosen >= 0)
-    picked = block.picked(chosen)
-    target = Ragged(*block.tokens_of(picked))
-    rules = {
-        "length_ratio": lambda limit: length_ratio(target.lengths, source.lengths) > limit,
-        "copy": lambda limit: shared(target, source, same) >= limit,
-        "repeats": lambda times: repeats(target, times),
-        "score": lambda limit: (
-            block.log_probs[picked].astype(np.float64) / (target.lengths + 1) < limit
-        ),
-        "empty": lambda _: target.lengths == 0,
-    }
-    failed = {name: np.zeros(len(block), bool) for name in settings}
-    for name, value in settings.items():
-        failed[name][rows] = rules[name](value)
-    return failed
+
+    def __init__(self, tokens: np.ndarray, lengths: Iterable[int]) -> None:
+        self.tokens = np.asarray(tokens, np.int64)
+        self.lengths = np.asarray(lengths, np.int64)
+        self.rows = np.repeat(np.arange(len(self.lengths)), self.lengths)  # of each token
+
+    @classmethod
+    def of(cls, sequences: Iterable[np.ndarray]) -> "Ragged":
+        """Joins sequences of ids."""
+        parts = [np.zeros(0, np.int64), *sequences]
+        return cls(np.concatenate(parts), [len(part) for part in parts[1:]])
 
 
-def length_ratio(target, source):
-    """How many times as many tokens the longer side has as the shorter one; 1 where both are empty."""
+class Pairs(NamedTuple):
+    """Sources and the hypotheses that a view chose for them.
+
+    Attributes:
+        source: ids of the sources, without EOS.
+        target: ids of the hypotheses, without EOS.
+        log_probs: (pairs,) log-probability of each hypothesis, EOS included, in nats.
+        same: see `same_symbols`.
+    """
+
+    source: Ragged
+    target: Ragged
+    log_probs: np.ndarray
+    same: np.ndarray
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A filter: its option and its rule.
+
+    Attributes:
+        name: its name in manifests; the option is --filter-NAME.
+        type: the type of its limit; bool for a filter without a limit.
+        help: the help text of its option.
+        valid: the valid limits in words.
+        is_valid: whether a limit is one of them.
+        fails: finds the pairs to drop, given a limit: (pairs,) bool.
+    """
+
+    name: str
+    type: type
+    help: str
+    valid: str
+    is_valid: Callable[[Any], bool]
+    fails: Callable[[Pairs, Any], np.ndarray]
+
+    @property
+    def field(self) -> str:
+        """The name of its field in the configuration of the task."""
+        return f"filter_{self.name}"
+
+    def option(self, limit: Limit = True) -> str:
+        """Returns its option as on a command line, e.g. "--filter-length-ratio 2.0"."""
+        option = f"--{self.field.replace('_', '-')}"
+        return option if limit is True else f"{option} {limit}"
+
+    def check(self, limit: Limit) -> None:
+        """Raises Refusal for a limit that would drop everything or nothing, or that is NaN."""
+        if not self.is_valid(limit):
+            raise Refusal(f"{self.option()} is {limit}, it must be {self.valid}")
+
+
+def length_ratio(target: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Computes the length of the longer side over that of the shorter; 1 if both are empty.
+
+    Args:
+        target: (pairs,) lengths.
+        source: (pairs,) lengths.
+    """
     longer, shorter = np.maximum(target, source), np.minimum(target, source)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(longer == shorter, 1.0, longer / shorter)
 
 
-def shared(target, source, same):
-    """The share of tokens that two sides have in common, as multisets of symbols, over the longer side's length."""
+def shared(target: Ragged, source: Ragged, same: np.ndarray) -> np.ndarray:
+    """Computes the share of tokens that two sides have in common, over the length of the longer.
+
+    The sides are compared as multisets of symbols.
+
+    Args:
+        target: ids of the hypotheses.
+        source: ids of the sources.
+        same: see `same_symbols`.
+
+    Returns:
+        (pairs,) float64 in [0, 1].
+    """
     longer = np.maximum(target.lengths, source.lengths)
     translated = same[source.tokens]
     known = translated >= 0
     width = int(max(target.tokens.max(initial=0), same.max(initial=0))) + 1
-    mine, times = np.unique(target.rows * width + target.tokens, return_counts=True)
-    theirs, their_times = np.unique(
+    target_keys, target_counts = np.unique(target.rows * width + target.tokens, return_counts=True)
+    source_keys, source_counts = np.unique(
         source.rows[known] * width + translated[known], return_counts=True
     )
-    both, here, there = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
-    common = np.bincount(both // width, np.minimum(times[here], their_times[there]), len(longer))
-    return common / np.maximum(longer, 1)
+    keys, in_target, in_source = np.intersect1d(
+        target_keys, source_keys, assume_unique=True, return_indices=True
+    )
+    counts = np.minimum(target_counts[in_target], source_counts[in_source])
+    return np.bincount(keys // width, counts, len(longer)) / np.maximum(longer, 1)
 
 
-def repeats(target, times):
-    """Whether some n-gram of 1 to 4 tokens stands `times` or more times in immediate succession."""
-    found = np.zeros(len(target.lengths), bool)
+def repeats(target: Ragged, times: int) -> np.ndarray:
+    """Finds sequences in which an n-gram of 1 to 4 tokens occurs `times` times in succession.
+
+    Returns:
+        (sequences,) bool.
+    """
+    has_repeats = np.zeros(len(target.lengths), bool)
     for n in range(1, LONGEST_REPEATED + 1):
-        # So many tokens in a row must equal the one that stands n before. A row never runs on into the next sentence.
+        # n tokens repeated `times` times: a run of (times - 1) * n tokens, each equal to the one
+        # that stands n before it. A run never crosses into the next sequence.
         run = (times - 1) * n
         equal = (target.tokens[n:] == target.tokens[:-n]) & (target.rows[n:] == target.rows[:-n])
         before = np.concatenate([[0], np.cumsum(equal)])
-        found[target.rows[np.flatnonzero(before[run:] - before[:-run] == run)]] = True
-    return found
+        has_repeats[target.rows[np.flatnonzero(before[run:] - before[:-run] == run)]] = True
+    return has_repeats
 
 
-def same_symbols(source_dictionary, target_dictionary):
-    """(source dictionary,) id of the same symbol in the target dictionary, -1 where it has none.
+def mean_log_probs(pairs: Pairs) -> np.ndarray:
+    """Computes the log-probability per token of the hypotheses, EOS counted, in nats."""
+    return pairs.log_probs.astype(np.float64) / (pairs.target.lengths + 1)
 
-    Nobody knows whether two unknown words are the same, so they are not.
+
+FILTERS: Dict[str, Filter] = {
+    row.name: row
+    for row in (
+        Filter(
+            "length_ratio",
+            float,
+            "drop pairs whose longer side has more than this many times the tokens of the shorter "
+            "(above 1, e.g. 2.5)",
+            "a number above 1",
+            lambda limit: 1 < limit < math.inf,
+            lambda pairs, limit: length_ratio(pairs.target.lengths, pairs.source.lengths) > limit,
+        ),
+        Filter(
+            "copy",
+            float,
+            "drop pairs that have at least this share of their tokens in common (above 0, at most "
+            "1, e.g. 0.8)",
+            "a share above 0 and at most 1",
+            lambda limit: 0 < limit <= 1,
+            lambda pairs, limit: shared(pairs.target, pairs.source, pairs.same) >= limit,
+        ),
+        Filter(
+            "repeats",
+            int,
+            "drop targets in which an n-gram of 1 to 4 tokens occurs this many times in a row (at "
+            "least 2, e.g. 4)",
+            "at least 2",
+            lambda limit: limit >= 2,
+            lambda pairs, limit: repeats(pairs.target, limit),
+        ),
+        Filter(
+            "score",
+            float,
+            "drop targets whose log-probability is below this, in nats per token, EOS counted "
+            "(below 0, e.g. -2.5)",
+            "a log-probability below 0, e.g. -2.5",
+            lambda limit: -math.inf < limit < 0,
+            lambda pairs, limit: mean_log_probs(pairs) < limit,
+        ),
+        Filter(
+            "empty",
+            bool,
+            "drop empty targets",
+            "on or off",
+            lambda limit: True,
+            lambda pairs, _: pairs.target.lengths == 0,
+        ),
+    )
+}
+
+
+def limits_of(config: Any) -> Dict[str, Limit]:
+    """Reads the filters that are on from the configuration of the task, for its manifest.
+
+    Returns:
+        The limit of each, by the name of the filter. It may be out of range: see `Filter.check`.
     """
-    ids = {
-        symbol: i
-        for i, symbol in enumerate(target_dictionary.symbols)
-        if i != target_dictionary.unk()
+    limits = {name: getattr(config, row.field) for name, row in FILTERS.items()}
+    return {
+        name: limit for name, limit in limits.items() if limit is not None and limit is not False
     }
+
+
+def failures(
+    limits: Mapping[str, Limit],
+    block: "Block",
+    ranks: np.ndarray,
+    source: Ragged,
+    same: np.ndarray,
+) -> Dict[str, np.ndarray]:
+    """Finds the sentences that fail each filter. A sentence without a hypothesis fails none.
+
+    Args:
+        limits: the filters that are on, see `limits_of`.
+        block: the n-best lists of n sentences.
+        ranks: (n,) rank of the hypothesis that a view takes, -1 for none.
+        source: ids of the sources, without EOS, of the sentences that have a rank.
+        same: see `same_symbols`.
+
+    Returns:
+        For each filter that is on, (n,) bool: True for a sentence that fails it.
+    """
+    rows = np.flatnonzero(ranks >= 0)
+    chosen = block.picked(ranks)
+    target = Ragged(*block.tokens_of(chosen))
+    pairs = Pairs(source, target, block.log_probs[chosen], same)
+    failed = {name: np.zeros(len(block), bool) for name in limits}
+    for name, limit in limits.items():
+        failed[name][rows] = FILTERS[name].fails(pairs, limit)
+    return failed
+
+
+def same_symbols(source_dictionary: "Dictionary", target_dictionary: "Dictionary") -> np.ndarray:
+    """Finds the id of each source symbol in the target dictionary.
+
+    Two unknown words are never the same.
+
+    Returns:
+        (source dictionary,) int64 ids of the target dictionary; -1 for a symbol that it lacks.
+    """
+    unk = target_dictionary.unk()
+    ids = {symbol: i for i, symbol in enumerate(target_dictionary.symbols) if i != unk}
     return np.array([ids.get(symbol, -1) for symbol in source_dictionary.symbols], np.int64)

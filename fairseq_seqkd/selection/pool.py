@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.selection.choose import Similarity
+from fairseq_seqkd.selection.similarity import Similarity
 
 
 class Scorer:

@@ -19,7 +19,7 @@ from fairseq_seqkd import compat
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.detokenise import Detokeniser
 from fairseq_seqkd.corpus.nbest_store import NBestStore
-from fairseq_seqkd.selection import choose as selection
+from fairseq_seqkd.selection import choose
 
 TRAIN = 509  # sentences of the tiny training split: no multiple of 8
 
@@ -458,13 +458,13 @@ def test_empty_hypotheses_are_counted_and_listed():
             yield 10, Block.from_lists(nbests, np.uint16, with_similarity=False)
 
     choosers = {
-        "seq_kd": selection.mode,
+        "seq_kd": choose.mode,
         "seq_inter": lambda block: block.counts.astype(np.int64) - 1,
     }
     listed = {reason: ids.tolist() for reason, ids in audit(Store(), choosers).items()}
     of_inter = {"seq_inter_empty": [13], "seq_inter_hit_limit": [14]}
     assert listed == {"source_too_long": [12], "empty": [11], "hit_limit": [14], **of_inter}
-    of_gold_alone = audit(Store(), {"seq_kd": selection.mode})
+    of_gold_alone = audit(Store(), {"seq_kd": choose.mode})
     assert set(of_gold_alone) == {"source_too_long", "empty", "hit_limit"}
 
 

@@ -431,7 +431,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("a tokenizer that is not installed", lambda at: at.decode(similarity_tokenizer="ja-mecab"), "pip install 'sacrebleu[ja]'",
      1),
     ("--filter-copy above 1", lambda at: at.decode(filter_copy=1.5), "--filter-copy is 1.5, it must be a share", 1),
-    ("--filter-repeats 1", lambda at: at.decode(filter_repeats=1), "--filter-repeats is 1, it must be 2 or more", 1),
+    ("--filter-repeats 1", lambda at: at.decode(filter_repeats=1), "--filter-repeats is 1, it must be at least 2", 1),
     ("--filter-score above 0", lambda at: at.decode(filter_score=0.5), "--filter-score is 0.5, it must be a log-prob", 1),
     ("--filter-length-ratio nan", lambda at: at.decode(filter_length_ratio="nan"), "--filter-length-ratio is nan", 1),
     ("--topk below 0", lambda at: at.score(topk=-1), "--topk is -1, it must be at least 1", 1),

@@ -31,7 +31,7 @@ from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results
 from fairseq_seqkd.report import sections as details
 from fairseq_seqkd.report import table1 as table
-from fairseq_seqkd.selection import choose as selection
+from fairseq_seqkd.selection import choose
 
 INPUTS, MANY = 80, 5000  # for each reader
 NUMBERS = (0, 1, 7, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
@@ -117,7 +117,7 @@ def with_value(content, place, what):
 def read_hypotheses(folder):
     store = NBestStore(folder)
     for _, block in store.blocks():
-        views.targets(block, selection.mode(block), 2)
+        views.targets(block, choose.mode(block), 2)
     return [store[i] for i in (0, len(store) - 1) if 0 <= i < len(store)]
 
 

@@ -12,7 +12,7 @@ from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.selection import choose as selection
+from fairseq_seqkd.selection import choose
 
 PART = 1000
 
@@ -62,14 +62,14 @@ def finish(folder, sentences):
     tracemalloc.start()
     NBestStore.merge(parts, folder / NBestStore.NAME)
     store = NBestStore(folder)
-    for view, choose in (
-        (manifest.SEQ_KD, selection.mode),
-        (manifest.SEQ_INTER, selection.nearest_to_gold),
+    for view, ranks_of in (
+        (manifest.SEQ_KD, choose.mode),
+        (manifest.SEQ_INTER, choose.nearest_to_gold),
     ):
         views.build(
             folder,
             view,
-            choose,
+            ranks_of,
             store,
             gold,
             2,

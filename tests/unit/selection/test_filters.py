@@ -1,7 +1,10 @@
 """Every filter against a loop by hand over random sentences, and its limits by hand."""
 
+import math
 from collections import Counter
+from dataclasses import fields
 from types import SimpleNamespace
+from typing import Optional
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from fairseq_seqkd.corpus.nbest import Hypothesis
 from fairseq_seqkd.corpus.nbest_store import Block
+from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import filters
 from fairseq_seqkd.selection.filters import Ragged
 
@@ -59,14 +63,14 @@ def test_filters_are_loops_by_hand(sentences, data):
         [data.draw(st.integers(-1 if nbest else -1, len(nbest) - 1)) for nbest in nbests], np.int64
     )
     source = Ragged.of([ids for (_, ids), rank in zip(sentences, chosen) if rank >= 0])
-    found = filters.failures(rules, block, chosen, source, SAME)
-    assert sorted(found) == sorted(filters.NAMES)
+    failed = filters.failures(rules, block, chosen, source, SAME)
+    assert sorted(failed) == sorted(filters.FILTERS)
     for rule, limit in rules.items():
         expected = [
             rank >= 0 and by_hand(rule, limit, hypotheses[rank][0], ids, hypotheses[rank][1])
             for (hypotheses, ids), rank in zip(sentences, chosen)
         ]
-        assert found[rule].tolist() == expected, rule
+        assert failed[rule].tolist() == expected, rule
 
 
 @pytest.mark.parametrize(
@@ -115,3 +119,54 @@ def test_symbols_are_compared_and_unknown_words_are_never_the_same():
         -1,
         4,
     ]
+
+
+def configuration(**limits):
+    """A configuration of the task with these filters on."""
+    off = {row.field: False if row.type is bool else None for row in filters.FILTERS.values()}
+    return SimpleNamespace(**{**off, **limits})
+
+
+@pytest.mark.parametrize(
+    "name,valid,invalid",
+    [
+        ("length_ratio", (1.5, 3.0), (1.0, 0.5, -2.0, math.inf, math.nan)),
+        ("copy", (0.1, 1.0), (0.0, 1.1, -0.5, math.nan)),
+        ("repeats", (2, 5), (1, 0, -3)),
+        ("score", (-2.5, -0.1), (0.0, 2.5, -math.inf, math.nan)),
+        ("empty", (True,), ()),
+    ],
+)
+def test_limits_that_would_drop_everything_or_nothing_are_refused(name, valid, invalid):
+    row = filters.FILTERS[name]
+    for limit in valid:
+        row.check(limit)
+    for limit in invalid:
+        with pytest.raises(Refusal, match=f"{row.option()} is {limit}, it must be"):
+            row.check(limit)
+
+
+def test_the_manifest_keeps_the_filters_that_are_on():
+    assert filters.limits_of(configuration()) == {}
+    assert filters.limits_of(configuration(filter_copy=0.0)) == {"copy": 0.0}  # to be refused
+    assert filters.limits_of(configuration(filter_score=-2.5, filter_empty=True)) == {
+        "score": -2.5,
+        "empty": True,
+    }
+
+
+def test_a_filter_is_written_as_its_option():
+    assert filters.FILTERS["length_ratio"].option(2.0) == "--filter-length-ratio 2.0"
+    assert filters.FILTERS["empty"].option(True) == "--filter-empty"
+
+
+def test_the_task_has_an_option_for_each_filter():
+    from fairseq_seqkd.decoding.config import OF_SELECTION, TeacherDecodingConfig
+
+    options = {o.name: o for o in fields(TeacherDecodingConfig) if o.name.startswith("filter_")}
+    assert sorted(options) == sorted(row.field for row in filters.FILTERS.values())
+    assert set(options) < OF_SELECTION
+    for row in filters.FILTERS.values():
+        option = options[row.field]
+        assert option.type == (bool if row.type is bool else Optional[row.type])
+        assert option.metadata["help"] == row.help

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fairseq_seqkd.corpus.nbest import Hypothesis
 from fairseq_seqkd.corpus.nbest_store import Block
-from fairseq_seqkd.selection import choose as selection
-from fairseq_seqkd.selection import fast_bleu as bleu
+from fairseq_seqkd.selection import choose, fast_bleu
+from fairseq_seqkd.selection.similarity import METRICS as NAMES
+from fairseq_seqkd.selection.similarity import Similarity, tokenizer_for
 
 WORDS = st.lists(
     st.sampled_from(["the", "a", "cat", "dog", "sat", "ran", "on", "mat", ".", ","]), max_size=9
@@ -62,7 +63,7 @@ def by_sentence_score(metric, hypotheses, reference):
 
 @pytest.fixture(scope="module", params=METRICS, ids=lambda found: "-".join(filter(None, found)))
 def metric(request):
-    return selection.Similarity(request.param[0], tokenizer=request.param[1])
+    return Similarity(request.param[0], tokenizer=request.param[1])
 
 
 @given(data=st.data())
@@ -119,9 +120,9 @@ def test_scores_of_real_text_are_sacrebleus_own(metric):
             assert metric(hypotheses, lines[i]).tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("name", selection.METRICS)
+@pytest.mark.parametrize("name", NAMES)
 def test_equal_texts_are_scored_once(name, monkeypatch):
-    metric, asked = selection.Similarity(name), []
+    metric, asked = Similarity(name), []
     kind = type(metric.scorer)
     real = kind._compute_score_from_stats
     monkeypatch.setattr(
@@ -139,21 +140,21 @@ def test_equal_texts_are_scored_once(name, monkeypatch):
 
 
 def test_the_consensus_of_a_list_is_its_centre_and_a_repeated_text_weighs_more():
-    metric = selection.Similarity("bleu")
+    metric = Similarity("bleu")
     texts = [
         "dogs run",
         "the cat sat on the mat",
         "the cat sat on a mat",
         "the cat sits on the mat",
     ]
-    assert selection.closest(metric.consensus(texts)) == 1
-    assert selection.closest(metric.consensus(texts + ["dogs run"] * 5)) == 0
+    assert choose.closest(metric.consensus(texts)) == 1
+    assert choose.closest(metric.consensus(texts + ["dogs run"] * 5)) == 0
     assert metric.consensus(["a b c", "a b c"]).tolist() == pytest.approx([100.0, 100.0])
     assert metric.consensus(["alone"]).tolist() == [0.0] and metric.consensus([]).tolist() == []
     assert metric.consensus(["", "", "a"]).tolist() == [50.0, 50.0, 0.0]
 
 
-@pytest.mark.parametrize("name", selection.METRICS)
+@pytest.mark.parametrize("name", NAMES)
 def test_equals_in_consensus_go_to_the_hypothesis_that_the_teacher_ranks_first(name):
     """Texts with nothing in common, in every order: all are equal, so the first is taken."""
     texts = [
@@ -164,15 +165,15 @@ def test_equals_in_consensus_go_to_the_hypothesis_that_the_teacher_ranks_first(n
         "trece catorce quince",
     ]
     for i in range(5):
-        scores = selection.Similarity(name).consensus(texts[i:] + texts[:i])
+        scores = Similarity(name).consensus(texts[i:] + texts[:i])
         if name == "bleu":
-            assert len(set(scores.tolist())) == 1 and selection.closest(scores) == 0
+            assert len(set(scores.tolist())) == 1 and choose.closest(scores) == 0
 
 
 @given(line=HARD.filter(lambda text: "\n" not in text))
 @settings(max_examples=60, deadline=None)
 def test_13a_tokenises_word_by_word(line):
-    tokenizer = selection.Similarity("bleu").scorer.tokenizer
+    tokenizer = Similarity("bleu").scorer.tokenizer
     assert tokenizer(line.rstrip()).split() == [
         token for word in line.split() for token in tokenizer(word).split()
     ]
@@ -183,7 +184,7 @@ def test_13a_tokenises_word_by_word(line):
     [("13a", True), ("zh", False), ("char", False), ("intl", False), ("none", False)],
 )
 def test_only_13a_is_tokenised_word_by_word(name, expected):
-    assert selection.Similarity("bleu", tokenizer=name).bleu.word_by_word is expected
+    assert Similarity("bleu", tokenizer=name).bleu.word_by_word is expected
 
 
 def test_a_13a_that_looks_across_spaces_is_found_out():
@@ -194,45 +195,45 @@ def test_a_13a_that_looks_across_spaces_is_found_out():
         def __call__(self, line):
             return line.replace(". .", "..")
 
-    assert bleu.tokenises_word_by_word(Other()) is False
+    assert fast_bleu.tokenises_word_by_word(Other()) is False
 
 
 @pytest.mark.parametrize("text", ["Guten Morgen .", "Ja", "a b c", "one two"])
 def test_a_perfect_short_hypothesis_scores_100(text):
-    assert selection.Similarity("bleu")([text], text)[0] == pytest.approx(100.0)
+    assert Similarity("bleu")([text], text)[0] == pytest.approx(100.0)
 
 
 def test_a_hypothesis_with_nothing_right_is_below_one_with_something_right():
-    scores = selection.Similarity("bleu")(["x y z", "the dog"], "the cat sat down")
+    scores = Similarity("bleu")(["x y z", "the dog"], "the cat sat down")
     assert scores[0] == 0.0 < scores[1]
 
 
-@pytest.mark.parametrize("metric", selection.METRICS)
+@pytest.mark.parametrize("metric", NAMES)
 def test_larger_is_closer_whatever_the_metric(metric):
-    far, near, equal = selection.Similarity(metric)(
+    far, near, equal = Similarity(metric)(
         ["no word", "the cat sat there", "the cat sat here"], "the cat sat here"
     )
     assert far < near < equal
 
 
 def test_ties_go_to_the_hypothesis_that_the_teacher_ranks_first():
-    assert selection.closest(np.array([1.0, 7.0, 7.0, 7.0], np.float32)) == 1
-    assert selection.closest(np.array([0.0, 0.0], np.float32)) == 0
+    assert choose.closest(np.array([1.0, 7.0, 7.0, 7.0], np.float32)) == 1
+    assert choose.closest(np.array([0.0, 0.0], np.float32)) == 0
 
 
 def test_an_empty_list_has_no_choice():
-    assert selection.closest(np.array([], np.float32)) == -1
+    assert choose.closest(np.array([], np.float32)) == -1
 
 
 def test_an_empty_gold_line_leaves_the_teachers_favourite():
-    scores = selection.Similarity("bleu")(["some words", "other words"], " ")
-    assert selection.closest(scores) == 0
-    scores = selection.Similarity("bleu")(["some words", ""], "")
-    assert selection.closest(scores) == 1
+    scores = Similarity("bleu")(["some words", "other words"], " ")
+    assert choose.closest(scores) == 0
+    scores = Similarity("bleu")(["some words", ""], "")
+    assert choose.closest(scores) == 1
 
 
 def test_an_empty_hypothesis_is_worth_nothing():
-    assert selection.Similarity("bleu")(["", "the"], "the cat").tolist()[0] == 0.0
+    assert Similarity("bleu")(["", "the"], "the cat").tolist()[0] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -248,12 +249,12 @@ def test_an_empty_hypothesis_is_worth_nothing():
     ],
 )
 def test_the_tokenizer_follows_the_language(language, expected):
-    assert selection.tokenizer_for(language) == expected
-    assert f"tok:{expected}" in selection.Similarity("bleu", language).describe()["settings"]
+    assert tokenizer_for(language) == expected
+    assert f"tok:{expected}" in Similarity("bleu", language).describe()["settings"]
 
 
 def test_languages_without_spaces_are_told_apart():
-    scores = selection.Similarity("bleu", "ja")(["猫が座った", "犬が走った"], "猫が座った")
+    scores = Similarity("bleu", "ja")(["猫が座った", "犬が走った"], "猫が座った")
     assert scores[0] == pytest.approx(100.0) and 0 < scores[1] < 100
 
 
@@ -264,6 +265,6 @@ def test_blocks_are_chosen_from_row_by_row():
     block = Block.from_lists(
         [[hypothesis(1), hypothesis(3)], [], [hypothesis(2), hypothesis(2)]], np.uint16, True, True
     )
-    assert selection.mode(block).tolist() == [0, -1, 0]
-    assert selection.nearest_to_gold(block).tolist() == [1, -1, 0]
-    assert selection.consensus(block).tolist() == [0, -1, 0]
+    assert choose.mode(block).tolist() == [0, -1, 0]
+    assert choose.nearest_to_gold(block).tolist() == [1, -1, 0]
+    assert choose.consensus(block).tolist() == [0, -1, 0]
