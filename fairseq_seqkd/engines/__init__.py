@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Protocol,
 if TYPE_CHECKING:  # a deployed student imports this package without torch
     from torch import Tensor
 
-    from fairseq_seqkd.corpus.nbest import Hypothesis
+    from fairseq_seqkd.corpus.nbest import NBest
 
 Sample = Dict[str, Any]  # a batch of fairseq's LanguagePairDataset
 
