@@ -76,6 +76,7 @@ def run(arguments):
     from tqdm import tqdm
 
     import fairseq_seqkd
+    from fairseq_seqkd.checkpoint import Checkpoint
     from fairseq_seqkd.corpus.atomic import whole_file
     from fairseq_seqkd.engines import int8_support
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
@@ -102,7 +103,7 @@ def run(arguments):
     how = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}
     how |= {"post_process": decoders.post_process(arguments.post_process), "decoders": decoders}
     named = [
-        (name, systems.prepare(path, arguments.data, arguments.split, **how))
+        (name, systems.prepare(Checkpoint(path), arguments.data, arguments.split, **how))
         for name, path in models
     ]
     facts = named[0][1].facts(systems.choose_device(cpu=True))

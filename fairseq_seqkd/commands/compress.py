@@ -39,13 +39,13 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
 def compress(arguments):
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd import checkpoint as checkpoints
+    from fairseq_seqkd.checkpoint import Checkpoint
     from fairseq_seqkd.compression import compressed as sparse
     from fairseq_seqkd.compression import pruning
 
-    state = checkpoints.read(arguments.checkpoint)
-    sparse.compress(state, arguments.output, arguments.fp16)
-    nonzero, total = pruning.count(state["model"])
+    checkpoint = Checkpoint(arguments.checkpoint)
+    sparse.compress(checkpoint.state, arguments.output, arguments.fp16)
+    nonzero, total = pruning.count(checkpoint.weights)
     before, after = Path(arguments.checkpoint).stat().st_size, Path(arguments.output).stat().st_size
     say(
         arguments,
@@ -64,9 +64,9 @@ def compress(arguments):
 def restore(arguments):
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd import checkpoint as checkpoints
+    from fairseq_seqkd.checkpoint import write
     from fairseq_seqkd.compression import compressed as sparse
 
-    checkpoints.write(arguments.output, sparse.restore(arguments.sparse))
+    write(arguments.output, sparse.restore(arguments.sparse))
     content = {"output": arguments.output, "bytes": Path(arguments.output).stat().st_size}
     say(arguments, content, f"{arguments.output} is written")

@@ -80,6 +80,7 @@ def run(arguments):
     post_process = decoders.post_process(arguments.post_process)
     quieten()
     import fairseq_seqkd
+    from fairseq_seqkd.checkpoint import Checkpoint
     from fairseq_seqkd.evaluation import comet, results, systems
     from fairseq_seqkd.evaluation.cache import Cache
     from fairseq_seqkd.report import table1 as table
@@ -91,7 +92,7 @@ def run(arguments):
     prepared = []
     for name, seed, path in requests:
         system = systems.prepare(
-            path,
+            Checkpoint(path),
             arguments.data,
             arguments.split,
             post_process,

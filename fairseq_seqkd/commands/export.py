@@ -119,18 +119,17 @@ def run(arguments):
     lines = read_lines(arguments.check, arguments.check_sentences) if arguments.check else None
     quieten()
     import fairseq_seqkd
-    from fairseq_seqkd import checkpoint as checkpoints
+    from fairseq_seqkd.checkpoint import Checkpoint
     from fairseq_seqkd.deployment import export
     from fairseq_seqkd.engines.ctranslate2_engine import check_installed
     from fairseq_seqkd.evaluation import systems
 
     fairseq_seqkd.register()
     check_installed("float32", on_gpu=False, instead="then export again")
-    data = arguments.data or trained_on(
-        arguments.checkpoint, checkpoints.read(arguments.checkpoint)
-    )
+    checkpoint = Checkpoint(arguments.checkpoint)
+    data = arguments.data or trained_on(checkpoint)
     system = systems.prepare(
-        arguments.checkpoint, data, arguments.split, None, arguments.max_len_a, arguments.max_len_b
+        checkpoint, data, arguments.split, None, arguments.max_len_a, arguments.max_len_b
     )
     options = text_options(arguments, system.source_join)
     agreement = export.export(
@@ -190,11 +189,9 @@ def read_lines(path, count):
     return lines
 
 
-def trained_on(path, state):
+def trained_on(checkpoint):
     """The data-bin that a checkpoint was trained on, where it is still there."""
-    from fairseq_seqkd import checkpoint as checkpoints
-
-    folder = next(iter(checkpoints.data_folders(state)), None)
+    path, folder = checkpoint.path, next(iter(checkpoint.data_folders), None)
     if folder is None:
         raise Refusal(
             f"{path} does not say on what data it was trained; name a data-bin with --data"

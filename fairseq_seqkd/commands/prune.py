@@ -64,13 +64,13 @@ def run(arguments):
         )
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd import checkpoint as checkpoints
+    from fairseq_seqkd.checkpoint import Checkpoint, write
     from fairseq_seqkd.compression import pruning
 
-    state = checkpoints.read(arguments.checkpoint)
-    pruned, spared = pruning.classes(state["model"], arguments.exclude)
+    checkpoint = Checkpoint(arguments.checkpoint)
+    pruned, spared = pruning.classes(checkpoint.weights, arguments.exclude)
     pruning.choose(pruned, arguments.sparsity, arguments.scheme)
-    result = pruning.apply(state, pruned)
+    result = pruning.apply(checkpoint.state, pruned)
     nonzero, total = pruning.count(result["model"])
     content = {
         "matrices": [*map(facts, pruned), *map(facts, spared)],
@@ -79,7 +79,7 @@ def run(arguments):
     }
     lines = [table(pruned, spared, nonzero, total)]
     if not arguments.dry_run:
-        checkpoints.write(arguments.output, result)
+        write(arguments.output, result)
         content["output"] = arguments.output
         lines.append(
             f"{arguments.output} is written; retrain it with --finetune-from-model {arguments.output} --freeze-zeros"

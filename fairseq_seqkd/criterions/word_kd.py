@@ -26,13 +26,9 @@ from fairseq.tasks.translation import TranslationTask
 from omegaconf import II
 
 from fairseq_seqkd import compat, interrupts
+from fairseq_seqkd.checkpoint import Checkpoint, load_ensemble
 from fairseq_seqkd.compression.pruning import FrozenZeros
-from fairseq_seqkd.corpus.databin import (
-    LanguagePair,
-    check_files,
-    further_splits,
-    load_dictionary,
-)
+from fairseq_seqkd.corpus.databin import LanguagePair, check_files, further_splits, load_dictionary
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training import loss as losses
 from fairseq_seqkd.training import soft_targets as divergences
@@ -312,15 +308,21 @@ def check_read_alike(folder, task):
 def prepare_teacher(task, teacher_path):
     """Loads the teacher and checks it against the student's dictionaries, training sentences' lengths, and the first of them."""
     folders, subset = utils.split_paths(task.cfg.data), task.cfg.train_subset.split(",")[0]
-    teacher, own_task = teachers.load_teacher(
-        utils.split_paths(teacher_path),
+    languages = LanguagePair(task.cfg.source_lang, task.cfg.target_lang)
+    dictionaries = (task.source_dictionary, task.target_dictionary)
+    checkpoints = [Checkpoint(path, role="teacher") for path in utils.split_paths(teacher_path)]
+    for checkpoint in checkpoints:
+        checkpoint.check_known()
+        teachers.check_teacher(checkpoint, languages, dictionaries, teachers.OWN_VOCABULARY)
+    # Of its own training subset fairseq reads all data directories, of another only the first.
+    models, own_task = load_ensemble(
+        checkpoints,
         task.cfg.data,
-        task.source_dictionary,
-        task.target_dictionary,
-        languages=LanguagePair(task.cfg.source_lang, task.cfg.target_lang),
-        subset=subset,
+        languages,
+        train_subset=subset,
         dataset_impl=task.cfg.dataset_impl,
     )
+    teacher = teachers.Teacher(models)
     for epoch in range(len(folders), 0, -1):  # each of which fairseq-train gives to another folder
         check_files(folders[epoch - 1], subset)  # fairseq itself would end with a traceback
         try:

@@ -18,8 +18,8 @@ from fairseq.data.multilingual.multilingual_data_manager import MultilingualData
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 
-from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import engines
+from fairseq_seqkd.checkpoint import Checkpoint, first_difference
 from fairseq_seqkd.corpus.databin import LanguagePair, load_dictionary
 from fairseq_seqkd.corpus.nbest import NBest
 from fairseq_seqkd.engines import Sample, SearchEngine
@@ -31,11 +31,12 @@ NAME_LANGUAGES = (
 )
 
 
-def teacher_languages(cfg: Any) -> Optional["LanguageTokens"]:
+def teacher_languages(cfg: Any, teacher: Sequence[Checkpoint]) -> Optional["LanguageTokens"]:
     """Returns the language tokens of the teacher, or None for a teacher of one language pair.
 
     Args:
         cfg: the task's configuration.
+        teacher: the checkpoints of the ensemble.
 
     Raises:
         Refusal: other options do not go with this teacher, and as of language_tokens.
@@ -45,13 +46,12 @@ def teacher_languages(cfg: Any) -> Optional["LanguageTokens"]:
     )
     folder = Path(utils.split_paths(cfg.data)[0])
     dictionaries = [folder / f"dict.{lang}.txt" for lang in (cfg.source_lang, cfg.target_lang)]
-    paths = utils.split_paths(cfg.common_eval.path)
-    tokens = language_tokens(paths, pair, dictionaries, cfg.common_eval.model_overrides)
+    tokens = language_tokens(teacher, pair, dictionaries, cfg.common_eval.model_overrides)
     if tokens is None:
         if cfg.teacher_source_lang or cfg.teacher_target_lang:
             raise Refusal(
                 "--teacher-source-lang and --teacher-target-lang are for multilingual teachers, "
-                f"but {':'.join(paths)} is none; leave them out"
+                f"but {cfg.common_eval.path} is none; leave them out"
             )
         return None
     if tokens.replace_eos and cfg.engine != engines.FAIRSEQ:
@@ -68,12 +68,15 @@ def teacher_languages(cfg: Any) -> Optional["LanguageTokens"]:
 
 
 def language_tokens(
-    paths: Sequence[str], pair: LanguagePair, dictionaries: Sequence[Path], overrides: str = "{}"
+    teacher: Sequence[Checkpoint],
+    pair: LanguagePair,
+    dictionaries: Sequence[Path],
+    overrides: str = "{}",
 ) -> Optional["LanguageTokens"]:
     """Returns the language tokens of a teacher, or None for a teacher of one language pair.
 
     Args:
-        paths: the checkpoints of the ensemble.
+        teacher: the checkpoints of the ensemble.
         pair: source and target language as the teacher names them.
         dictionaries: source and target dictionary file of the data-bin, which hold the symbols of
             the teacher without its language tokens.
@@ -85,17 +88,16 @@ def language_tokens(
     """
     replaced = parse_overrides(overrides)
     members: List[Optional[LanguageTokens]] = []
-    for path in paths:
-        state = checkpoints.read(path)
-        is_multilingual = checkpoints.is_multilingual(state)
+    for checkpoint in teacher:
+        is_multilingual = checkpoint.is_multilingual
         members.append(
-            LanguageTokens(path, state, pair, dictionaries, replaced) if is_multilingual else None
+            LanguageTokens(checkpoint, pair, dictionaries, replaced) if is_multilingual else None
         )
     identities = [member and member.identity() for member in members]
     if any(identity != identities[0] for identity in identities):
         raise Refusal(
-            f"the members of the ensemble {':'.join(map(str, paths))} have different language "
-            "tokens; decode with members that were trained with the same settings"
+            f"the members of the ensemble {':'.join(member.path for member in teacher)} have "
+            "different language tokens; decode with members that were trained with the same settings"
         )
     return members[0]
 
@@ -114,7 +116,7 @@ class LanguageTokens:
     """The language tokens of one multilingual checkpoint for one language pair.
 
     Args:
-        path, state: the checkpoint.
+        checkpoint: the teacher, or a member of an ensemble.
         pair, dictionaries: as of language_tokens.
         overrides: settings that replace the checkpoint's.
 
@@ -128,13 +130,12 @@ class LanguageTokens:
 
     def __init__(
         self,
-        path: str,
-        state: Dict[str, Any],
+        checkpoint: Checkpoint,
         pair: LanguagePair,
         dictionaries: Sequence[Path],
         overrides: Dict[str, Any],
     ) -> None:
-        args = task_settings(state, overrides)
+        args, path = task_settings(checkpoint, overrides), checkpoint.path
         args.langs = known = known_languages(path, args)
         unknown = [lang for lang in pair if lang not in known]
         if unknown:
@@ -162,26 +163,24 @@ class LanguageTokens:
         self.target_token = self.manager.get_decoder_langtok(self.pair.target, self.target_spec)
         self.replace_eos = bool(args.lang_tok_replacing_bos_eos)
         plain = [load_dictionary(file) for file in dictionaries]
-        self._check(path, state, plain)
+        self._check(checkpoint, plain)
         self.foreign = self._foreign(args, len(plain[1]))
 
-    def _check(self, path: str, state: Dict[str, Any], plain: Sequence[Dictionary]) -> None:
+    def _check(self, checkpoint: Checkpoint, plain: Sequence[Dictionary]) -> None:
         """Refuses data with other dictionaries than the teacher's.
 
         Args:
             plain: source and target dictionary of the data-bin.
         """
         for ours, own in zip(plain, (self.source_dictionary, self.target_dictionary)):
-            index = checkpoints.first_difference(ours.symbols, own.symbols[: len(ours)])
+            index = first_difference(ours.symbols, own.symbols[: len(ours)])
             if index is not None:
                 raise Refusal(
-                    f"the fixed dictionary of the teacher {path} does not begin with the data's: "
+                    f"the fixed dictionary of {checkpoint} does not begin with the data's: "
                     f"symbol {index} is {own[index]!r} there and {ours[index]!r} here; binarise "
                     "the data with the teacher's dictionary"
                 )
-        checkpoints.check_sizes(
-            path,
-            state,
+        checkpoint.check_sizes(
             (self.source_dictionary, self.target_dictionary),
             f"the data's dictionary with the tokens of {len(self.manager.langs)} languages",
             "binarise the data with the teacher's dictionary; if that has more symbols after the "
@@ -189,7 +188,7 @@ class LanguageTokens:
             "\"{'fixed_dictionary': 'FILE'}\"; if the languages are others, pass --model-overrides "
             "\"{'lang_dict': 'FILE'}\", a file with one language per line",
         )
-        checkpoints.check_symbols(path, state, self.pair, plain, checkpoints.rebinarise("teacher"))
+        checkpoint.check_symbols(self.pair, plain)
 
     def _foreign(self, args: argparse.Namespace, plain_size: int) -> Tuple[str, ...]:
         """Returns the target symbols that no hypothesis may hold."""
@@ -328,11 +327,11 @@ class AlteredPairs(BaseWrapperDataset):
         return getattr(self.dataset, name)
 
 
-def task_settings(state: Dict[str, Any], overrides: Dict[str, Any]) -> argparse.Namespace:
+def task_settings(checkpoint: Checkpoint, overrides: Dict[str, Any]) -> argparse.Namespace:
     """Returns the task's settings: fairseq's defaults, the checkpoint's, and the overrides."""
     parser = argparse.ArgumentParser()
     TranslationMultiSimpleEpochTask.add_args(parser)
-    saved = checkpoints.settings(state, "task")
+    saved = checkpoint.settings("task")
     args = argparse.Namespace(**{"seed": 1, **vars(parser.parse_args([""])), **saved, **overrides})
     for key in ("langs", "lang_pairs", "langtoks_specs"):
         if isinstance(getattr(args, key), str):

@@ -12,6 +12,7 @@ from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.models import FairseqModel
 
+from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.corpus.databin import LanguagePair, Split, training_splits
 from fairseq_seqkd.corpus.distilled import check_disk_space
 from fairseq_seqkd.decoding.distribution_recorder import DistributionRecorder
@@ -28,7 +29,7 @@ from fairseq_seqkd.decoding.settings import (
     scoring_settings,
 )
 from fairseq_seqkd.errors import Refusal, first_line
-from fairseq_seqkd.training.teacher import Teacher, check_better_than_guessing, check_checkpoint
+from fairseq_seqkd.training.teacher import Teacher, check_better_than_guessing, check_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class DecodeRun:
     Attributes:
         dictionaries: source and target dictionary of the teacher; a multilingual one has more
             symbols than the data-bin.
+        teacher_sha256: the hash of each of the teacher's checkpoints.
         text: fairseq's --bpe and --tokenizer, as soon as fairseq-generate has built them.
         recorder, loop: what records the batches, and what hands them out; set by `batches`.
 
@@ -63,17 +65,19 @@ class DecodeRun:
         if not self.scores_targets:
             warn_of_further_splits(self.gold)
             warn_of_single_hypotheses(cfg, self.gold)
-        self.languages = None if self.scores_targets else teacher_languages(cfg)
+        teacher = [Checkpoint(p, role="teacher") for p in utils.split_paths(cfg.common_eval.path)]
+        self.teacher_sha256 = [checkpoint.sha256 for checkpoint in teacher]
+        self.languages = None if self.scores_targets else teacher_languages(cfg, teacher)
         if self.languages:
             self.dictionaries = (
                 self.languages.source_dictionary,
                 self.languages.target_dictionary,
             )
         else:
-            for path in utils.split_paths(cfg.common_eval.path):
-                overrides = cfg.common_eval.model_overrides
-                source, target = dictionaries
-                check_checkpoint(path, source, target, pair, overrides=overrides)
+            for checkpoint in teacher:
+                checkpoint.check_known("model")
+                checkpoint.check_embeddings(cfg.common_eval.model_overrides)
+                check_teacher(checkpoint, pair, dictionaries)
         source, target = self.dictionaries
         self.gold.check_symbols((len(source), len(target)))
 
@@ -103,7 +107,7 @@ class DecodeRun:
         Raises:
             Refusal: the directory was begun with other settings.
         """
-        inputs = DecodeInputs(self.cfg, self.gold, dataset)
+        inputs = DecodeInputs(self.cfg, self.gold, dataset, self.teacher_sha256)
         if self.scores_targets:
             settings, plan = scoring_settings(inputs, limits)
             self.recorder = DistributionRecorder(inputs, settings, plan)

@@ -31,11 +31,13 @@ class DecodeInputs(NamedTuple):
     cfg: the task's configuration, see config.TeacherDecodingConfig.
     gold: the files of the split.
     dataset: the same split as fairseq's dataset, as the teacher reads it.
+    teacher_sha256: the hash of each of the teacher's checkpoints.
     """
 
     cfg: Any
     gold: Split
     dataset: LanguagePairDataset
+    teacher_sha256: Sequence[str] = ()
 
 
 class BatchLimits(NamedTuple):
@@ -110,7 +112,7 @@ def common_settings(inputs: DecodeInputs, plan: Plan) -> Settings:
     cfg, gold = inputs.cfg, inputs.gold
     return {
         "teacher": {
-            "sha256": [sha256(path) for path in cfg.common_eval.path.split(":")],
+            "sha256": list(inputs.teacher_sha256),
             "overrides": cfg.common_eval.model_overrides,
         },
         "data": {

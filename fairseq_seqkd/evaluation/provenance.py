@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.errors import Refusal
@@ -15,18 +14,18 @@ DATA_CRITERIONS = (
 )  # they refuse data of any other kind, so the name says what the data were
 
 
-def distillation_signature(state):
+def distillation_signature(checkpoint):
     """One line that says which teaching a checkpoint has had, from its settings; None where it was trained on gold alone.
 
     Example: criterion:seq_kd|view:seq_kd|teacher:3f2a5c0b9d11|beam:5|nbest:5|...|version:0.1.0. What follows the view is
     the signature of the pseudo-targets. The teacher of a word-level term is word_teacher, a fine-tuned checkpoint's
     origin is init; each is a hash, or "unknown" where the file is not there any more.
 
-    Args: state: a checkpoint as compat.read_checkpoint returns it.
+    Args: checkpoint: a Checkpoint.
     """
-    criterion = checkpoints.settings(state, "criterion")
+    criterion = checkpoint.settings("criterion")
     name = criterion.get("_name")
-    views, signatures = taught_by_data(state, name)
+    views, signatures = taught_by_data(checkpoint, name)
     teaching = word_level_term(criterion)
     if not views and not teaching:
         return None
@@ -35,19 +34,17 @@ def distillation_signature(state):
         "label_smoothing": criterion.get("label_smoothing") or None,
         **teaching,
     }
-    fields["init"] = short_hash(
-        checkpoints.settings(state, "checkpoint").get("finetune_from_model")
-    )
+    fields["init"] = short_hash(checkpoint.settings("checkpoint").get("finetune_from_model"))
     fields["view"] = "+".join(views) or None
     return "|".join(
         [f"{key}:{value}" for key, value in fields.items() if value is not None] + signatures
     )
 
 
-def taught_by_data(state, criterion):
+def taught_by_data(checkpoint, criterion):
     """(views that were trained on, signatures of their pseudo-targets); empty lists for gold."""
     views, signatures = [], []
-    for folder in checkpoints.data_folders(state):
+    for folder in checkpoint.data_folders:
         found = manifest_of(folder)
         if found and found.get("kind") == manifest.VIEW:
             views.append(str(found.get("view")))

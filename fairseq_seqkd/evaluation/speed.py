@@ -13,8 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairseq_seqkd import checkpoint as checkpoints
-from fairseq_seqkd import engines
+from fairseq_seqkd import checkpoint, engines
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT
 from fairseq_seqkd.engines import CTRANSLATE2, FAIRSEQ, ctranslate2_model, int8_support
 from fairseq_seqkd.errors import Refusal
@@ -87,7 +86,7 @@ class Bench:
     def fairseq_job(self, system, home):
         """fairseq loads the checkpoint; its size is counted without the optimizer's state, which translating needs not."""
         bare = home / "model.pt"  # what the worker loads, so that its memory is that of translating
-        checkpoints.write(bare, {**checkpoints.read(system.path), "last_optimizer_state": None})
+        checkpoint.write(bare, {**system.checkpoint.state, "last_optimizer_state": None})
         limits = {
             key: system.settings[key] for key in ("max_len_a", "max_len_b", "lenpen", "split")
         }

@@ -25,12 +25,13 @@ def with_fairseq(job):
     import torch
 
     import fairseq_seqkd
+    from fairseq_seqkd.checkpoint import Checkpoint
     from fairseq_seqkd.evaluation import measure, systems
 
     fairseq_seqkd.register()
     torch.set_num_threads(1)
     limits = {key: job[key] for key in ("max_len_a", "max_len_b")}
-    system = systems.prepare(job["checkpoint"], job["data"], job["split"], **limits)
+    system = systems.prepare(Checkpoint(job["checkpoint"]), job["data"], job["split"], **limits)
     model, task = systems.load(system)
     dataset = systems.load_split(system, task)
     model.make_generation_fast_(need_attn=False)

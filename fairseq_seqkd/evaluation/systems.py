@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import compat
+from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.corpus.databin import LanguagePair, Split, load_dictionary
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
 from fairseq_seqkd.corpus.hashing import sha256
@@ -36,14 +36,19 @@ FACTS = (
 class System:
     """A checkpoint that has been checked against the data that it will be measured on."""
 
-    path: str
+    checkpoint: Checkpoint
     split: Split
     settings: dict  # everything that decides the numbers, besides the checkpoint, the data and the software
-    checkpoint_sha256: str
+    checkpoint_sha256: str  # as it was when it was checked
     data_sha256: str
     distillation_signature: str  # or None
     source_join: str  # how the source's subwords are joined, or None: its dictionary alone tells; the target's is a setting
     decoders: tuple  # fairseq's (BPE, tokenizer) of source and target, as Detokeniser takes them
+
+    @property
+    def path(self):
+        """The checkpoint's file, as the user named it."""
+        return self.checkpoint.path
 
     def facts(self, device):
         """What makes a measurement the same measurement when it is run again."""
@@ -57,22 +62,21 @@ class System:
 
 
 def prepare(
-    path, data, split="test", post_process=None, max_len_a=1.2, max_len_b=10, decoders=None
+    checkpoint, data, split="test", post_process=None, max_len_a=1.2, max_len_b=10, decoders=None
 ):
     """Checks everything about a system that can be checked without running it, and returns the System.
 
     Args:
-        path: a checkpoint of fairseq-train; data: a data-bin in its language pair, with its dictionaries.
+        checkpoint: a Checkpoint; data: a data-bin in its language pair, with its dictionaries.
         split: a split with a target side; post_process: as fairseq's --post-process; None: seen from the dictionary.
         max_len_a, max_len_b: a search ends after max_len_a * (source tokens) + max_len_b tokens.
         decoders: (languages, side) -> (BPE, tokenizer) as Detokeniser takes them, with `words` for the settings.
 
-    Raises Refusal for a checkpoint that cannot be loaded safely, and for data that are absent or not the checkpoint's.
+    Raises Refusal for a checkpoint that fairseq cannot build, and for data that are absent or not the checkpoint's.
     """
     check_length_options(max_len_a, max_len_b)
-    state = checkpoints.read(path)
-    checkpoints.check_known(path, state, "checkpoint")
-    languages = find_languages(path, state, data)
+    checkpoint.check_known()
+    languages = find_languages(checkpoint, data)
     files = Split(data, split, languages)
     if not files.has(languages.target):
         raise Refusal(
@@ -85,18 +89,17 @@ def prepare(
                 f"{file} is missing; name with --data a folder that fairseq-preprocess made"
             )
     dictionaries = [load_dictionary(file) for file in dictionary_files]
-    checkpoints.check_dictionaries(path, state, languages, dictionaries, what="checkpoint")
+    checkpoint.check_dictionaries(languages, dictionaries)
     files.check_symbols([*map(len, dictionaries)])
-    model = checkpoints.settings(state, "model")
-    check_lengths(
-        path, files, [model.get(f"max_{side}_positions") for side in ("source", "target")]
-    )
+    model = checkpoint.settings("model")
+    limits = [model.get(f"max_{side}_positions") for side in ("source", "target")]
+    check_lengths(checkpoint.path, files, limits)
     undone = {"undone": decoders.words} if decoders and decoders.words else {}
     sides = (
         tuple(decoders(languages, i) for i in (0, 1)) if undone else ((None, None), (None, None))
     )
     return System(
-        path=str(path),
+        checkpoint=checkpoint,
         split=files,
         settings={
             "split": split,
@@ -112,11 +115,11 @@ def prepare(
             "threads": 1,
             **undone,
         },
-        checkpoint_sha256=sha256(path),
+        checkpoint_sha256=checkpoint.sha256,
         data_sha256=sha256(
             *files.files(languages.source), *files.files(languages.target), *dictionary_files
         ),
-        distillation_signature=distillation_signature(state),
+        distillation_signature=distillation_signature(checkpoint),
         source_join=None if sides[0][0] else joined_by(None, dictionaries[0]),
         decoders=sides,
     )
@@ -136,8 +139,8 @@ def check_lengths(path, split, limits):
             )
 
 
-def find_languages(path, state, data):
-    """(source, target): what the checkpoint was trained on, where that can still be told; else what the data are."""
+def find_languages(checkpoint, data):
+    """The LanguagePair: what the checkpoint was trained on, where that can still be told; else what the data are."""
     from fairseq.data.data_utils import infer_language_pair
 
     if not Path(data).is_dir():
@@ -145,17 +148,17 @@ def find_languages(path, state, data):
             f"the data directory {data} does not exist; name with --data a folder that fairseq-preprocess made"
         )
     found = infer_language_pair(str(data))
-    trained = checkpoints.trained_languages(state)
+    trained = checkpoint.languages
     if not all(found):
         raise Refusal(
             f"{data} holds no binarised text; name with --data a folder that fairseq-preprocess made"
         )
-    if not trained:
+    if trained is None:
         return LanguagePair(*found)
     missing = [lang for lang in trained if not (Path(data) / f"dict.{lang}.txt").is_file()]
     if missing:
         raise Refusal(
-            f"the checkpoint {path} translates {trained}, but {data} is {'-'.join(found)} (it has no "
+            f"{checkpoint} translates {trained}, but {data} is {'-'.join(found)} (it has no "
             f"dict.{missing[0]}.txt); use a checkpoint of that direction"
         )
     return trained
@@ -163,24 +166,7 @@ def find_languages(path, state, data):
 
 def load(system):
     """(model, task) of a System, on the CPU and in evaluation mode. The criterion it was trained with is not needed."""
-    from fairseq import checkpoint_utils
-
-    overrides = {
-        "data": str(system.split.folder),
-        "source_lang": system.split.languages.source,
-        "target_lang": system.split.languages.target,
-        **checkpoints.AS_DATA_ARE,
-        **checkpoints.WITHOUT_TRAINING,
-    }
-    try:
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task(
-            [system.path], arg_overrides=overrides
-        )
-    except checkpoints.LOADING as error:
-        raise Refusal(
-            f"the checkpoint {system.path} cannot be loaded: {first_line(error)}"
-        ) from error
-    return models[0].eval(), task
+    return system.checkpoint.load(system.split.folder, system.split.languages)
 
 
 def check_unchanged(system):

@@ -6,14 +6,17 @@ DDP, and calls train() on them at every step, which would switch dropout back on
 
 import logging
 import math
+from typing import Sequence
 
 import numpy as np
 import torch
+from fairseq.data import Dictionary
 from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqEncoderDecoderModel
 from fairseq.models.transformer import TransformerModelBase
 
-from fairseq_seqkd import checkpoint as checkpoints
-from fairseq_seqkd.errors import Refusal, first_line
+from fairseq_seqkd.checkpoint import Checkpoint
+from fairseq_seqkd.corpus.databin import LanguagePair
+from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training.loss import chunks
 from fairseq_seqkd.training.soft_targets import Dense, average_probabilities, soften
 
@@ -135,88 +138,45 @@ def unwrapped(model):
     return model
 
 
-def load_teacher(
-    paths, data, source_dictionary, target_dictionary, languages, subset, dataset_impl=None
-):
-    """Loads and checks the checkpoints of a teacher for a student's data. Returns (Teacher, the teacher's own task).
+def check_teacher(
+    checkpoint: Checkpoint,
+    languages: LanguagePair,
+    dictionaries: Sequence[Dictionary],
+    alternative: str = "",
+) -> None:
+    """Checks, before any long work, that a checkpoint is a teacher for the data at hand.
 
     Args:
-        paths: checkpoint files, one for each member of the ensemble.
-        data: the student's data directories, separated by colons: the teacher's task is set up there.
-        source_dictionary, target_dictionary: the student's, which must be the teacher's, symbol by symbol.
-        languages: the LanguagePair of the student's data, compared with the teacher's.
-        subset: the student's --train-subset, of which fairseq reads all directories, and of another the first one only.
-        dataset_impl: the student's --dataset-impl; None: as the files say.
+        checkpoint: the teacher, or a member of an ensemble.
+        languages: the languages of the data.
+        dictionaries: their source and target dictionaries.
+        alternative: another way out than other dictionaries, which ends the sentence of an error.
 
-    Raises Refusal for a file that cannot be loaded safely, another language pair, or other dictionaries.
+    Raises:
+        Refusal: the checkpoint is multilingual, no encoder-decoder model, of another language
+            pair, or of other dictionaries.
     """
-    from fairseq import checkpoint_utils
-
-    for path in paths:
-        check_checkpoint(
-            path, source_dictionary, target_dictionary, languages, OWN_VOCABULARY, ("model", "task")
-        )
-    overrides = {
-        "data": str(data),
-        "source_lang": languages.source,  # of a folder with several pairs fairseq would take the first
-        "target_lang": languages.target,
-        "train_subset": subset,
-        **checkpoints.AS_DATA_ARE,
-        "dataset_impl": dataset_impl,
-        **checkpoints.WITHOUT_TRAINING,
-    }
-    try:
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task(
-            [str(p) for p in paths], arg_overrides=overrides
-        )
-    except checkpoints.LOADING as error:
+    if checkpoint.is_multilingual:
         raise Refusal(
-            f"the teacher {':'.join(map(str, paths))} cannot be loaded: {first_line(error)}"
-        ) from error
-    return Teacher(models), task
-
-
-def check_checkpoint(
-    path,
-    source_dictionary,
-    target_dictionary,
-    languages,
-    otherwise="",
-    groups=("model",),
-    overrides=None,
-):
-    """Refuses, before any long work, a checkpoint that is not a teacher for these data.
-
-    Args:
-        languages: the LanguagePair of the data, compared with what the checkpoint was trained on.
-        otherwise: as of checkpoints.check_dictionaries; groups: what of it is built, as of checkpoints.check_known.
-        overrides: fairseq-generate's --model-overrides, where that builds it.
-    """
-    state = checkpoints.read(path)
-    checkpoints.check_known(path, state, groups=groups)
-    if overrides is not None:
-        checkpoints.check_embeddings(path, state, overrides)
-    if checkpoints.is_multilingual(state):
-        raise Refusal(
-            f"the teacher {path} is multilingual: its distributions need the student's dictionary and task, which it has not; "
-            "decode with it, fairseq-generate --task teacher_decoding, and train on seq_kd/ in its --distill-dir (for a student "
-            "with a dictionary of its own: seqkd text DISTILLED --view seq_kd -o PREFIX)"
+            f"{checkpoint} is multilingual: its distributions need the student's dictionary and "
+            "task, which it has not; decode with it (fairseq-generate --task teacher_decoding) and "
+            "train on seq_kd/ in its --distill-dir (for a student with a dictionary of its own: "
+            "seqkd text DISTILLED --view seq_kd -o PREFIX)"
         )
     for side in ("encoder", "decoder"):
-        if not any(name.startswith(f"{side}.") for name in state["model"]):
+        if not any(name.startswith(f"{side}.") for name in checkpoint.weights):
             raise Refusal(
-                f"the teacher {path} has no {side}: it is a language model, or of a task with several models; name a checkpoint "
-                "that was trained under the task translation"
+                f"{checkpoint} has no {side}: it is a language model, or of a task with several "
+                "models; pass a checkpoint that was trained under the task translation"
             )
-    theirs = checkpoints.trained_languages(state)
-    if theirs and theirs != languages:
+    trained = checkpoint.languages
+    if trained not in (None, languages):
         raise Refusal(
-            f"the teacher {path} translates {theirs}, the data are {languages}; "
-            "use a teacher of that direction or, where these are two names of one language, data-bins with the teacher's names"
+            f"{checkpoint} translates {trained}, the data are {languages}; use a teacher of that "
+            "direction or, where these are two names of one language, data-bins with the "
+            "teacher's names"
         )
-    checkpoints.check_dictionaries(
-        path, state, languages, (source_dictionary, target_dictionary), otherwise=otherwise
-    )
+    checkpoint.check_dictionaries(languages, dictionaries, alternative)
 
 
 def check_positions(teacher, dataset, task_positions, name, truncated=False):

@@ -13,6 +13,7 @@ import pytest
 ctranslate2 = pytest.importorskip("ctranslate2")
 
 from fairseq_seqkd import cli  # noqa: E402
+from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.deployment import config as folder  # noqa: E402
 from fairseq_seqkd.deployment import export  # noqa: E402
 from fairseq_seqkd.deployment.translate import Translator  # noqa: E402
@@ -347,7 +348,7 @@ def test_a_model_that_differs_leaves_no_folder(tiny, teacher, tmp_path, monkeypa
         return files
 
     monkeypatch.setattr(ctranslate2_model, "convert", wrong)
-    system = systems.prepare(str(teacher), str(tiny), "valid")
+    system = systems.prepare(Checkpoint(teacher), str(tiny), "valid")
     options = {"subwords": None, "subword_file": None, "tokenizer": None}
     for quantization in ("float32", "int8"):
         with pytest.raises(Refusal, match="not the same model any more"):
@@ -363,7 +364,7 @@ def test_the_models_own_weights_are_not_rounded(tiny, teacher):
     from fairseq_seqkd.evaluation import systems
 
     fairseq_seqkd.register()
-    model, task = systems.load(systems.prepare(str(teacher), str(tiny), "valid"))
+    model, task = systems.load(systems.prepare(Checkpoint(teacher), str(tiny), "valid"))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     vocabularies = (
         ctranslate2_model.symbols(task.source_dictionary),

@@ -15,6 +15,7 @@ from fairseq.data import Dictionary, data_utils
 from fairseq.tasks.translation import load_langpair_dataset
 
 from fairseq_seqkd import compat
+from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import LanguagePair
 from fairseq_seqkd.corpus.detokenise import Detokeniser
@@ -30,6 +31,10 @@ REPLACING = {
 }  # fmt: skip
 VALID = 53  # sentences
 SYMBOLS = 32  # of the data's dictionary
+
+
+def tokens_of(paths, *more):
+    return language_tokens([Checkpoint(path, "teacher") for path in paths], *more)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +195,7 @@ def files(data):
 )
 def test_dictionaries_batches_and_beginnings_are_the_stock_tasks(both, tmp_path, settings):
     """Every way to place the tokens, without a model: what the stock task makes for inference, against ours."""
-    found = language_tokens(
+    found = tokens_of(
         [saved(tmp_path / "t.pt", **vars(task_settings(both, **settings)))],
         LanguagePair("de", "en"),
         files(both),
@@ -327,13 +332,13 @@ def test_the_manifest_names_the_tokens_and_a_change_is_refused(decoded, both, mu
 
 def refused(match, *args):
     with pytest.raises(Refusal) as found:
-        language_tokens(*args)
+        tokens_of(*args)
     assert re.search(match, found.value.sentence), found.value.sentence
 
 
 def test_wrong_languages_and_dictionaries_are_refused(both, tiny, multi, teacher, tmp_path):
     pair, data = LanguagePair("de", "en"), files(both)
-    assert language_tokens([teacher], pair, files(tiny)) is None
+    assert tokens_of([teacher], pair, files(tiny)) is None
     refused(
         "does not know the language zh; it knows de, en, fr: .*--teacher-source-lang",
         [multi],
@@ -341,7 +346,7 @@ def test_wrong_languages_and_dictionaries_are_refused(both, tiny, multi, teacher
         data,
     )
     refused(
-        "35 symbols on its encoder's side, .* 2 languages has 34",
+        "35 source symbols, .* 2 languages has 34",
         [multi],
         pair,
         data,
@@ -354,7 +359,7 @@ def test_wrong_languages_and_dictionaries_are_refused(both, tiny, multi, teacher
     lost = saved(tmp_path / "lost.pt", _name=TASK, lang_dict="/no/such/langs.txt")
     refused("/no/such/langs.txt, which is not there", [lost], pair, data)
     (tmp_path / "langs.txt").write_text("fr\nen\nde\n")
-    found = language_tokens(
+    found = tokens_of(
         [lost], pair, data, f"{{'lang_dict': '{tmp_path / 'langs.txt'}', 'decoder_langtok': True}}"
     )
     assert (
@@ -390,13 +395,13 @@ def test_a_fixed_dictionary_may_have_symbols_after_the_tokens(both, multi, tmp_p
     ]
     (tmp_path / "model_dict.txt").write_text(Path(data[0]).read_text() + "".join(tail))
     refused(
-        "40 symbols on its encoder's side.*fixed_dictionary",
+        "40 source symbols.*fixed_dictionary",
         [tmp_path / "m2m.pt"],
         LanguagePair("de", "en"),
         data,
     )
     overrides = fixed(tmp_path / "model_dict.txt")
-    found = language_tokens([tmp_path / "m2m.pt"], LanguagePair("de", "en"), data, overrides)
+    found = tokens_of([tmp_path / "m2m.pt"], LanguagePair("de", "en"), data, overrides)
     assert len(found.target_dictionary) == 40 and found.target_token == SYMBOLS + 1
     assert [found.target_dictionary.index(symbol) for symbol in found.foreign] == list(
         range(SYMBOLS, 40)
@@ -436,7 +441,7 @@ def test_options_that_do_not_go_with_the_teacher_are_refused(
         generation=SimpleNamespace(prefix_size=options.get("prefix_size", 0)),
     )  # fmt: skip
     with pytest.raises(Refusal, match=sentence):
-        teacher_languages(cfg)
+        teacher_languages(cfg, [Checkpoint(cfg.common_eval.path, "teacher")])
 
 
 def test_it_is_no_teacher_for_word_kd(both, multi):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from fairseq.data import LanguagePairDataset
 
-from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import compat
+from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.mmap_format import Writer
 from fairseq_seqkd.criterions import word_kd
@@ -203,7 +203,7 @@ def test_a_relative_folder_that_is_another_corpus_here_is_not_the_teachers(
     (other / "dict.en.txt").write_text(
         "".join(reversed(lines))
     )  # as large as the teacher's, so it is taken for it
-    with pytest.raises(Refusal, match="data-bin/dict.en.txt is not the data's: symbol 4 is"):
+    with pytest.raises(Refusal, match="data-bin/dict.en.txt differs from the data's: symbol 4 is"):
         build(tiny, path)
 
 
@@ -243,18 +243,19 @@ def test_truncated_sources_are_looked_at_as_the_student_has_them(tiny, teacher, 
     assert build(tiny, path, truncate_source=True, max_source_positions=6)[2].teacher is not None
 
 
-def test_flat_settings_name_architecture_and_task_too():
-    def state(**args):
-        return {"model": {}, "args": argparse.Namespace(**args)}
+def test_flat_settings_name_architecture_and_task_too(tmp_path):
+    def checkpoint(**args):
+        torch.save({"model": {}, "args": argparse.Namespace(**args)}, tmp_path / "a.pt")
+        return Checkpoint(tmp_path / "a.pt")
 
-    checkpoints.check_known("a.pt", state(arch="transformer_iwslt_de_en", task="translation"))
-    checkpoints.check_known("a.pt", state(arch="transformer_iwslt_de_en"))
+    checkpoint(arch="transformer_iwslt_de_en", task="translation").check_known()
+    checkpoint(arch="transformer_iwslt_de_en").check_known()
     for kind, wrong in (
         ("arch", {"arch": "theirs", "task": "translation"}),
         ("task", {"arch": "transformer", "task": "theirs"}),
     ):
-        with pytest.raises(Refusal, match=f"is of {kind} theirs, which is not fairseq's"):
-            checkpoints.check_known("a.pt", state(**wrong))
+        with pytest.raises(Refusal, match=f"has the {kind} theirs, which belongs to a plugin"):
+            checkpoint(**wrong).check_known()
 
 
 @pytest.mark.parametrize("group", ["model", "task"])
@@ -265,7 +266,7 @@ def test_a_teacher_of_another_plugin_is_refused_with_its_name(tiny, teacher, tmp
         else:
             state["cfg"]["task"]["_name"] = "theirs"
 
-    with pytest.raises(Refusal, match="theirs, which is not fairseq's but a plugin's"):
+    with pytest.raises(Refusal, match="theirs, which belongs to a plugin and not to fairseq"):
         build(tiny, moved(teacher, tmp_path / "theirs.pt", rename))
 
 

@@ -523,7 +523,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("sources beyond its positions", lambda at: at.word_kd(at.changed(six_positions)), "--max-source-positions 6", 1),
     ("the same to evaluate", lambda at: at.evaluate(at.changed(six_positions)), "source tokens", 1),
     ("embeddings that a teacher began with", lambda at: at.decode(teacher=at.changed(from_embeddings)),
-     "was begun with embeddings from absent.txt, which is not there any more", 1),
+     "was initialised with embeddings from absent.txt, which no longer exists", 1),
     ("one teacher of two is not there", lambda at: at.decode(teacher=f"{at.made['teacher']}:{at / 'b.pt'}"), "does not exist", 1),
     # Manifests.
     ("half a manifest", lambda at: at.text(at.broken("distilled", "manifest.json", half)), "manifest.json is damaged", 1),

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import fairseq_seqkd
-from fairseq_seqkd import checkpoint as checkpoints
 from fairseq_seqkd import cli
+from fairseq_seqkd.checkpoint import Checkpoint
 
 fairseq_seqkd.register()
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ def test_two_trainings_read_while_the_teacher_goes_on(
     assert helpers.tree(tmp_path / "new") == helpers.tree(distilled)
     for name in trainings:
         alone, beside = (
-            checkpoints.read(tmp_path / f"{name}.{how}" / "checkpoint_last.pt")["model"]
+            Checkpoint(tmp_path / f"{name}.{how}" / "checkpoint_last.pt").weights
             for how in ("quiet", "busy")
         )
         assert alone.keys() == beside.keys() and all(

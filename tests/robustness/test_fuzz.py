@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from measurements import result
 
-from fairseq_seqkd import checkpoint as checkpoints
+from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.commands import inspect
 from fairseq_seqkd.compression import compressed as sparse
 from fairseq_seqkd.corpus import array_files, inspection, manifest, progress, views
@@ -201,7 +201,7 @@ def files(distilled, whole, teacher, tmp_path_factory):
     arrays = {"keys": store.keys[order], "lengths": store.lengths[order]}
     arrays.update((key, array[:]) for key, array in zip(PER_TOKEN, store.per_token))
     DistributionBlock.of(arrays).write(out / "2.part")
-    state = checkpoints.read(teacher)
+    state = Checkpoint(teacher).state
     for tensor in state["model"].values():
         tensor[torch.rand(tensor.shape, generator=torch.Generator().manual_seed(1)) < 0.5] = 0
     sparse.compress(state, out / "student.sparse")

@@ -12,6 +12,7 @@ import pytest
 import sacrebleu
 import torch
 
+from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.commands import evaluate
 from fairseq_seqkd.commands.text_options import Decoders
 from fairseq_seqkd.corpus import detokenise as text
@@ -107,7 +108,9 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(world):
-    system = systems.prepare(world["checkpoint"], world["bin"], max_len_a=0, max_len_b=LIMIT)
+    system = systems.prepare(
+        Checkpoint(world["checkpoint"]), world["bin"], max_len_a=0, max_len_b=LIMIT
+    )
     return measuring.measure(system, torch.device("cpu"))
 
 
@@ -246,7 +249,9 @@ def test_chrf_is_sacrebleus_of_the_outputs_that_are_kept(world, measured):
 def test_measuring_again_gives_the_same_numbers_and_leaves_the_threads_alone(world, measured):
     before = torch.get_num_threads()
     again = measuring.measure(
-        systems.prepare(world["checkpoint"], world["bin"], max_len_a=0, max_len_b=LIMIT),
+        systems.prepare(
+            Checkpoint(world["checkpoint"]), world["bin"], max_len_a=0, max_len_b=LIMIT
+        ),
         torch.device("cpu"),
     )
     assert torch.get_num_threads() == before
@@ -256,7 +261,9 @@ def test_measuring_again_gives_the_same_numbers_and_leaves_the_threads_alone(wor
 
 
 def test_the_length_limit_is_obeyed(world, measured):
-    system = systems.prepare(world["checkpoint"], world["bin"], max_len_a=0, max_len_b=2)
+    system = systems.prepare(
+        Checkpoint(world["checkpoint"]), world["bin"], max_len_a=0, max_len_b=2
+    )
     short = measuring.measure(system, torch.device("cpu"))
     assert short["hit_limit_greedy"] >= SENTENCES - 2 > measured["hit_limit_greedy"]
     assert short["length_ratio_greedy"] < measured["length_ratio_greedy"]
@@ -305,7 +312,7 @@ def test_subwords_are_joined_as_the_dictionary_shows_or_the_user_says(tmp_path, 
 
 
 def prepare(world, data=None, path=None, **more):
-    return systems.prepare(path or world["checkpoint"], data or world["bin"], **more)
+    return systems.prepare(Checkpoint(path or world["checkpoint"]), data or world["bin"], **more)
 
 
 def test_a_missing_split_is_refused(world):
@@ -329,7 +336,7 @@ def test_a_split_without_targets_is_refused(world, tmp_path):
 
 
 def test_other_dictionaries_are_refused(world, tmp_path):
-    with pytest.raises(Refusal, match="16 symbols.*has 17"):
+    with pytest.raises(Refusal, match="16 source symbols.*has 17"):
         prepare(world, make_databin(tmp_path / "longer", words=[*WORDS, "more"]))
     with pytest.raises(Refusal, match="symbol 4 is 'w0' there and 'w1' here"):
         prepare(world, make_databin(tmp_path / "swapped", words=["w1", "w0", *WORDS[2:]]))
@@ -358,7 +365,7 @@ def test_files_that_are_no_checkpoint_are_refused(world, tmp_path):
         with pytest.raises(Refusal, match=sentence):
             prepare(world, path=tmp_path / "file.pt")
     torch.save({"weights": 1}, tmp_path / "file.pt")
-    with pytest.raises(Refusal, match="no fairseq checkpoint"):
+    with pytest.raises(Refusal, match="not a fairseq checkpoint"):
         prepare(world, path=tmp_path / "file.pt")
 
 
@@ -714,7 +721,10 @@ def test_bpe_and_tokenizer_are_undone_on_both_sides(tiny, teacher, tmp_path):
     }
     assert told["moses"]["settings"] == {**told["plain"]["settings"], "undone": "--tokenizer moses"}
     system = systems.prepare(
-        teacher, tiny, "valid", decoders=Decoders(argparse.Namespace(**LETTERS), "evaluate")
+        Checkpoint(teacher),
+        tiny,
+        "valid",
+        decoders=Decoders(argparse.Namespace(**LETTERS), "evaluate"),
     )
     sources, references = systems.texts(system)
     assert (

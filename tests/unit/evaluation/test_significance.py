@@ -12,6 +12,7 @@ import helpers
 import pytest
 
 from fairseq_seqkd import cli
+from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.commands.evaluate import compare
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import comet, results, significance, systems
@@ -269,7 +270,7 @@ def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, score
 
     fairseq_seqkd.register()
     system, device, asked = (
-        systems.prepare(str(teacher), str(tiny)),
+        systems.prepare(Checkpoint(teacher), str(tiny)),
         torch.device("cpu"),
         scorer.asked,
     )
