@@ -97,7 +97,7 @@ def language_tokens(
     if any(identity != identities[0] for identity in identities):
         raise Refusal(
             f"the members of the ensemble {':'.join(member.path for member in teacher)} have "
-            "different language tokens; decode with members that were trained with the same settings"
+            "different language tokens; decode with members of the same training settings"
         )
     return members[0]
 
