@@ -225,11 +225,11 @@ class Texts:
     def __init__(self, bench):
         from fairseq.data import Dictionary
 
-        from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
+        from fairseq_seqkd.corpus.detokenise import Detokeniser, resolve_post_process
 
         self.bench = bench
         self.dictionary = Dictionary.load(str(bench.gold.folder / f"dict.{bench.target}.txt"))
-        self.detokenise = Detokeniser(self.dictionary, joined_by(None, self.dictionary))
+        self.detokenise = Detokeniser(self.dictionary, resolve_post_process(None, self.dictionary))
 
     def of(self, name, result):
         """Best hypotheses, sentence by sentence, as lists of ids."""

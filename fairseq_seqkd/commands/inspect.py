@@ -5,7 +5,6 @@ seqkd inspect distilled --differ 5 --data data-bin
 
 import argparse
 import sys
-from pathlib import Path
 
 from fairseq_seqkd.commands.console import add_json, quieten, say
 from fairseq_seqkd.errors import Refusal
@@ -57,14 +56,16 @@ def run(arguments):
     quieten()
     from fairseq_seqkd.corpus import inspection
 
-    facts = inspection.examine(arguments.folder)
-    if (wanted or arguments.differ) and not facts["problems"]:
-        facts["nbest"] = nbest_lists(arguments, facts, wanted)
-    lists = (line for entry in facts.get("nbest", ()) for line in ("", *nbest_in_words(entry)))
-    say(arguments, facts, [*in_words(facts), *lists])
-    for problem in facts["problems"]:
-        print(f"wrong: {problem.removeprefix('fairseq_seqkd: ')}", file=sys.stderr)
-    return int(bool(facts["problems"]))
+    findings = inspection.examine(arguments.folder)
+    content, lines = findings.as_json(), [*in_words(findings)]
+    if (wanted or arguments.differ) and not findings.problems:
+        content["nbest"] = nbest_lists(arguments, findings, wanted)
+        for entry in content["nbest"]:
+            lines += ["", *nbest_in_words(entry)]
+    say(arguments, content, lines)
+    for problem in findings.problems:
+        print(f"wrong: {problem}", file=sys.stderr)
+    return int(bool(findings.problems))
 
 
 def parse_ids(text):
@@ -76,14 +77,15 @@ def parse_ids(text):
     return [int(word) for word in words]
 
 
-def nbest_lists(arguments, facts, wanted):
+def nbest_lists(arguments, findings, wanted):
     """[{"id", "source", "gold", "hypotheses"}] of the sentences asked for, as text."""
     from fairseq_seqkd.corpus import inspection, manifest
     from fairseq_seqkd.corpus.databin import load_dictionary
-    from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
+    from fairseq_seqkd.corpus.detokenise import Detokeniser, resolve_post_process
     from fairseq_seqkd.corpus.nbest_store import NBestStore
 
-    if facts["kind"] != manifest.DISTILLED or not facts["complete"] or not facts["views"]:
+    is_decode = isinstance(findings.manifest, manifest.DecodeManifest)
+    if not is_decode or not findings.manifest.complete or not findings.views:
         raise Refusal(
             f"{arguments.folder} holds no finished n-best lists; name the directory of a finished decode"
         )
@@ -96,67 +98,65 @@ def nbest_lists(arguments, facts, wanted):
     for sentence in wanted:
         if sentence >= len(store):
             raise Refusal(f"there is no sentence {sentence}; ids go from 0 to {len(store) - 1:,}")
-    name, view = next(iter(facts["views"].items()))
-    folder = Path(arguments.folder) / name
-    languages = view["source_lang"], view["target_lang"]
-    dictionaries = [load_dictionary(folder / f"dict.{lang}.txt") for lang in languages]
-    texts = [Detokeniser(d, joined_by(arguments.post_process, d)) for d in dictionaries]
-    source, gold = inspection.sources(folder, view), gold_of(arguments, facts)
+    view = next(iter(findings.views.values()))
+    dictionaries = [
+        load_dictionary(view.folder / f"dict.{lang}.txt") for lang in view.manifest.languages
+    ]
+    texts = [Detokeniser(d, resolve_post_process(arguments.post_process, d)) for d in dictionaries]
+    sources = inspection.Sources(view.folder, view.manifest)
+    gold = gold_of(arguments, findings.manifest.settings.data)
     entries = []
     for sentence in wanted:
-        ids = source(sentence)
+        ids = sources[sentence]
         entry = {"id": sentence, "source": None if ids is None else texts[0](ids)}
         if gold is not None:
             entry["gold"] = texts[1](gold[sentence])
-        entry["hypotheses"] = inspection.as_text(store[sentence], texts[1])
+        entry["hypotheses"] = [
+            hypothesis._asdict() for hypothesis in inspection.as_text(store[sentence], texts[1])
+        ]
         entries.append(entry)
     return entries
 
 
-def gold_of(arguments, facts):
+def gold_of(arguments, data):
     """The gold targets, where --data names them and they are those that were decoded."""
     if not arguments.data:
         return None
-    from fairseq_seqkd.corpus.databin import LanguagePair, Split
+    from fairseq_seqkd.corpus.databin import Split
 
-    data = facts["settings"]["data"]
-    languages = LanguagePair(data["source_lang"], data["target_lang"])
-    split = Split(arguments.data, data["split"], languages)
-    if not split.has(languages.target) or not split.holds(data):
+    split = Split(arguments.data, data.split, data.languages)
+    if not split.has(data.target_lang) or not split.has_hashes(data.hashes):
         raise Refusal(
             f"--data {arguments.data} is not the data-bin that was decoded, or has no targets"
         )
-    return split.read(languages.target)
+    return split.read(data.target_lang)
 
 
-def in_words(facts):
+def in_words(findings):
     """The lines that say what is there."""
     from fairseq_seqkd.corpus import manifest
 
-    if facts["kind"] == manifest.VIEW:
-        yield f"{facts['folder']}: the view {facts['view']}, {facts['rows']:,} sentences, {facts['left_out']:,} left out"
-        yield f"  {facts['signature']}"
-        yield f"  files: {'as they were written' if not facts['problems'] else 'DAMAGED'}"
+    content, folder = findings.manifest, findings.folder
+    if isinstance(content, manifest.ViewManifest):
+        yield f"{folder}: the view {content.view}, {content.rows:,} sentences, {content.left_out:,} left out"
+        yield f"  {content.signature}"
+        yield f"  files: {'as they were written' if not findings.problems else 'DAMAGED'}"
         return
-    what = {manifest.DISTILLED: "n-best lists", manifest.DISTRIBUTIONS: "distributions"}
-    data, kind = facts["settings"]["data"], what[facts["kind"]]
-    state = (
-        "complete"
-        if facts["complete"]
-        else "NOT FINISHED: {done:,} of {of:,} parts; run its command again".format(
-            **facts["parts"]
-        )
-    )
-    split = f"split {data['split']}, {data['source_lang']}-{data['target_lang']}"
-    yield f"{facts['folder']}: the teacher's {kind} for {split}: {state}"
-    yield f"  {facts['signature']}"
-    yield f"  {facts['sentences']:,} sentences"
-    for name, ids in (facts.get("listed") or {}).items():
-        if ids:
+    is_decode = isinstance(content, manifest.DecodeManifest)
+    data, kind = content.settings.data, "n-best lists" if is_decode else "distributions"
+    state = "complete"
+    if not content.complete:
+        done, of = findings.parts
+        state = f"NOT FINISHED: {done:,} of {of:,} parts; run its command again"
+    yield f"{folder}: the teacher's {kind} for split {data.split}, {data.languages}: {state}"
+    yield f"  {content.signature}"
+    yield f"  {content.sentences:,} sentences"
+    for name, ids in (content.listed or {}).items():
+        if len(ids):
             shown = ", ".join(map(str, ids[:LISTED])) + (", ..." if len(ids) > LISTED else "")
             yield f"  {name.replace('_', ' ')}: {len(ids):,} ({shown})"
-    for view in facts.get("views", {}).values():
-        yield from (f"  {line}" for line in in_words(view) if facts["signature"] not in line)
+    for view in findings.views.values():
+        yield from (f"  {line}" for line in in_words(view) if content.signature not in line)
 
 
 def nbest_in_words(entry):

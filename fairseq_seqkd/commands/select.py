@@ -69,10 +69,13 @@ def run(arguments):
     )
     content = {
         "folder": arguments.output,
-        **{key: made[key] for key in ("sentences", "views", "counts", "signature")},
+        "sentences": made.sentences,
+        "views": made.views,
+        "counts": made.counts,
+        "signature": made.signature,
     }
     say(
         arguments,
         content,
-        f"{arguments.output}: views {', '.join(made['views'])} of {made['sentences']:,} sentences | {made['signature']}",
+        f"{arguments.output}: views {', '.join(made.views)} of {made.sentences:,} sentences | {made.signature}",
     )

@@ -60,8 +60,8 @@ def run(arguments):
     from fairseq_seqkd.corpus import export_text as parallel_text
 
     folder, content = views.find(arguments.distilled, arguments.view)
-    languages = databin.LanguagePair(content["source_lang"], content["target_lang"])
-    split = databin.Split(folder, arguments.split or content["split"], languages)
+    languages = content.languages
+    split = databin.Split(folder, arguments.split or content.split, languages)
     paths = [f"{arguments.output}.{lang}" for lang in languages]
     check_output(*paths)
     for path, lang in zip(paths, languages):
@@ -77,40 +77,37 @@ def run(arguments):
     check_options(arguments, similarity)
     sides = [make_side(i, arguments, split, languages, similarity, content) for i in (0, 1)]
     lines = parallel_text.write(
-        *sides, *paths, rows=lambda n: tqdm(range(n), unit=" sentences", disable=None, leave=False)
+        sides, paths, rows=lambda n: tqdm(range(n), unit=" sentences", disable=None, leave=False)
     )
     said = {
         "files": paths,
         "lines": lines,
-        "counts": [dict(side.counts) for side in sides],
-        "signature": content["signature"],
+        "counts": [counts(side) for side in sides],
+        "signature": content.signature,
     }
-    say(arguments, said, f"{paths[0]}, {paths[1]}: {lines:,} lines each | {content['signature']}")
+    say(arguments, said, f"{paths[0]}, {paths[1]}: {lines:,} lines each | {content.signature}")
     for path, side in zip(paths, sides):
-        for remark in remarks(side.counts):
+        for remark in remarks(side):
             print(f"{path}: {remark}", file=sys.stderr)
 
 
 def how_similarity_was_measured(folder, content):
-    """What the distilled directory's manifest says of making text: {} where it is gone, or where there was no gold."""
+    """What the distilled directory's manifest says of making text; None where it is gone, or where there was no gold."""
     from fairseq_seqkd.corpus import manifest
 
     found = manifest.read(folder.absolute().parent)
-    if (
-        not found
-        or found.get("kind") != manifest.DISTILLED
-        or found.get("signature") != content.get("signature")
-    ):
-        return {}
-    return found["settings"]["similarity"] or {}
+    if not isinstance(found, manifest.DecodeManifest) or found.signature != content.signature:
+        return None
+    return found.settings.similarity
 
 
 def check_options(arguments, similarity):
     """Refuses a call that would undo less than the decoding did: its text would be full of pieces."""
     for name, key in (("bpe", "bpe"), ("tokenizer", "tokenizer_undone")):
-        if similarity.get(key) and getattr(arguments, name) is None:
+        used = getattr(similarity, key, None)
+        if used and getattr(arguments, name) is None:
             raise Refusal(
-                f"these data were decoded with --{name} {similarity[key]}: name it here too, with its options, or say "
+                f"these data were decoded with --{name} {used}: name it here too, with its options, or say "
                 f"--{name} {NONE} to leave the text as it is"
             )
 
@@ -119,7 +116,7 @@ def make_side(i, arguments, split, languages, similarity, content):
     """The parallel_text.Side of one language: 0 the source, 1 the target."""
     from fairseq_seqkd.corpus import views
     from fairseq_seqkd.corpus.databin import load_dictionary
-    from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
+    from fairseq_seqkd.corpus.detokenise import Detokeniser, resolve_post_process
     from fairseq_seqkd.corpus.export_text import Side
 
     lang = languages[i]
@@ -132,17 +129,22 @@ def make_side(i, arguments, split, languages, similarity, content):
     decoders = Decoders(arguments, "text")
     bpe, tokenizer = decoders(languages, i)
     told = decoders.post_process(arguments.post_process)
-    if told is None and i == 1 and similarity and not similarity.get("bpe"):
-        told = similarity["post_process"] or NONE  # only the target's text was made then
-    detokenise = Detokeniser(dictionary, joined_by(told, dictionary), bpe, tokenizer)
+    if told is None and i == 1 and similarity and not similarity.bpe:
+        told = similarity.post_process or NONE  # only the target's text was made then
+    detokenise = Detokeniser(dictionary, resolve_post_process(told, dictionary), bpe, tokenizer)
     return Side(split.read(lang), dictionary, detokenise, str(files[0]))
 
 
-def remarks(counts):
+def counts(side):
+    """What a user should know about one side, for JSON."""
+    return {"unknown": side.unknown, "line_breaks": side.line_breaks, "empty": side.empty}
+
+
+def remarks(side):
     """What a user should know about one side, in words."""
-    if counts["unknown"]:
-        yield f"{counts['unknown']:,} unknown words are written as <unk>"
-    if counts["line_breaks"]:
-        yield f"in {counts['line_breaks']:,} sentences a line break is written as a space"
-    if counts["empty"]:
-        yield f"{counts['empty']:,} lines are empty"
+    if side.unknown:
+        yield f"{side.unknown:,} unknown words are written as <unk>"
+    if side.line_breaks:
+        yield f"in {side.line_breaks:,} sentences a line break is written as a space"
+    if side.empty:
+        yield f"{side.empty:,} lines are empty"

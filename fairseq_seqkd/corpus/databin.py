@@ -7,7 +7,7 @@ evaluation and reports.
 import itertools
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
@@ -178,10 +178,9 @@ class Split:
             [sha256(file) for file in self.dictionaries],
         )
 
-    def holds(self, data: Dict[str, Any]) -> bool:
-        """Whether this is the split that a manifest describes. Args: data: its `settings.data`."""
-        complete = all(file.is_file() for file in self.dictionaries)
-        return complete and all(data[key] == value for key, value in self.hashes._asdict().items())
+    def has_hashes(self, hashes: SplitHashes) -> bool:
+        """Whether the content is that of these hashes, e.g. `settings.data.hashes` of a manifest."""
+        return all(file.is_file() for file in self.dictionaries) and self.hashes == hashes
 
     def check_unchanged(self, folder: Union[str, Path]) -> None:
         """Hashes the files again, and compares them with `hashes`.

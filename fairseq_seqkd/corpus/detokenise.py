@@ -1,66 +1,84 @@
-"""From token ids to detokenised text: the one place where text is made, because BLEU is a metric of text."""
+"""From token ids to detokenised text. Nothing else here makes text: BLEU is a metric of text."""
+
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence
 
 from fairseq_seqkd.errors import Refusal
 
-SENTENCEPIECE, CONTINUED = (
-    "sentencepiece",
-    "@@ ",
-)  # of --post-process: its name, or the mark that a word goes on
-NONE = "none"  # of an option: not at all, whatever would be done without it
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
 
-# What stands for an unknown word: characters of private use, a token each for every tokenizer of sacrebleu, and never
-# the same. Were both "<unk>", metrics would reward a word that nobody knows.
+# Values of --post-process: a name, or the mark at the end of a subword that is continued.
+SENTENCEPIECE, CONTINUED = "sentencepiece", "@@ "
+NONE = "none"  # the value of an option that disables it
+
+# Replacements for unknown words: characters of private use, which every tokenizer of sacrebleu
+# takes for a token. They differ, because metrics would otherwise reward a word that nobody knows.
 UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE = "\ue000", "\ue001"
 
 
 class Detokeniser:
-    """Turns ids into text as fairseq-generate does: symbols, post-processing, then BPE and tokenizer undone.
+    """Turns token ids into text as fairseq-generate does.
 
-    Args: unknown: what stands for an unknown word; None: the dictionary's own symbol.
+    Symbols are joined and post-processed, then BPE and tokenizer are reverted.
+
+    Args:
+        dictionary: the dictionary of the ids.
+        post_process: fairseq's --post-process, or None.
+        bpe: fairseq's --bpe, an object with `decode`, or None.
+        tokenizer: fairseq's --tokenizer, an object with `decode`, or None.
+        unknown: what replaces an unknown word (default: the dictionary's own symbol).
     """
 
-    def __init__(self, dictionary, post_process=None, bpe=None, tokenizer=None, unknown=None):
-        self.dictionary, self.post_process, self.bpe, self.tokenizer = (
-            dictionary,
-            post_process,
-            bpe,
-            tokenizer,
-        )
-        self.symbols = list(dictionary.symbols)
+    def __init__(
+        self,
+        dictionary: "Dictionary",
+        post_process: Optional[str] = None,
+        bpe: Any = None,
+        tokenizer: Any = None,
+        unknown: Optional[str] = None,
+    ) -> None:
+        self.dictionary, self.post_process = dictionary, post_process
+        self.bpe, self.tokenizer, self.unknown = bpe, tokenizer, unknown
+        self.symbols: List[Optional[str]] = list(dictionary.symbols)
         for special in (dictionary.eos(), dictionary.pad(), dictionary.bos()):
             self.symbols[special] = None
-        self.unknown = unknown
 
-    def __call__(self, tokens):
-        """tokens: ids of one sentence, an array or tensor or list; a closing EOS does not matter."""
-        tokens = (
-            tokens.tolist() if hasattr(tokens, "tolist") else tokens
-        )  # many times faster than one by one
-        text = join(
-            [s for s in map(self.symbols.__getitem__, tokens) if s is not None], self.post_process
-        )
-        if self.bpe is not None:
-            text = self.bpe.decode(text)
-        if self.tokenizer is not None:
-            text = self.tokenizer.decode(text)
-        # Last, since some of fairseq's decoders know "<unk>" and stumble over anything else.
-        return (
-            text if self.unknown is None else text.replace(self.dictionary.unk_word, self.unknown)
-        )
+    def __call__(self, tokens: Any) -> str:
+        """Detokenises one sentence.
+
+        Args:
+            tokens: token ids (an array, a tensor or a list), with or without the closing EOS.
+        """
+        # Lists are many times faster to iterate over than arrays.
+        ids = tokens.tolist() if hasattr(tokens, "tolist") else tokens
+        symbols = map(self.symbols.__getitem__, ids)
+        text = join([symbol for symbol in symbols if symbol is not None], self.post_process)
+        for decoder in (self.bpe, self.tokenizer):
+            if decoder is not None:
+                text = decoder.decode(text)
+        # Last, because some of fairseq's decoders know "<unk>" and fail on anything else.
+        unk_word = self.dictionary.unk_word
+        return text if self.unknown is None else text.replace(unk_word, self.unknown)
 
 
-def join(symbols, post_process):
-    """Joins symbols into a sentence; post_process as fairseq's --post-process."""
-    from fairseq.data.data_utils import post_process as undo
+def join(symbols: Sequence[str], post_process: Optional[str]) -> str:
+    """Joins symbols into a sentence. `post_process` is fairseq's --post-process."""
+    from fairseq.data import data_utils
 
     text = " ".join(symbols)
-    return undo(text, post_process) if post_process else text
+    return data_utils.post_process(text, post_process) if post_process else text
 
 
-def joined_by(post_process, dictionary):
-    """How subwords are joined: as the user says ("none": not at all), else as the dictionary's symbols show.
+def resolve_post_process(post_process: Optional[str], dictionary: "Dictionary") -> Optional[str]:
+    """Returns the post-processing of a side.
 
-    Raises: Refusal: fairseq knows no such way.
+    Args:
+        post_process: the value of --post-process; "none" disables it. If it is None, the symbols
+            of the dictionary decide.
+        dictionary: the dictionary of that side.
+
+    Raises:
+        Refusal: fairseq does not know this value.
     """
     if post_process is None:
         return guess_post_process(dictionary)
@@ -70,19 +88,19 @@ def joined_by(post_process, dictionary):
         join([], post_process)
     except NotImplementedError:
         raise Refusal(
-            f"--post-process is {post_process!r}, which fairseq does not know; sentencepiece and subword_nmt are the usual ones, "
-            "none leaves the symbols apart"
+            f"--post-process is {post_process!r}, which fairseq does not know; the usual values "
+            "are sentencepiece and subword_nmt, 'none' disables it"
         ) from None
     return post_process
 
 
-def beside_bpe(post_process, bpe):
-    """How subwords are joined, where the user says so; a --bpe that is named joins them itself, so nothing is guessed then."""
+def beside_bpe(post_process: Optional[str], bpe: Optional[str]) -> Optional[str]:
+    """Returns --post-process, which defaults to 'none' beside a --bpe: that joins subwords."""
     return NONE if post_process is None and bpe else post_process
 
 
-def guess_post_process(dictionary):
-    """How this dictionary's subwords are joined, seen from its symbols; None where they look like words."""
+def guess_post_process(dictionary: "Dictionary") -> Optional[str]:
+    """Returns the post-processing that the symbols suggest; None if they look like words."""
     symbols = dictionary.symbols[dictionary.nspecial :]
     if any(symbol.startswith("\u2581") for symbol in symbols):
         return SENTENCEPIECE

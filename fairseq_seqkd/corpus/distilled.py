@@ -1,15 +1,19 @@
-"""A directory of a teacher's work: begun with one set of settings, filled part by part by any number of workers, finished.
+"""A directory of a teacher's work: begun with one set of settings, filled in parts, completed.
 
-manifest.json            settings; `complete` is false until everything is there
-parts/000012.part        committed work; parts/000012.lock is held while somebody works on it
-decoding.log             who worked when: the only file that differs between two runs
+Any number of workers fill it, and the last one completes it. It holds::
 
-and, once all parts are there (they are then removed), after a search
-hypotheses.safetensors   every n-best list
-seq_kd/ seq_inter/       the views
+    manifest.json            settings; `complete` is false until everything is there
+    parts/000012.part        a committed part; parts/000012.lock is held while a worker is at it
+    decoding.log             who worked when: the only file that differs between two runs
 
-or, after scoring given targets (--score-reference)
-distributions.safetensors
+After a search, once all parts are there (they are then removed)::
+
+    hypotheses.safetensors   every n-best list
+    seq_kd/ seq_inter/       the views
+
+After scoring given targets (--score-reference)::
+
+    distributions.safetensors
 """
 
 import contextlib
@@ -19,14 +23,35 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from typing import ClassVar, Dict, Protocol, Sequence, Type, Union
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    Iterator,
+    Protocol,
+    Sequence,
+    Set,
+    Type,
+    Union,
+)  # fmt: skip
+
+from msgspec.structs import replace
 
 from fairseq_seqkd.corpus import array_files, manifest
 from fairseq_seqkd.corpus.atomic import remove_partials
 from fairseq_seqkd.corpus.distribution_store import DistributionStore
 from fairseq_seqkd.corpus.hashing import sha256
+from fairseq_seqkd.corpus.json_text import tree
 from fairseq_seqkd.corpus.locks import lock
+from fairseq_seqkd.corpus.manifest import (
+    DecodeManifest,
+    DistributionsManifest,
+    FileFacts,
+    Manifest,
+    WorkManifest,
+)
 from fairseq_seqkd.corpus.nbest_store import NBestStore
+from fairseq_seqkd.corpus.settings import AnySettings, DecodeSettings, differences, signature
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
@@ -60,90 +85,118 @@ class PartBlock(Protocol):
         """Returns the number of sentences."""
 
 
-# By the kind of a directory.
-STORES: Dict[str, Type[Store]] = {
-    manifest.DISTILLED: NBestStore,
-    manifest.DISTRIBUTIONS: DistributionStore,
-}
+def store_class(work: WorkManifest) -> Type[Store]:
+    """Returns the class of the store that a directory has once it is complete."""
+    return NBestStore if isinstance(work, DecodeManifest) else DistributionStore
 
 
 class Distilled:
-    """Claims, commits and completes the parts of one directory. Args: kind: manifest.DISTILLED or manifest.DISTRIBUTIONS."""
+    """Claims, commits and completes the parts of one directory.
 
-    def __init__(self, folder, settings, parts, kind=manifest.DISTILLED):
-        self.folder, self.settings, self.parts, self.kind = Path(folder), settings, parts, kind
-        self.store = STORES[kind]
+    Args:
+        folder: the --distill-dir.
+        settings: the settings of the work; they decide what the directory will hold.
+        parts: the number of parts.
+    """
+
+    def __init__(self, folder: Union[str, Path], settings: AnySettings, parts: int) -> None:
+        self.folder, self.settings, self.parts = Path(folder), settings, parts
+        self.store = store_class(self._manifest())
         self.parts_folder = self.folder / "parts"
         self.complete = False
 
     @property
-    def signature(self):
-        return manifest.signature(self.settings, __version__)
+    def signature(self) -> str:
+        """One line that says how the work is done, see `settings.signature`."""
+        return signature(self.settings, __version__)
 
-    def look(self):
-        """Refuses a directory that was begun with other settings, or that holds something else. Changes nothing."""
-        found = manifest.read(self.folder)
-        if found is None:
+    def _manifest(self) -> WorkManifest:
+        kind: Any = (
+            DecodeManifest if isinstance(self.settings, DecodeSettings) else DistributionsManifest
+        )
+        return kind(
+            version=__version__,
+            signature=self.signature,
+            settings=self.settings,
+            sentences=self.settings.data.sentences,
+            complete=False,
+        )
+
+    def check(self) -> None:
+        """Checks that the directory is new, or was begun with these settings. Changes nothing.
+
+        Raises:
+            Refusal: the directory holds something else, or lacks files although it is complete.
+        """
+        present = manifest.read(self.folder)
+        if present is None:
             self._refuse_foreign_files()
-        else:
-            self.complete = bool(found.get("complete"))
-            self._compare(found)
+            return
+        self._compare(present)
+        self.complete = present.complete
         if self.complete:
-            missing = [
-                name
-                for name in (self.store.NAME, *found.get("views", []))
-                if not (self.folder / name).exists()
-            ]
+            names = [self.store.NAME, *(getattr(present, "views", None) or [])]
+            missing = [name for name in names if not (self.folder / name).exists()]
             if missing:
                 raise Refusal(
-                    f"{self.folder} says that it is complete, but {', '.join(missing)} is missing; restore it, or remove "
-                    "the directory and run the command again"
+                    f"{self.folder} says that it is complete, but {', '.join(missing)} is missing; "
+                    "restore it, or remove the directory and run the command again"
                 )
 
-    def begin(self):
-        """Creates the directory, or continues it; refuses what `look` refuses."""
+    def begin(self) -> None:
+        """Creates the directory, or continues it.
+
+        Raises:
+            Refusal: the directory cannot be written, or fails `check`.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.look()
+            self.check()
             with lock(self.folder / ".lock", wait=True):
-                self.look()
+                self.check()
                 if manifest.read(self.folder) is None:
-                    manifest.write(self.folder, self._manifest(complete=False))
+                    manifest.write(self.folder, self._manifest())
                 if not self.complete:
                     self.parts_folder.mkdir(exist_ok=True)
                 for part in sorted(self.damaged()):
-                    logger.warning(
-                        "%s is damaged: it is removed, and decoded again", self.path(part)
-                    )
+                    logger.warning("%s is damaged; removed, to be done again", self.path(part))
                     self.path(part).unlink(missing_ok=True)
         except OSError as error:
             raise Refusal(
                 f"--distill-dir {self.folder} cannot be used: {error.strerror or error}"
             ) from None
 
-    def _manifest(self, **more):
-        return {
-            "kind": self.kind,
-            "version": __version__,
-            "signature": self.signature,
-            "settings": self.settings,
-            "sentences": self.settings["data"]["sentences"],
-            **more,
-        }
-
-    def _refuse_foreign_files(self):
+    def _refuse_foreign_files(self) -> None:
         # Names that begin with a dot may be those of another worker that begins at this moment.
         files = self.folder.iterdir() if self.folder.is_dir() else ()
-        if (
-            any(not file.name.startswith(".") for file in files)
-            and manifest.read(self.folder) is None
-        ):
+        foreign = any(not file.name.startswith(".") for file in files)
+        if foreign and manifest.read(self.folder) is None:
             raise Refusal(
-                f"--distill-dir {self.folder} has files in it, but no {manifest.NAME}; name a new or empty one"
+                f"--distill-dir {self.folder} has files in it, but no {manifest.NAME}; name a new "
+                "or empty one"
             )
 
-    def note(self, text):
-        """Adds a line to the log of who worked when; the only file here that may differ between two runs."""
+    def _compare(self, present: Manifest) -> None:
+        if type(present) is not type(self._manifest()):
+            raise Refusal(
+                f"--distill-dir {self.folder} holds something else ({manifest.kind(present)}); "
+                "name another one"
+            )
+        changes = differences(
+            {"version": present.version, **tree(getattr(present, "settings", {}))},
+            {"version": __version__, **tree(self.settings)},
+        )
+        if changes:
+            advice = "use the same ones to continue it, or name a new directory"
+            if not present.complete and not self.done():
+                advice += " (no part of this one is finished: nothing is lost if you remove it)"
+            raise Refusal(
+                f"--distill-dir {self.folder} was begun with other settings: "
+                f"{'; '.join(changes)}; {advice}"
+            )
+
+    def note(self, text: str) -> None:
+        """Adds a line to decoding.log, which says who worked when."""
         now = datetime.datetime.now().isoformat(timespec="seconds")
         try:
             with (self.folder / "decoding.log").open("a", encoding="utf-8") as log:
@@ -151,138 +204,125 @@ class Distilled:
         except OSError as error:
             logger.warning("%s/decoding.log cannot be written: %s", self.folder, error)
 
-    def _compare(self, found):
-        if found.get("kind") != self.kind:
-            raise Refusal(
-                f"--distill-dir {self.folder} holds something else ({found.get('kind')}); name another one"
-            )
-        changes = manifest.differences(
-            {"version": found.get("version"), **(found.get("settings") or {})},
-            {"version": __version__, **self.settings},
-        )
-        if changes:
-            raise Refusal(
-                f"--distill-dir {self.folder} was begun with other settings: {'; '.join(changes)}; "
-                "use the same ones to continue it, or name a new directory"
-                + (
-                    ""
-                    if self.done()
-                    else " (no part of this one is finished: nothing is lost if you remove it)"
-                )
-            )
-
-    def path(self, part):
+    def path(self, part: int) -> Path:
+        """The file of a part."""
         return self.parts_folder / f"{part:06d}.part"
 
-    def done(self):
-        """The parts that are committed."""
+    def done(self) -> Set[int]:
+        """Returns the committed parts."""
         if self.complete:
             return set(range(self.parts))
         return {int(file.stem) for file in self.parts_folder.glob("*.part") if file.stem.isdigit()}
 
-    def damaged(self):
-        """The parts that are committed but cut short, as a failing disk leaves them: their work is to be done again."""
+    def damaged(self) -> Set[int]:
+        """Returns the committed parts whose files are cut short, e.g. by a failing disk."""
         if self.complete:
             return set()
         return {part for part in self.done() if not array_files.is_whole(self.path(part))}
 
     @contextlib.contextmanager
-    def claim(self, part):
-        """Yields whether this process should do the part: nobody else is at it, and it is not there yet."""
-        lock_path = self.parts_folder / f"{part:06d}.lock"
-        if (
-            self.path(part).exists() or not self.parts_folder.is_dir()
-        ):  # without parts/, another worker has finished
+    def claim(self, part: int) -> Iterator[bool]:
+        """Yields whether this process should do a part: no other worker is at it or has done it."""
+        # Without the folder of the parts, another worker has completed the directory.
+        if self.path(part).exists() or not self.parts_folder.is_dir():
             yield False
             return
+        lock_path = self.parts_folder / f"{part:06d}.lock"
         with contextlib.ExitStack() as stack:
             try:
                 held = stack.enter_context(lock(lock_path))
             except Refusal:
-                if not self._finished_by_another():
+                if not self._is_completed_by_another():
                     raise
                 held = False
-            # Looked at again under the lock: another worker may have committed it in between.
+            # Checked again under the lock: another worker may have committed it in between.
             yield held and not self.path(part).exists()
             if held:
                 lock_path.unlink(missing_ok=True)
 
-    def commit(self, part, block):
-        """Writes a part, whole or not at all."""
+    def commit(self, part: int, block: PartBlock) -> None:
+        """Writes a part."""
         try:
             block.write(self.path(part))
         except Refusal:
-            if self._finished_by_another():
+            if self._is_completed_by_another():
                 return
             raise
         self.note(f"part {part} committed, {len(block)} sentences")
 
-    def finish(self, build):
-        """Makes the store, and what is made of it, and the manifest out of the parts, once all are there.
+    def finish(self, build: Callable[[Any, Any], WorkManifest]) -> bool:
+        """Completes the directory if all parts are there.
 
-        Args: build: (store) -> what the manifest should say besides the settings; it may write views.
-        Returns whether the directory is complete now; False where parts are still missing.
+        Args:
+            build: given the store and the manifest of the complete directory, writes what is made
+                from the store, and returns the manifest with its results.
+
+        Returns:
+            Whether the directory is complete.
         """
         with lock(self.folder / ".lock", wait=True):
-            if not self._finished_by_another():
-                missing = set(range(self.parts)) - self.done()
-                if missing:
+            if not self._is_completed_by_another():
+                if set(range(self.parts)) - self.done():
                     return False
                 try:
                     self._assemble(build)
                 except Refusal:
-                    # Where locks do not work another worker may have finished, and cleaned up, at the same time.
-                    if not self._finished_by_another():
+                    # On a file system without locks another worker may have completed the
+                    # directory, and removed the parts, at the same time.
+                    if not self._is_completed_by_another():
                         raise
             self.complete = True
             shutil.rmtree(self.parts_folder, ignore_errors=True)
         return True
 
-    def _finished_by_another(self):
-        found = manifest.read(self.folder)
-        return bool(found and found.get("complete"))
+    def _is_completed_by_another(self) -> bool:
+        present = manifest.read(self.folder)
+        return present is not None and present.complete
 
-    def _assemble(self, build):
+    def _assemble(self, build: Callable[[Any, Any], WorkManifest]) -> None:
         remove_partials(self.folder)
-        self.store.merge(
-            [self.path(part) for part in range(self.parts)], self.folder / self.store.NAME
-        )
+        parts = [self.path(part) for part in range(self.parts)]
+        self.store.merge(parts, self.folder / self.store.NAME)
         store = self.store(self.folder)
-        expected = self.settings["data"]["sentences"] - self.settings.get("scoring", {}).get(
-            "too_long", 0
-        )
+        expected = self.settings.stored_sentences
         if len(store) != expected:
             raise Refusal(
-                f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; remove it and begin anew"
+                f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; remove it "
+                "and begin anew"
             )
-        facts = {"bytes": store.path.stat().st_size, "sha256": sha256(store.path)}
-        manifest.write(self.folder, self._manifest(**build(store), store=facts, complete=True))
+        facts = FileFacts(store.path.stat().st_size, sha256(store.path))
+        content = replace(self._manifest(), complete=True, store=facts)
+        manifest.write(self.folder, build(store, content))
         self.note("finished")
 
 
-def check_disk_space(option, folder, needed):
-    """Refuses to begin when the disk cannot hold a directory: parts, which are there already or not, and what they become.
+def check_disk_space(option: str, folder: Union[str, Path], parts_bytes: float) -> None:
+    """Refuses to begin if the disk cannot hold the parts of a directory and its store.
 
-    Args: option: by which the folder was named; needed: bytes of the parts.
+    Args:
+        option: the option that named the folder.
+        folder: the directory. Its parts may exist already.
+        parts_bytes: the estimated size of all parts.
     """
     existing = Path(folder).absolute()
     while not existing.exists():
         existing = existing.parent
-    needed = 2 * int(needed) - sum(
-        part.stat().st_size for part in Path(folder).glob("parts/*.part")
-    )
+    written = sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
+    needed = 2 * int(parts_bytes) - written
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise Refusal(
-            f"the disk of {option} {folder} has {free / 1e6:,.0f} MB free, about {needed / 1e6:,.0f} MB are needed; "
-            "free some space, lower --nbest or --topk, or name a directory elsewhere"
+            f"the disk of {option} {folder} has {free / 1e6:,.0f} MB free, about "
+            f"{needed / 1e6:,.0f} MB are needed; free some space, lower --nbest or --topk, or name "
+            "a directory elsewhere"
         )
 
 
-def check_store(folder, found):
-    """Refuses a store that is not, byte for byte, what the manifest of its folder says; older manifests say nothing of it."""
-    path = Path(folder) / STORES[found["kind"]].NAME
-    if "store" in found and sha256(path) != found["store"]["sha256"]:
+def check_store(folder: Union[str, Path], work: WorkManifest) -> None:
+    """Refuses a store whose hash is not the manifest's. Older manifests have no hash."""
+    path = Path(folder) / store_class(work).NAME
+    if work.store is not None and sha256(path) != work.store.sha256:
         raise Refusal(
-            f"{path} is damaged: its hash is not the manifest's; copy it again, or make the directory anew"
+            f"{path} is damaged: its hash is not the manifest's; copy it again, or make the "
+            "directory anew"
         )

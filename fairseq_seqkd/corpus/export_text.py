@@ -1,38 +1,59 @@
-"""A split of a data-bin written as two files of text, line by line aligned: what another toolkit, or another vocabulary, reads.
+"""A split of a data-bin as two aligned text files, for other toolkits and vocabularies.
 
-Sentences are made one after the other, so memory does not grow with the corpus.
+Sentences are written one after the other, so memory does not grow with the corpus.
 """
 
 import os
-from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Iterable, Tuple, Union
+
+import numpy as np
 
 from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.errors import Refusal
 
-# Everything that some reader of text takes for the end of a line (the set of str.splitlines), to be written as a space.
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary, FairseqDataset
+
+# The characters that some program takes for the end of a line (those of str.splitlines).
 LINE_BREAKS = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
 
 
 class Side:
-    """One language of a split: sentence id -> one line of text. Counts what a user should know about in `counts`.
+    """One language of a split, as lines of text.
 
-    Args: dataset: sentence id -> ids (databin.Split.read); dictionary: theirs; detokenise: ids -> text; name: for errors.
+    Args:
+        dataset: sentence id to token ids, from `Split.read`.
+        dictionary: the dictionary of the ids.
+        detokenise: token ids to text.
+        name: the file of the side, for error messages.
+
+    Attributes:
+        unknown: unknown words in the lines so far.
+        line_breaks: lines so far in which a line break became a space.
+        empty: empty lines so far.
     """
 
-    def __init__(self, dataset, dictionary, detokenise, name):
-        self.dataset, self.dictionary, self.detokenise, self.name = (
-            dataset,
-            dictionary,
-            detokenise,
-            name,
-        )
-        self.counts = Counter()
+    def __init__(
+        self,
+        dataset: "FairseqDataset",
+        dictionary: "Dictionary",
+        detokenise: Callable[[np.ndarray], str],
+        name: str,
+    ) -> None:
+        self.dataset, self.dictionary = dataset, dictionary
+        self.detokenise, self.name = detokenise, name
+        self.unknown = self.line_breaks = self.empty = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.dataset)
 
-    def line(self, row):
+    def line(self, row: int) -> str:
+        """Returns a sentence as one line, and counts what is odd about it.
+
+        Raises:
+            Refusal: the data are damaged.
+        """
         try:
             tokens = self.dataset[row].numpy()
         except (ValueError, IndexError) as error:  # the index points outside of the data
@@ -44,34 +65,47 @@ class Side:
                 f"{self.name} is damaged at sentence {row:,}, or its dictionary is another one: "
                 "it holds ids that are no symbols; restore it or make it anew"
             )
-        self.counts["unknown"] += int((tokens == self.dictionary.unk()).sum())
         text = self.detokenise(tokens)
         line = text.translate(LINE_BREAKS)
-        self.counts["line_breaks"] += line != text
-        self.counts["empty"] += not line.strip()
+        self.unknown += int((tokens == self.dictionary.unk()).sum())
+        self.line_breaks += line != text
+        self.empty += not line.strip()
         return line
 
 
-def write(source, target, source_path, target_path, rows=range):
-    """Writes two Sides, UTF-8, n sentences as n lines each. Both appear when all is written. Returns n.
+def write(
+    sides: Tuple[Side, Side],
+    paths: Tuple[Union[str, Path], Union[str, Path]],
+    rows: Callable[[int], Iterable[int]] = range,
+) -> int:
+    """Writes source and target, one sentence per line. Both files appear at the end.
 
-    Args: rows: n -> an iterable of the rows in order; a progress bar wraps it.
+    Args:
+        sides: source and target.
+        paths: the files to write.
+        rows: given the number of sentences, the rows in order, e.g. with a progress bar.
 
-    Raises Refusal for sides of different lengths, for damaged data and for a file that cannot be written.
+    Returns:
+        The number of lines of each file.
+
+    Raises:
+        Refusal: the sides differ in length, the data are damaged, or a file cannot be written.
     """
+    source, target = sides
     if len(source) != len(target):
         raise Refusal(
-            f"{source.name} has {len(source):,} sentences, {target.name} has {len(target):,}: they do not belong together; "
-            "make them anew"
+            f"{source.name} has {len(source):,} sentences, {target.name} has {len(target):,}: they "
+            "do not belong together; make them anew"
         )
-    with whole_file(source_path) as source_file, whole_file(target_path) as target_file:
+    with whole_file(paths[0]) as source_file, whole_file(paths[1]) as target_file:
         for row in rows(len(source)):
             source_file.write(f"{source.line(row)}\n".encode())
             target_file.write(f"{target.line(row)}\n".encode())
-        # Of two renames one comes first: a full disk must show before it, and an old file never stand beside a new one.
+        # One of the files appears first: a full disk must show before that, and no old file may
+        # stand beside a new one.
         for file in (source_file, target_file):
             file.flush()
             os.fsync(file.fileno())
-        for path in (source_path, target_path):
+        for path in paths:
             Path(path).unlink(missing_ok=True)
     return len(source)

@@ -1,147 +1,180 @@
-"""What a directory of a teacher's work holds, whether it is whole, and which of its sentences to look at (`seqkd inspect`)."""
+"""What a directory of a teacher's work holds, and whether it is undamaged (`seqkd inspect`)."""
 
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
 from fairseq_seqkd.corpus import array_files, manifest, views
-from fairseq_seqkd.corpus.distilled import STORES, check_store
+from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.distilled import check_store, store_class
 from fairseq_seqkd.corpus.hashing import sha256
-from fairseq_seqkd.corpus.plan import plan_of
+from fairseq_seqkd.corpus.json_text import dump, tree
+from fairseq_seqkd.corpus.manifest import Manifest, ViewManifest, WorkManifest
+from fairseq_seqkd.corpus.nbest import NBest
+from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.errors import Refusal
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def examine(folder):
-    """{"kind", "complete", "problems": sentences, and what the manifest says} of a directory. Reads every byte that is there.
 
-    Raises Refusal for a directory that is none of ours.
+class Parts(NamedTuple):
+    """How far unfinished work is, in parts."""
+
+    done: int
+    of: int
+
+
+@dataclass
+class Findings:
+    """What a directory holds, and what is wrong with it."""
+
+    folder: Path
+    manifest: Manifest
+    problems: List[str]
+    views: Dict[str, "Findings"] = field(default_factory=dict)  # of a complete directory
+    parts: Optional[Parts] = None  # of an unfinished one
+
+    def as_json(self) -> Dict[str, Any]:
+        """Returns the entries of the manifest, without its format, and the findings."""
+        entries = {"folder": str(self.folder), **json.loads(dump(tree(self.manifest)))}
+        entries.update(problems=self.problems)
+        if self.parts is not None:
+            entries["parts"] = self.parts._asdict()
+        elif not isinstance(self.manifest, ViewManifest):
+            entries["views"] = {name: view.as_json() for name, view in self.views.items()}
+        return entries
+
+
+def examine(folder: Union[str, Path]) -> Findings:
+    """Reads every byte of a distilled directory, of stored distributions, or of a view.
+
+    Raises:
+        Refusal: the directory is none of these.
     """
-    found = manifest.read(folder)
-    if found is None or found.get("kind") not in (*STORES, manifest.VIEW):
+    folder = Path(folder)
+    content = manifest.read(folder)
+    if content is None:
         raise Refusal(
-            f"{folder} holds no teacher's work (it has no {manifest.NAME} of ours); name a --distill-dir, or a view in it"
+            f"{folder} holds no teacher's work (it has no {manifest.NAME} of ours); name a "
+            "--distill-dir, or a view in it"
         )
-    facts = {"folder": str(folder), **{key: found[key] for key in found if key != "format"}}
-    if found["kind"] == manifest.VIEW:
-        facts["problems"] = view_problems(folder, found)
-    elif found.get("complete"):
-        facts["problems"] = store_problems(folder, found)
-        facts["views"] = {name: examine(Path(folder) / name) for name in views_in(folder, found)}
-        for view in facts["views"].values():
-            facts["problems"] += view["problems"]
-    else:
-        facts["parts"] = parts(folder, found)
-        facts["problems"] = [
-            f"{path} is cut short; the next worker does it again"
-            for path in facts["parts"].pop("damaged")
-        ]
-    return facts
+    if isinstance(content, ViewManifest):
+        return Findings(folder, content, view_problems(folder, content))
+    if not content.complete:
+        return _examine_parts(folder, content)
+    findings = Findings(folder, content, store_problems(folder, content))
+    for name in getattr(content, "views", None) or []:
+        if isinstance(manifest.read(folder / name), ViewManifest):
+            findings.views[name] = examine(folder / name)
+            findings.problems += findings.views[name].problems
+        else:
+            findings.problems.insert(0, f"the view {name} is missing")
+    return findings
 
 
-def views_in(folder, found):
-    """The names of the views that are there, of those that a manifest names."""
-    return [
-        name
-        for name in found.get("views", [])
-        if (manifest.read(Path(folder) / name) or {}).get("kind") == manifest.VIEW
-    ]
+def _examine_parts(folder: Path, work: WorkManifest) -> Findings:
+    committed = sorted((folder / "parts").glob("*.part"))
+    damaged = [path for path in committed if not array_files.is_whole(path)]
+    problems = [f"{path} is cut short; the next worker does it again" for path in damaged]
+    parts = Parts(len(committed) - len(damaged), work.settings.batch_plan().parts)
+    return Findings(folder, work, problems, parts=parts)
 
 
-def parts(folder, found):
-    """How far unfinished work is: {"done", "of", "damaged": paths}."""
-    committed = sorted((Path(folder) / "parts").glob("*.part"))
-    whole = [path for path in committed if array_files.is_whole(path)]
-    return {
-        "done": len(whole),
-        "of": plan_of(found["settings"]).parts,
-        "damaged": [path for path in committed if path not in whole],
-    }
-
-
-def store_problems(folder, found):
-    """Sentences that say what is wrong with the store and which views are missing."""
-    problems = [
-        f"the view {name} is missing"
-        for name in found.get("views", [])
-        if name not in views_in(folder, found)
-    ]
+def store_problems(folder: Path, work: WorkManifest) -> List[str]:
+    """Returns sentences that say what is wrong with the store of a complete directory."""
+    problems = []
     try:
-        store = STORES[found["kind"]](folder)
-        if found["kind"] == manifest.DISTILLED:
+        store = store_class(work)(folder)
+        if isinstance(store, NBestStore):
             for _ in store.blocks():  # every block is checked as it is read
                 pass
-        expected = found["sentences"] - found["settings"].get("scoring", {}).get("too_long", 0)
+        expected = work.settings.stored_sentences
         if len(store) != expected:
             problems.append(f"it holds {len(store):,} sentences instead of {expected:,}")
-        check_store(folder, found)
+        check_store(folder, work)
     except Refusal as error:
         problems.append(error.sentence)
     return problems
 
 
-def view_problems(folder, found):
-    """Sentences that say which files of a view are not what was written."""
+def view_problems(folder: Path, view: ViewManifest) -> List[str]:
+    """Returns sentences that say which files of a view are not those that were written."""
     problems = []
-    for name, facts in (found.get("files") or {}).items():
-        file = Path(folder) / Path(name).name
+    for name, facts in (view.files or {}).items():
+        file = folder / Path(name).name
         if not file.is_file():
             problems.append(f"{file} is missing")
-        elif file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
+        elif file.stat().st_size != facts.bytes or sha256(file) != facts.sha256:
             problems.append(f"{file} is not the file that was written: its hash is another")
     return problems
 
 
-def most_different(store, count):
-    """[(sentence id, similarity of the teacher's favourite to gold)], the least similar first; equals in order.
+def most_different(store: NBestStore, count: int) -> List[Tuple[int, float]]:
+    """Returns the sentences whose 1-best is least similar to gold.
 
-    Memory is that of one part and of `count` sentences. Raises Refusal for a store without similarity to gold.
+    Memory is that of one part and of `count` sentences.
+
+    Returns:
+        The sentence ids and the similarities, the least similar first, equals in order.
+
+    Raises:
+        Refusal: the split had no targets to compare with.
     """
     if not store.has_similarity:
         raise Refusal(
-            f"{store.path} has no similarity to gold, because the split had no targets; choose sentences with --ids"
+            f"{store.path} has no similarity to gold, because the split had no targets; choose "
+            "sentences with --ids"
         )
     ids, values = np.zeros(0, np.int64), np.zeros(0, np.float32)
     for first, block in store.blocks():
         listed = np.flatnonzero(block.counts)
         ids = np.concatenate([ids, first + listed])
-        values = np.concatenate([values, block.similarity[block.first[listed]]])
+        values = np.concatenate([values, np.asarray(block.similarity)[block.first[listed]]])
         order = np.argsort(values, kind="stable")[:count]
         ids, values = ids[order], values[order]
     return list(zip(ids.tolist(), values.tolist()))
 
 
-def as_text(nbest, detokenise):
-    """An n-best list for people and JSON: text, score, log-probability in nats, similarity to gold or None, limit."""
+class TextHypothesis(NamedTuple):
+    """A hypothesis as text, for people and for JSON."""
+
+    text: str
+    score: float
+    log_prob: float  # in nats
+    similarity: Optional[float]  # to gold
+    hit_limit: bool
+
+
+def as_text(nbest: NBest, detokenise: Callable[[np.ndarray], str]) -> List[TextHypothesis]:
+    """Returns an n-best list as text."""
     return [
-        {
-            "text": detokenise(h.tokens),
-            "score": h.score,
-            "log_prob": h.log_prob,
-            "similarity": h.similarity,
-            "hit_limit": h.hit_limit,
-        }
+        TextHypothesis(detokenise(h.tokens), h.score, h.log_prob, h.similarity, h.hit_limit)
         for h in nbest
     ]
 
 
-def sources(folder, content):
-    """sentence id -> ids of its source, or None where a view has left it out; from a view, whose rows may be fewer."""
-    split = views_split(folder, content)
-    side, rows = split.read(split.languages.source), Path(folder) / views.ROWS
-    if not rows.is_file():
-        return lambda sentence: side[sentence]
-    where = np.load(rows, mmap_mode="r", allow_pickle=False)
+class Sources:
+    """The sources of a view by sentence id, although the view may have fewer rows.
 
-    def source(sentence):
-        row = int(np.searchsorted(where, sentence))
-        return side[row] if row < len(where) and where[row] == sentence else None
+    Args:
+        folder: the view.
+        view: its manifest.
+    """
 
-    source.side = side  # fairseq's dataset unmaps its file when nobody holds it
-    return source
+    def __init__(self, folder: Union[str, Path], view: ViewManifest) -> None:
+        # Held here, because fairseq's dataset unmaps its file when it is collected.
+        self.side = Split(folder, view.split, view.languages).read(view.languages.source)
+        rows = Path(folder) / views.ROWS
+        self.rows = np.load(rows, mmap_mode="r", allow_pickle=False) if rows.is_file() else None
 
-
-def views_split(folder, content):
-    from fairseq_seqkd.corpus.databin import LanguagePair, Split
-
-    languages = LanguagePair(content["source_lang"], content["target_lang"])
-    return Split(folder, content["split"], languages)
+    def __getitem__(self, sentence: int) -> "Optional[Tensor]":
+        """Returns the token ids of a sentence, or None if the view leaves it out."""
+        if self.rows is None:
+            return self.side[sentence]
+        row = int(np.searchsorted(self.rows, sentence))
+        is_there = row < len(self.rows) and self.rows[row] == sentence
+        return self.side[row] if is_there else None

@@ -1,44 +1,49 @@
-"""The batch plan: a function of the source lengths and the options alone, never of who decodes.
+"""The batch plan: a function of the source lengths and the options, never of who decodes.
 
-A part is a run of consecutive sentences, and inside a part the sentences are batched by length. So parts written in
-order are the corpus in order, finishing needs no sorting, and memory does not grow with the corpus. fairseq's own
-batching permutes by seed, drops by gold length, and throws the last batch away.
+A part is a run of consecutive sentences, which are batched by length. Parts in order are the corpus
+in order: completing a directory needs no sorting, and memory does not grow with the corpus.
+fairseq's own batching permutes by seed, drops by gold length, and throws the last batch away.
 """
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-DEFAULT_MAX_TOKENS = 4000  # where neither the user nor an engine says better
+DEFAULT_MAX_TOKENS = 4000  # if neither the user nor the engine has a preference
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Cuts `sentences` sentences into parts of `part_size`, and a part into batches."""
+    """Groups sentences into parts, and each part into batches."""
 
     sentences: int
-    part_size: int
-    max_tokens: Optional[int]  # tokens of a batch, padding included; None: no limit
-    max_sentences: Optional[int]  # sentences of a batch; None: no limit
+    part_size: int  # sentences
+    max_tokens: Optional[int]  # of a batch, padding included; None: no limit
+    max_sentences: Optional[int]  # of a batch; None: no limit
 
     @property
-    def parts(self):
+    def parts(self) -> int:
+        """The number of parts."""
         return -(-self.sentences // self.part_size)
 
-    def bounds(self, part):
-        """(first sentence, first sentence after) of a part."""
+    def bounds(self, part: int) -> Tuple[int, int]:
+        """Returns the first sentence of a part, and the first one after it."""
         return part * self.part_size, min((part + 1) * self.part_size, self.sentences)
 
-    def batches(self, part, lengths, fits):
-        """The batches of a part: arrays of sentence ids, longest sentences first.
+    def batches(self, part: int, lengths: np.ndarray, fits: np.ndarray) -> List[np.ndarray]:
+        """Returns the batches of a part, the longest sentences first.
 
         Args:
-            lengths: (sentences of the part,) tokens that a sentence counts for.
-            fits: (sentences of the part,) bool; the others are in no batch.
+            part: the number of the part.
+            lengths: (sentences of the part,) the tokens that each sentence counts for.
+            fits: (sentences of the part,) bool; the other sentences are in no batch.
+
+        Returns:
+            Arrays of sentence ids.
         """
         first, _ = self.bounds(part)
-        order = np.argsort(-lengths, kind="stable")  # longest first: memory problems show at once
+        order = np.argsort(-lengths, kind="stable")  # memory problems show at once
         order = order[fits[order]]
         batches, start = [], 0
         while start < len(order):
@@ -54,28 +59,35 @@ class Plan:
         return batches
 
 
-def plan_of(settings):
-    """The Plan of work that was begun, from its manifest's settings."""
-    limits = {name: settings["plan"][name] for name in ("part_size", "max_tokens", "max_sentences")}
-    return Plan(settings["data"]["sentences"], **limits)
+def part_size(sentences: int, wanted: int = 0) -> int:
+    """Returns the number of sentences in a part.
 
+    A part is what a killed worker loses, and what the last worker makes the others wait for. The
+    default is 1/64 of the split, but at least 1,024 and at most 4,096.
 
-def part_size(sentences, wanted=0):
-    """Sentences in a part: what the user wants; else about 1/64 of the split, but 1,024 to 4,096.
-
-    A part is what a killed worker loses, and what the last worker makes the others wait for.
+    Args:
+        sentences: the sentences of the split.
+        wanted: the user's choice; 0 for the default.
     """
     return wanted if wanted > 0 else min(max(-(-sentences // 64), 1024), 4096)
 
 
 def make_plan(
-    sentences,
-    max_tokens=None,
-    max_sentences=None,
-    wanted_part_size=0,
-    default_tokens=DEFAULT_MAX_TOKENS,
-):
-    """The plan for a split, from fairseq's --max-tokens and --batch-size; the engine's default where neither is given."""
+    sentences: int,
+    max_tokens: Optional[int] = None,
+    max_sentences: Optional[int] = None,
+    wanted_part_size: int = 0,
+    default_tokens: int = DEFAULT_MAX_TOKENS,
+) -> Plan:
+    """Returns the plan for a split.
+
+    Args:
+        sentences: the sentences of the split.
+        max_tokens: fairseq's --max-tokens.
+        max_sentences: fairseq's --batch-size.
+        wanted_part_size: the sentences of a part; 0 for the default.
+        default_tokens: the limit if there is neither `max_tokens` nor `max_sentences`.
+    """
     if max_tokens is None and max_sentences is None:
         max_tokens = default_tokens
     return Plan(sentences, part_size(sentences, wanted_part_size), max_tokens, max_sentences)

@@ -1,32 +1,30 @@
-"""How far a directory of a teacher's work is, from its files alone: for whoever waits for it and knows no settings."""
+"""How far a directory of a teacher's work is, seen from its files alone (`seqkd decode`)."""
 
-from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Optional, Union
 
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.distilled import STORES, Distilled
-from fairseq_seqkd.corpus.plan import plan_of
+from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.manifest import ViewManifest
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
+    """How far a directory is."""
+
     sentences: int  # of the split
-    done: int  # of them, those whose part is committed
-    complete: bool  # everything that is made of the parts is there too
+    done: int  # sentences whose part is committed
+    complete: bool  # the store and the views are there, too
     signature: str
 
 
-def read(folder):
-    """The Progress of a directory, or None where none was begun. Changes nothing, takes no lock."""
-    found = manifest.read(folder)
-    if not found or found.get("kind") not in STORES:
+def read(folder: Union[str, Path]) -> Optional[Progress]:
+    """Reads the progress of a directory; None if none was begun. Takes no lock."""
+    work = manifest.read(folder)
+    if work is None or isinstance(work, ViewManifest):
         return None
-    plan = plan_of(found["settings"])
-    directory = Distilled(folder, found["settings"], plan.parts, found["kind"])
-    directory.complete = bool(found.get("complete"))
+    plan = work.settings.batch_plan()
+    directory = Distilled(folder, work.settings, plan.parts)
+    directory.complete = work.complete
     bounds = [plan.bounds(part) for part in directory.done() if part < plan.parts]
-    return Progress(
-        plan.sentences,
-        sum(last - first for first, last in bounds),
-        directory.complete,
-        found["signature"],
-    )
+    done = sum(last - first for first, last in bounds)
+    return Progress(plan.sentences, done, work.complete, work.signature)

@@ -1,178 +1,218 @@
-"""Views: data-bins whose targets are the teacher's. `seq_kd` holds its mode, `seq_inter` what is closest to gold.
+"""Views: distilled data sets, i.e. data-bins whose targets are hypotheses of the teacher.
 
-A view is copied from gold, never linked to it, so that it can be moved and used alone; valid and test are gold. Where
-sentences had to be left out, `rows.npy` maps its rows to gold's sentence ids.
+The view ``seq_kd`` holds the 1-best, ``seq_inter`` the hypothesis closest to gold. A view is copied
+from gold, never linked to it, so that it can be moved and used alone; its valid and test splits are
+gold. If sentences were left out, ``rows.npy`` maps its rows to gold's sentence ids.
 """
 
+import contextlib
 import shutil
 from pathlib import Path
+from typing import Iterable, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from msgspec.structs import replace
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.atomic import whole_folder
+from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.hashing import sha256
+from fairseq_seqkd.corpus.manifest import DecodeManifest, FileFacts, ViewManifest
 from fairseq_seqkd.corpus.mmap_format import Writer
+from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.errors import Refusal
 
 ROWS = "rows.npy"
 COPY_BLOCK = 1024  # sentences copied at a time
+CONTINUE = "is not finished; run the fairseq-generate command that makes it again, it continues"
 
 
-def targets(block, chosen, eos):
-    """The chosen hypotheses of a block, each closed by EOS: (tokens, sizes).
+class Choice(NamedTuple):
+    """A view that is to be written."""
 
-    Args: chosen: (sentences,) rank of the hypothesis to take, -1 for none.
+    manifest: ViewManifest  # `files` and `complete` are set when it is written
+    ranks: np.ndarray  # (sentences,) rank of the hypothesis to take; -1 leaves the sentence out
+
+
+def targets(block: Block, ranks: np.ndarray, eos: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Returns the chosen hypotheses of a block, each closed by EOS.
+
+    Args:
+        block: n sentences.
+        ranks: (n,) rank of the hypothesis to take; -1 for none.
+        eos: the id of EOS.
+
+    Returns:
+        The token ids, concatenated, and the number of tokens of each hypothesis.
     """
-    tokens, lengths = block.tokens_of(block.picked(chosen))
+    tokens, lengths = block.tokens_of(block.picked(ranks))
     return np.insert(tokens, np.cumsum(lengths), eos), lengths + 1
 
 
-def build(folder, view, choose, store, gold, eos, facts, sieve=None, unchanged=lambda: None):
-    """Writes the view `folder/view`, whole or not at all, and returns its manifest; None where no sentence is left for it.
+def build(
+    folder: Union[str, Path], choices: Sequence[Choice], store: NBestStore, gold: Split, eos: int
+) -> None:
+    """Writes views into a distilled directory: all of them, or none.
 
     Args:
-        choose: Block -> (sentences,) rank of the hypothesis to take, -1 for none.
-        store: NBestStore; gold: databin.Split of the gold data, whose sources are copied as they are on disk.
-        facts: what the manifest should also say (signature, version, ...).
-        sieve: (id of the first sentence, Block, chosen) -> chosen with -1 for what filters leave out, and it has
-        counts() of that, for the manifest; None: no filter.
-        unchanged: raises Refusal where gold is not what was decoded any more; asked when everything is copied.
+        folder: the distilled directory.
+        choices: the views. Each has at least one sentence.
+        store: the n-best lists.
+        gold: the split that was decoded, whose sources are copied.
+        eos: the id of EOS in the target dictionary.
+
+    Raises:
+        Refusal: gold has changed since its hashes were computed.
     """
-    ranks = np.full(len(store), -1, np.int32)
-    for first, block in store.blocks():
-        chosen = choose(block)
-        ranks[first : first + len(block)] = sieve(first, block, chosen) if sieve else chosen
-    kept = np.flatnonzero(ranks >= 0)
-    if not len(kept):
-        return None
-    with whole_folder(Path(folder) / view) as out:
-        target_prefix = out / gold.prefix(gold.languages.target).name
-        dtype = store.token_dtype
-        with Writer(target_prefix, dtype) as writer:
-            for first, block in store.blocks():
-                writer.add(*targets(block, ranks[first : first + len(block)], eos))
-        if len(kept) == len(store):
-            for file in gold.files(gold.languages.source):
-                shutil.copyfile(file, out / file.name)
-        else:
-            source = gold.read(gold.languages.source)
-            prefix, dtype = gold.prefix(gold.languages.source), gold.dtype(gold.languages.source)
-            with Writer(out / prefix.name, dtype) as writer:
-                for start in range(0, len(kept), COPY_BLOCK):
-                    sentences = [
-                        np.asarray(source[row]) for row in kept[start : start + COPY_BLOCK].tolist()
-                    ]
-                    writer.add(np.concatenate(sentences), [len(sentence) for sentence in sentences])
-            with (out / ROWS).open("wb") as file:
-                np.save(file, kept, allow_pickle=False)
-        copy_gold(gold, out)
-        unchanged()
-        content = {
-            **facts,
-            "kind": manifest.VIEW,
-            "view": view,
-            "split": gold.name,
-            "rows": len(kept),
-            "left_out": len(store) - len(kept),
-            **({"filtered": sieve.counts()} if sieve else {}),
-            "complete": True,
-            "files": {
-                file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
-                for file in sorted(out.iterdir())
-            },
-        }
-        manifest.write(out, content)
-    return content
+    with contextlib.ExitStack() as stack:
+        places = [Path(folder) / choice.manifest.view for choice in choices]
+        outs = [stack.enter_context(whole_folder(place)) for place in places]
+        try:
+            for choice, out in zip(choices, outs):
+                _write(out, choice, store, gold, eos)
+        except Exception:
+            gold.check_unchanged(folder)  # the likely reason
+            raise
+        gold.check_unchanged(folder)
 
 
-def copy_gold(gold, out):
-    """Copies dictionaries, and every valid and test split of this language pair that is not the decoded one."""
+def _write(out: Path, choice: Choice, store: NBestStore, gold: Split, eos: int) -> None:
+    with Writer(out / gold.prefix(gold.languages.target).name, store.token_dtype) as writer:
+        for first, block in store.blocks():
+            writer.add(*targets(block, choice.ranks[first : first + len(block)], eos))
+    kept = np.flatnonzero(choice.ranks >= 0)
+    if len(kept) == len(store):
+        for file in gold.files(gold.languages.source):
+            shutil.copyfile(file, out / file.name)
+    else:
+        _copy_rows(gold, kept, out)
+        with (out / ROWS).open("wb") as rows:
+            np.save(rows, kept, allow_pickle=False)
+    copy_gold(gold, out)
+    files = {
+        file.name: FileFacts(file.stat().st_size, sha256(file)) for file in sorted(out.iterdir())
+    }
+    manifest.write(out, replace(choice.manifest, files=files, complete=True))
+
+
+def _copy_rows(gold: Split, kept: np.ndarray, out: Path) -> None:
+    """Copies the sources of these sentences."""
+    language = gold.languages.source
+    source = gold.read(language)
+    with Writer(out / gold.prefix(language).name, gold.dtype(language)) as writer:
+        for start in range(0, len(kept), COPY_BLOCK):
+            rows = [np.asarray(source[row]) for row in kept[start : start + COPY_BLOCK].tolist()]
+            writer.add(np.concatenate(rows), [len(row) for row in rows])
+
+
+def copy_gold(gold: Split, out: Path) -> None:
+    """Copies dictionaries, and the valid and test splits of this language pair.
+
+    The split that was decoded is not copied.
+    """
     for dictionary in gold.dictionaries:
         shutil.copyfile(dictionary, out / dictionary.name)
-    pairs = gold.languages.spellings
-    for file in sorted(file for pair in pairs for file in gold.folder.glob(f"*.{pair}.*")):
-        split = file.name.split(".")[0]
-        if split.startswith(("valid", "test")) and split != gold.name:
-            shutil.copyfile(file, out / file.name)
+    for spelling in gold.languages.spellings:
+        for file in sorted(gold.folder.glob(f"*.{spelling}.*")):
+            split = file.name.split(".")[0]
+            if split.startswith(("valid", "test")) and split != gold.name:
+                shutil.copyfile(file, out / file.name)
 
 
-def check_view(folder, view):
-    """Refuses a data directory that is not a finished view of this kind, with its files as they were written."""
+def check_view(folder: Union[str, Path], view: str) -> ViewManifest:
+    """Checks that a data directory is a finished view with complete files.
+
+    Args:
+        folder: the data directory of a criterion.
+        view: the name of the view that it must be.
+
+    Returns:
+        Its manifest.
+    """
     found = manifest.read(folder)
     where = f"the data directory {folder}"
     if found is None:
         raise Refusal(
-            f"{where} holds no teacher's translations (it has no {manifest.NAME}): criterion {view} trains on the folder "
-            f"{view}/ that fairseq-generate --task teacher_decoding leaves in its --distill-dir; on gold use word_kd"
+            f"{where} holds no teacher's translations (it has no {manifest.NAME}): criterion {view}"
+            f" trains on the folder {view}/ that fairseq-generate --task teacher_decoding leaves in"
+            " its --distill-dir; on gold use word_kd"
         )
-    if found.get("kind") == manifest.DISTILLED:
+    if isinstance(found, DecodeManifest):
         raise Refusal(
             f"{where} is a distilled directory; train on the view in it, {Path(folder) / view}"
         )
-    if found.get("kind") != manifest.VIEW or found.get("view") != view:
+    if not isinstance(found, ViewManifest) or found.view != view:
+        held = found.view if isinstance(found, ViewManifest) else "no"
         raise Refusal(
-            f"{where} holds {found.get('view')} targets, the criterion is {view}; use the one that fits the other"
+            f"{where} holds {held} targets, the criterion is {view}; use the one that fits the "
+            "other"
         )
-    if not found.get("complete") or "files" not in found:
-        raise Refusal(
-            f"{where} is not finished; run the fairseq-generate command that makes it again, it continues"
-        )
-    for name, facts in found["files"].items():
+    if not found.complete or found.files is None:
+        raise Refusal(f"{where} {CONTINUE}")
+    for name, facts in found.files.items():
         file = Path(folder) / Path(name).name
-        if not file.is_file() or file.stat().st_size != facts["bytes"]:
+        if not file.is_file() or file.stat().st_size != facts.bytes:
             raise Refusal(
-                f"{file} is not the file that belongs to this view (it is missing or has another size); "
-                "copy the view again, or build it anew"
+                f"{file} is not the file that belongs to this view (it is missing or has another "
+                "size); copy the view again, or build it anew"
             )
     return found
 
 
-def find(folder, view=None):
-    """(folder, manifest) of a finished view, given its own folder or the distilled directory that it is in.
+def find(folder: Union[str, Path], view: Optional[str] = None) -> Tuple[Path, ViewManifest]:
+    """Finds a finished view, given its folder or the distilled directory that it is in.
 
-    Args: view: which one of a distilled directory (default: seq_kd); of a view's own folder it may only say what it is.
+    Args:
+        folder: a view or a distilled directory.
+        view: which view of a distilled directory (default: seq_kd). For the folder of a view, it
+            must be that view.
+
+    Returns:
+        The folder of the view, and its manifest.
     """
-    found = manifest.read(folder)
     if not Path(folder).is_dir():
         raise Refusal(
-            f"the directory {folder} does not exist; name the --distill-dir of fairseq-generate, or a view in it"
+            f"the directory {folder} does not exist; name the --distill-dir of fairseq-generate, "
+            "or a view in it"
         )
+    found = manifest.read(folder)
     if found is None:
         raise Refusal(
-            f"{folder} holds no teacher's translations (it has no {manifest.NAME}); name the directory that "
-            "fairseq-generate --task teacher_decoding made, or a view in it"
+            f"{folder} holds no teacher's translations (it has no {manifest.NAME}); name the "
+            "directory that fairseq-generate --task teacher_decoding made, or a view in it"
         )
-    if found.get("kind") == manifest.DISTILLED:
-        if not found.get("complete"):
-            raise Refusal(
-                f"{folder} is not finished; run the fairseq-generate command that makes it again, it continues"
-            )
-        view = view or manifest.SEQ_KD
-        if view not in found.get("views", []):
-            raise Refusal(
-                f"{folder} has no view {view!r}; it has: {', '.join(found.get('views', [])) or 'none'}"
-            )
+    if isinstance(found, DecodeManifest):
+        if not found.complete:
+            raise Refusal(f"{folder} {CONTINUE}")
+        view, views = view or manifest.SEQ_KD, found.views or []
+        if view not in views:
+            raise Refusal(f"{folder} has no view {view!r}; it has: {', '.join(views) or 'none'}")
         folder = Path(folder) / view
-    elif found.get("kind") != manifest.VIEW:
+        return folder, check_view(folder, view)
+    if not isinstance(found, ViewManifest):
         raise Refusal(
-            f"{folder} holds something else ({found.get('kind')}); name a distilled directory or a view in it"
+            f"{folder} holds something else ({manifest.kind(found)}); name a distilled directory "
+            "or a view in it"
         )
-    elif view not in (None, found.get("view")):
+    if view not in (None, found.view):
         raise Refusal(
-            f"{folder} is the view {found.get('view')}, not {view}; name the directory that it is in"
+            f"{folder} is the view {found.view}, not {view}; name the directory that it is in"
         )
-    return Path(folder), check_view(folder, view or found.get("view"))
+    return Path(folder), check_view(folder, found.view)
 
 
-def check_contents(folder, content, names):
-    """Refuses files of a view that are not, byte for byte, what its manifest says. check_view compares sizes only.
+def check_contents(folder: Union[str, Path], content: ViewManifest, names: Iterable[str]) -> None:
+    """Refuses files of a view whose hashes are not the manifest's.
 
-    Args: content: the view's manifest; names: of the files. One that the manifest does not know is passed over.
+    Args:
+        folder: the view.
+        content: its manifest.
+        names: the files to check. Those that the manifest does not list are skipped.
     """
+    files = content.files or {}
     for name in names:
-        facts = content["files"].get(name)
-        if facts is not None and sha256(Path(folder) / name) != facts["sha256"]:
+        if name in files and sha256(Path(folder) / name) != files[name].sha256:
             raise Refusal(
-                f"{Path(folder) / name} is damaged: its hash is not the manifest's; copy the view again, or build it anew"
+                f"{Path(folder) / name} is damaged: its hash is not the manifest's; copy the view "
+                "again, or build it anew"
             )

@@ -24,14 +24,14 @@ class SeqKDCriterion(WordKDCriterion):
 
     def check_data(self, folder, subset):
         found = check_view(folder, self.view)
-        if subset != found["split"]:
+        if subset != found.split:
             raise Refusal(
-                f"--train-subset is {subset}, but the teacher's translations in {folder} are its split {found['split']!r}; "
-                f"train on that with --train-subset {found['split']}"
+                f"--train-subset is {subset}, but the teacher's translations in {folder} are its split {found.split!r}; "
+                f"train on that with --train-subset {found.split}"
             )
         languages, theirs = (
             LanguagePair(self.task.cfg.source_lang, self.task.cfg.target_lang),
-            LanguagePair(found["source_lang"], found["target_lang"]),
+            found.languages,
         )
         if (
             languages != theirs
@@ -50,5 +50,5 @@ class SeqKDCriterion(WordKDCriterion):
             check_contents(
                 folder,
                 found,
-                [name for name in found["files"] if name.startswith((found["split"], "dict."))],
+                [name for name in found.files if name.startswith((found.split, "dict."))],
             )

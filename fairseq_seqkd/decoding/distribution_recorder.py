@@ -5,8 +5,8 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
-from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.distribution_store import (
     DistributionBlock,
@@ -15,7 +15,9 @@ from fairseq_seqkd.corpus.distribution_store import (
     id_dtype,
     keys_of,
 )
+from fairseq_seqkd.corpus.manifest import DistributionsManifest, TokenCounts
 from fairseq_seqkd.corpus.plan import Plan, too_long
+from fairseq_seqkd.corpus.settings import ScoreSettings
 from fairseq_seqkd.decoding.settings import DecodeInputs
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training.teacher import Teacher
@@ -41,14 +43,12 @@ class DistributionRecorder:
 
     teacher: Teacher
 
-    def __init__(self, inputs: DecodeInputs, settings: Dict[str, Any], plan: Plan) -> None:
+    def __init__(self, inputs: DecodeInputs, settings: ScoreSettings, plan: Plan) -> None:
         self.inputs, self.settings, self.dataset = inputs, settings, inputs.dataset
-        self.distilled = Distilled(
-            inputs.cfg.distill_dir, settings, plan.parts, manifest.DISTRIBUTIONS
-        )
-        scoring = settings["scoring"]
-        self.k, self.dtype = scoring["topk"], np.dtype(scoring["dtype"])
-        self.positions = scoring["positions"]
+        self.distilled = Distilled(inputs.cfg.distill_dir, settings, plan.parts)
+        scoring = settings.scoring
+        self.k, self.dtype = scoring.topk, np.dtype(scoring.dtype)
+        self.positions = scoring.positions
         self.id_dtype = id_dtype(len(self.dataset.tgt_dict))
         self.rows: Dict[int, ScoredSentence] = {}  # of the current part, by sentence id
 
@@ -131,8 +131,10 @@ class DistributionRecorder:
             target_log_probs=np.zeros(0, self.dtype),
         )
 
-    def finish(self, store: DistributionStore) -> Dict[str, Any]:
-        """Returns the counts and lists for the manifest, and logs what the k symbols cover."""
+    def finish(
+        self, store: DistributionStore, manifest: DistributionsManifest
+    ) -> DistributionsManifest:
+        """Adds counts and lists to the manifest, and logs what the k symbols cover."""
         folder = self.distilled.folder
         self.inputs.gold.check_unchanged(folder)
         unread = np.flatnonzero(~self.fits(0, len(self.dataset))).astype(np.uint32)
@@ -153,11 +155,12 @@ class DistributionRecorder:
             100 * mass,
             store.path.stat().st_size / max(tokens, 1),
         )
-        return {
-            "counts": {"too_long": len(unread), "tokens": tokens},
-            "listed": {"too_long": unread},
-            "mass": round(mass, 6),
-        }
+        return replace(
+            manifest,
+            counts=TokenCounts(tokens, len(unread)),
+            listed={"too_long": unread},
+            mass=round(mass, 6),
+        )
 
     def finished(self) -> None:
         """Says nothing more."""

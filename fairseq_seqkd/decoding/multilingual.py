@@ -22,6 +22,7 @@ from fairseq_seqkd import engines
 from fairseq_seqkd.checkpoint import Checkpoint, first_difference
 from fairseq_seqkd.corpus.databin import LanguagePair, load_dictionary
 from fairseq_seqkd.corpus.nbest import NBest
+from fairseq_seqkd.corpus.settings import LanguageSettings
 from fairseq_seqkd.engines import Sample, SearchEngine
 from fairseq_seqkd.errors import Refusal
 
@@ -207,15 +208,15 @@ class LanguageTokens:
         """Returns what the members of an ensemble must have in common."""
         return self.describe(), self.manager.langs, self.foreign
 
-    def describe(self) -> Dict[str, Any]:
+    def describe(self) -> LanguageSettings:
         """Returns, for the manifest, which tokens the teacher sees and where."""
-        return {
-            "encoder": self.source_token and self.source_dictionary[self.source_token],
-            "encoder_id": self.source_token,
-            "decoder": self.target_token and self.target_dictionary[self.target_token],
-            "decoder_id": self.target_token,
-            "replacing_bos_eos": self.replace_eos,
-        }
+        return LanguageSettings(
+            encoder=self.source_token and self.source_dictionary[self.source_token],
+            encoder_id=self.source_token,
+            decoder=self.target_token and self.target_dictionary[self.target_token],
+            decoder_id=self.target_token,
+            replacing_bos_eos=self.replace_eos,
+        )
 
     def for_search(self, dataset: LanguagePairDataset) -> LanguagePairDataset:
         """Returns the data-bin's split with the encoder's token in its sources and their sizes."""

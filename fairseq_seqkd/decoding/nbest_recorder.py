@@ -10,10 +10,12 @@ import torch
 
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.manifest import DecodeManifest
 from fairseq_seqkd.corpus.mmap_format import token_dtype
 from fairseq_seqkd.corpus.nbest import NBest
 from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.corpus.plan import Plan, too_long
+from fairseq_seqkd.corpus.settings import DecodeSettings
 from fairseq_seqkd.decoding.build_views import build_views, refuse_empty_views
 from fairseq_seqkd.decoding.settings import DecodeInputs, TextDecoders, uses_random_numbers
 from fairseq_seqkd.engines import SearchEngine
@@ -35,14 +37,14 @@ class NBestRecorder:
     engine: SearchEngine
 
     def __init__(
-        self, inputs: DecodeInputs, settings: Dict[str, Any], plan: Plan, text: TextDecoders
+        self, inputs: DecodeInputs, settings: DecodeSettings, plan: Plan, text: TextDecoders
     ) -> None:
         self.inputs, self.settings, self.text = inputs, settings, text
         self.dataset = inputs.dataset
         self.distilled = Distilled(inputs.cfg.distill_dir, settings, plan.parts)
-        self.longest = settings["search"]["longest_source"]
+        self.longest = settings.search.longest_source
         self.has_gold = self.dataset.tgt is not None
-        self.has_consensus = settings["select"] == "mbr"
+        self.has_consensus = settings.select == "mbr"
         self.scorer = self._scorer()
         # Of the current part: the n-best list of each sentence, and what waits for their scores.
         self.nbests: Dict[int, NBest] = {}
@@ -50,13 +52,13 @@ class NBestRecorder:
 
     def _scorer(self) -> Optional[Scorer]:
         """Returns what computes similarity, or None if nothing needs it."""
-        cfg, similarity = self.inputs.cfg, self.settings["similarity"]
+        cfg, similarity = self.inputs.cfg, self.settings.similarity
         if not similarity:
             return None
-        if similarity["post_process"] and not cfg.common_eval.post_process:
+        if similarity.post_process and not cfg.common_eval.post_process:
             logger.info(
                 "similarity: subwords are joined by --post-process %r, guessed from the dictionary",
-                similarity["post_process"],
+                similarity.post_process,
             )
         metric = (str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
         return Scorer(metric, self.has_consensus, cfg.similarity_workers)
@@ -91,11 +93,9 @@ class NBestRecorder:
         It depends on the part and --seed alone, not on what this process decoded before. It has 32
         bits, because the generators of torch on a CPU and of CTranslate2 use no more.
         """
-        search = self.settings["search"]
+        search = self.settings.search
         return (
-            zlib.crc32(f"{search['seed']}:{first}".encode())
-            if uses_random_numbers(search)
-            else None
+            zlib.crc32(f"{search.seed}:{first}".encode()) if uses_random_numbers(search) else None
         )
 
     def record(
@@ -122,7 +122,7 @@ class NBestRecorder:
     @cached_property
     def _detokenisers(self) -> Tuple[Detokeniser, Detokeniser]:
         """The detokenisers of hypotheses and references, with different names for unknown words."""
-        join = self.settings["similarity"]["post_process"]
+        join = self.settings.similarity.post_process if self.settings.similarity else None
         bpe, tokenizer = self.text.bpe, self.text.tokenizer
         output, reference = (
             Detokeniser(self.dataset.tgt_dict, join, bpe, tokenizer, unknown)
@@ -148,9 +148,9 @@ class NBestRecorder:
         dtype = token_dtype(len(self.dataset.tgt_dict))
         return Block.from_lists(nbests, dtype, self.has_gold, self.has_consensus)
 
-    def finish(self, store: NBestStore) -> Dict[str, Any]:
-        """Writes the views, and returns their entries in the manifest."""
-        return build_views(store, self.distilled, self.inputs.gold, self.dataset)
+    def finish(self, store: NBestStore, manifest: DecodeManifest) -> DecodeManifest:
+        """Writes the views, and adds them to the manifest."""
+        return build_views(store, manifest, self.distilled, self.inputs.gold, self.dataset)
 
     def finished(self) -> None:
         """Refuses a directory in which a view is missing because no sentence is left for it."""

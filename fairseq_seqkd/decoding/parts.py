@@ -55,8 +55,8 @@ class PartRecorder(Protocol):
     def block(self, first: int, last: int) -> Any:
         """Returns the results for sentences first..last-1, as the block that is committed."""
 
-    def finish(self, store: Any) -> Dict[str, Any]:
-        """Writes what is made of the finished store, and returns its entries in the manifest."""
+    def finish(self, store: Any, manifest: Any) -> Any:
+        """Writes what is made of the finished store, and adds it to the manifest."""
 
     def finished(self) -> None:
         """Says how the finished directory ended.
@@ -79,7 +79,7 @@ class PartLoop(EpochBatchIterating):
     def __init__(self, recorder: PartRecorder, dataset: Any, plan: Plan, rank: Rank) -> None:
         self.recorder, self.dataset, self.plan, self.rank = recorder, dataset, plan, rank
         self.distilled = recorder.distilled
-        self.distilled.look()
+        self.distilled.check()
         self.n = 0
         done = self.distilled.done() - self.distilled.damaged()
         self.remaining = [part for part in self._order() if part not in done]

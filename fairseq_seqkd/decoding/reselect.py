@@ -3,7 +3,6 @@
 The new directory is identical, byte for byte, to one decoded with these options.
 """
 
-import copy
 from dataclasses import fields
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
@@ -15,13 +14,16 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks.translation import TranslationTask
 from hydra.errors import MissingConfigException
+from msgspec.structs import replace
 
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.databin import LanguagePair, Split
+from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
+from fairseq_seqkd.corpus.manifest import DecodeManifest
 from fairseq_seqkd.corpus.nbest import NBest
 from fairseq_seqkd.corpus.nbest_store import NBestStore
-from fairseq_seqkd.corpus.plan import Plan, plan_of
+from fairseq_seqkd.corpus.plan import Plan
+from fairseq_seqkd.corpus.settings import SearchSettings, SimilaritySettings
 from fairseq_seqkd.decoding.checks import check_selection
 from fairseq_seqkd.decoding.config import OF_SELECTION, TeacherDecodingConfig, option_name
 from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
@@ -44,7 +46,7 @@ def reselect(
     nbest: Optional[int],
     words: Sequence[str],
     show: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Dict[str, Any]:
+) -> DecodeManifest:
     """Writes a new distilled directory, and returns its manifest.
 
     Args:
@@ -60,30 +62,34 @@ def reselect(
             search.
     """
     decoded = read_finished(folder)
-    settings = copy.deepcopy(decoded["settings"])
-    about = settings["data"]
-    gold = Split(data, about["split"], LanguagePair(about["source_lang"], about["target_lang"]))
-    if not gold.holds(about):
+    before = decoded.settings
+    gold = Split(data, before.data.split, before.data.languages)
+    if not gold.has_hashes(before.data.hashes):
         raise Refusal(f"--data {data} is not the data-bin that {folder} was decoded from")
-    settings["search"]["nbest"] = check_nbest(nbest, settings["search"]["nbest"], folder)
-    cfg = configuration(gold, output, settings["search"], words)
+    search = replace(before.search, nbest=check_nbest(nbest, before.search.nbest, folder))
+    cfg = configuration(gold, output, search, words)
     task = TranslationTask.setup_task(cfg.task)
     task.load_dataset(gold.name)
     dataset = task.dataset(gold.name)
-    settings["similarity"] = similarity_settings(cfg.task, dataset)
-    settings.update(select=str(cfg.task.select), filters=filters.limits_of(cfg.task))
-    check_text(decoded["settings"]["similarity"] or {}, settings["similarity"] or {})
-    plan = plan_of(settings)
+    settings = replace(
+        before,
+        search=search,
+        similarity=similarity_settings(cfg.task, dataset),
+        select=str(cfg.task.select),
+        filters=filters.limits_of(cfg.task),
+    )
+    check_text(before.similarity, settings.similarity)
+    plan = settings.batch_plan()
     text = TextDecoders(encoders.build_bpe(cfg.bpe), encoders.build_tokenizer(cfg.tokenizer))
     recorder = NBestRecorder(DecodeInputs(cfg.task, gold, dataset), settings, plan, text)
-    recorder.search_with(StoredLists(NBestStore(folder), settings["search"]["nbest"]))
+    recorder.search_with(StoredLists(NBestStore(folder), search.nbest))
     check_store(folder, decoded)
     try:
         fill(recorder, plan, show)
     finally:
         recorder.close()
     recorder.finished()
-    return manifest.read(output)
+    return read_finished(output)
 
 
 class StoredLists:
@@ -110,7 +116,7 @@ class StoredLists:
 def fill(recorder: NBestRecorder, plan: Plan, show: Callable[[Iterable[int]], Any]) -> None:
     """Commits every missing part and finishes the directory, beside other processes if any."""
     distilled = recorder.distilled
-    distilled.look()
+    distilled.check()
     if not distilled.complete:
         check_disk_space("-o", distilled.folder, recorder.expected_bytes())
     distilled.begin()
@@ -130,10 +136,10 @@ def fill(recorder: NBestRecorder, plan: Plan, show: Callable[[Iterable[int]], An
         )
 
 
-def read_finished(folder: str) -> Dict[str, Any]:
+def read_finished(folder: str) -> DecodeManifest:
     """Returns the manifest of a finished decode."""
     content = manifest.read(folder)
-    if not content or content.get("kind") != manifest.DISTILLED or not content.get("complete"):
+    if not isinstance(content, DecodeManifest) or not content.complete:
         raise Refusal(
             f"{folder} holds no finished n-best lists; pass the --distill-dir of a finished decode"
         )
@@ -153,7 +159,7 @@ def check_nbest(nbest: Optional[int], stored: int, folder: str) -> int:
     return nbest
 
 
-def configuration(gold: Split, output: str, search: Dict[str, Any], words: Sequence[str]) -> Any:
+def configuration(gold: Split, output: str, search: SearchSettings, words: Sequence[str]) -> Any:
     """Returns fairseq's configuration of the task, from the options about selection.
 
     Args:
@@ -165,11 +171,12 @@ def configuration(gold: Split, output: str, search: Dict[str, Any], words: Seque
     Raises:
         Refusal: an option is wrong, or concerns the search.
     """
-    given = {
+    given: Dict[str, Any] = {
         "source_lang": gold.languages.source,
         "target_lang": gold.languages.target,
         "distill_dir": str(output),
-        **{name: search[name] for name in ("beam", "nbest")},
+        "beam": search.beam,
+        "nbest": search.nbest,
     }
     given_words = [
         word for name, value in given.items() for word in (option_name(name), str(value))
@@ -211,11 +218,11 @@ def check_search_is_over(cfg: Any, given: Dict[str, Any], problems: Problems) ->
             )
 
 
-def check_text(before: Dict[str, Any], now: Dict[str, Any]) -> None:
+def check_text(before: Optional[SimilaritySettings], now: Optional[SimilaritySettings]) -> None:
     """Refuses to undo less than the decode did: similarity would be that of subwords."""
     for key, option in (("bpe", "--bpe"), ("tokenizer_undone", "--tokenizer")):
-        if before.get(key) and now and not now.get(key):
+        used = getattr(before, key, None)
+        if used and now and not getattr(now, key):
             raise Refusal(
-                f"these data were decoded with {option} {before[key]}; pass it here, too, with its "
-                "options"
+                f"these data were decoded with {option} {used}; pass it here, too, with its options"
             )

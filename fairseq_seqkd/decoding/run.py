@@ -109,12 +109,12 @@ class DecodeRun:
         """
         inputs = DecodeInputs(self.cfg, self.gold, dataset, self.teacher_sha256)
         if self.scores_targets:
-            settings, plan = scoring_settings(inputs, limits)
-            self.recorder = DistributionRecorder(inputs, settings, plan)
+            scoring, plan = scoring_settings(inputs, limits)
+            self.recorder = DistributionRecorder(inputs, scoring, plan)
         else:
             settings, plan = decoding_settings(inputs, limits)
             if self.languages:
-                settings["teacher"]["languages"] = self.languages.describe()
+                settings.teacher.languages = self.languages.describe()
             self.recorder = NBestRecorder(inputs, settings, plan, self.text)
         self.loop = PartLoop(
             self.recorder, dataset, plan, worker_rank(self.cfg.distributed_training)

@@ -10,9 +10,20 @@ from omegaconf import OmegaConf
 
 from fairseq_seqkd import compat, engines
 from fairseq_seqkd.corpus.databin import Split
-from fairseq_seqkd.corpus.detokenise import beside_bpe, joined_by
+from fairseq_seqkd.corpus.detokenise import beside_bpe, resolve_post_process
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, Plan, make_plan, too_long
+from fairseq_seqkd.corpus.settings import (
+    DataSettings,
+    DecodeSettings,
+    EngineSettings,
+    PlanSettings,
+    ScoreSettings,
+    ScoringSettings,
+    SearchSettings,
+    SimilaritySettings,
+    TeacherSettings,
+)
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT
 from fairseq_seqkd.selection import filters
 from fairseq_seqkd.selection.similarity import Similarity
@@ -21,8 +32,6 @@ FILLED_IN_TOKENS = 12_000  # fairseq-generate's --max-tokens if the user names n
 # Tokens of a batch times the vocabulary, at which scoring needs 64 MiB of float32 (GPU: 512 MiB).
 SCORED_AT_ONCE, SCORED_AT_ONCE_ON_GPU = 1 << 24, 1 << 27
 FEWEST_TOKENS_SCORED = 128
-
-Settings = Dict[str, Any]
 
 
 class DecodeInputs(NamedTuple):
@@ -61,7 +70,7 @@ class TextDecoders:
     tokenizer: Any = None
 
 
-def decoding_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[Settings, Plan]:
+def decoding_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[DecodeSettings, Plan]:
     """Returns the settings and the plan of a search."""
     cfg = inputs.cfg
     default = engines.default_tokens(
@@ -70,7 +79,7 @@ def decoding_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[Settin
     plan = plan_for(inputs, limits, default)
     options: Any = OmegaConf.to_container(cfg.generation, resolve=True)
     search = {name: value for name, value in options.items() if name not in WITHOUT_EFFECT}
-    is_random = uses_random_numbers(search)
+    is_random = uses_random_numbers(cfg.generation)
     if not is_random:
         search = {k: v for k, v in search.items() if not k.startswith("sampling_")}
     search.update(
@@ -79,16 +88,17 @@ def decoding_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[Settin
         longest_source=int(limits.max_positions[0]),
         **padding_settings(cfg),
     )
-    return {
+    settings = DecodeSettings(
         **common_settings(inputs, plan),
-        "search": search,
-        "similarity": similarity_settings(cfg, inputs.dataset),
-        "select": str(cfg.select),
-        "filters": filters.limits_of(cfg),
-    }, plan
+        search=SearchSettings.of(search),
+        similarity=similarity_settings(cfg, inputs.dataset),
+        select=str(cfg.select),
+        filters=filters.limits_of(cfg),
+    )
+    return settings, plan
 
 
-def scoring_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[Settings, Plan]:
+def scoring_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[ScoreSettings, Plan]:
     """Returns the settings and the plan of scoring given targets."""
     cfg, dataset = inputs.cfg, inputs.dataset
     vocabulary = len(dataset.tgt_dict)
@@ -96,44 +106,32 @@ def scoring_settings(inputs: DecodeInputs, limits: BatchLimits) -> Tuple[Setting
     default = min(DEFAULT_MAX_TOKENS, max(at_once // vocabulary, FEWEST_TOKENS_SCORED))
     plan = plan_for(inputs, limits, default)
     positions = [int(limit) for limit in limits.max_positions]
-    scoring = {
-        "topk": min(cfg.topk, vocabulary),
-        "vocabulary": vocabulary,
-        "dtype": str(cfg.store_dtype),
-        "positions": positions,
-        "too_long": int(too_long((dataset.src_sizes, dataset.tgt_sizes), positions).sum()),
+    scoring = ScoringSettings(
+        topk=min(cfg.topk, vocabulary),
+        vocabulary=vocabulary,
+        dtype=str(cfg.store_dtype),
+        positions=positions,
+        too_long=int(too_long((dataset.src_sizes, dataset.tgt_sizes), positions).sum()),
         **padding_settings(cfg),
-    }
-    return {**common_settings(inputs, plan), "scoring": scoring}, plan
+    )
+    return ScoreSettings(**common_settings(inputs, plan), scoring=scoring), plan
 
 
-def common_settings(inputs: DecodeInputs, plan: Plan) -> Settings:
+def common_settings(inputs: DecodeInputs, plan: Plan) -> Dict[str, Any]:
     """Returns the settings of both kinds of work: teacher, data, engine and plan."""
-    cfg, gold = inputs.cfg, inputs.gold
+    cfg = inputs.cfg
+    engine = {
+        "name": str(cfg.engine),
+        **compat.versions(str(cfg.engine)),
+        "precision": precision(cfg),
+        "device": torch.cuda.get_device_name() if uses_gpu(cfg) else "cpu",
+        "threads": 1,
+    }
     return {
-        "teacher": {
-            "sha256": list(inputs.teacher_sha256),
-            "overrides": cfg.common_eval.model_overrides,
-        },
-        "data": {
-            "split": gold.name,
-            "source_lang": gold.languages.source,
-            "target_lang": gold.languages.target,
-            "sentences": len(inputs.dataset),
-            **gold.hashes._asdict(),
-        },
-        "engine": {
-            "name": str(cfg.engine),
-            **compat.versions(str(cfg.engine)),
-            "precision": precision(cfg),
-            "device": torch.cuda.get_device_name() if uses_gpu(cfg) else "cpu",
-            "threads": 1,
-        },
-        "plan": {
-            "part_size": plan.part_size,
-            "max_tokens": plan.max_tokens,
-            "max_sentences": plan.max_sentences,
-        },
+        "teacher": TeacherSettings(list(inputs.teacher_sha256), cfg.common_eval.model_overrides),
+        "data": DataSettings.of(inputs.gold),
+        "engine": EngineSettings.of(engine),
+        "plan": PlanSettings.of(plan),
     }
 
 
@@ -160,9 +158,9 @@ def plan_for(inputs: DecodeInputs, limits: BatchLimits, default_tokens: int) -> 
     return make_plan(len(inputs.dataset), tokens, sentences, inputs.cfg.part_size, default_tokens)
 
 
-def uses_random_numbers(search: Dict[str, Any]) -> bool:
-    """Returns whether a search samples, or keeps dropout on."""
-    return bool(search.get("sampling") or search.get("retain_dropout"))
+def uses_random_numbers(search: Any) -> bool:
+    """Returns whether a search (its options or settings) samples, or keeps dropout on."""
+    return bool(search.sampling or search.retain_dropout)
 
 
 def uses_gpu(cfg: Any) -> bool:
@@ -177,7 +175,7 @@ def precision(cfg: Any) -> str:
     return "float16" if cfg.common.fp16 else "float32"
 
 
-def similarity_settings(cfg: Any, dataset: LanguagePairDataset) -> Optional[Settings]:
+def similarity_settings(cfg: Any, dataset: LanguagePairDataset) -> Optional[SimilaritySettings]:
     """Returns what decides which hypothesis is closest: the metric, and how text is made.
 
     Returns:
@@ -188,16 +186,17 @@ def similarity_settings(cfg: Any, dataset: LanguagePairDataset) -> Optional[Sett
     bpe = name_of(cfg.bpe_config)
     decoders = {**options_of(cfg.bpe_config), **options_of(cfg.tokenizer_config)}
     metric = Similarity(str(cfg.similarity), cfg.target_lang, cfg.similarity_tokenizer)
-    return {
+    post_process = beside_bpe(cfg.common_eval.post_process, bpe)
+    return SimilaritySettings(
         **metric.describe(),
-        "post_process": joined_by(beside_bpe(cfg.common_eval.post_process, bpe), dataset.tgt_dict),
-        "bpe": bpe,
-        "tokenizer_undone": name_of(cfg.tokenizer_config),
-        **({"decoders": decoders} if decoders else {}),
-    }
+        post_process=resolve_post_process(post_process, dataset.tgt_dict),
+        bpe=bpe,
+        tokenizer_undone=name_of(cfg.tokenizer_config),
+        decoders=decoders or None,
+    )
 
 
-def options_of(config: Any) -> Settings:
+def options_of(config: Any) -> Dict[str, Any]:
     """Returns the chosen options of a --bpe or --tokenizer; a file is named by its hash."""
     if config is None or isinstance(config, str):
         return {}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.hashing import sha256
+from fairseq_seqkd.corpus.settings import SHORT_HASH
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training import loss as losses
 from fairseq_seqkd.training.soft_targets import FORWARD_KL, SPREAD
@@ -46,10 +47,10 @@ def taught_by_data(checkpoint, criterion):
     views, signatures = [], []
     for folder in checkpoint.data_folders:
         found = manifest_of(folder)
-        if found and found.get("kind") == manifest.VIEW:
-            views.append(str(found.get("view")))
-            if found.get("signature") not in signatures:
-                signatures.append(str(found.get("signature")))
+        if isinstance(found, manifest.ViewManifest):
+            views.append(found.view)
+            if found.signature not in signatures:
+                signatures.append(found.signature)
     if not views and criterion in DATA_CRITERIONS:
         return [criterion], ["teacher:unknown"]
     return views, signatures
@@ -78,19 +79,16 @@ def word_level_term(criterion):
 def stored_by(folder):
     """Whose distributions a directory holds, and how many: "3f2a5c0b9d11/top8"; "unknown" where it is not there any more."""
     found = manifest_of(folder)
-    if not found or found.get("kind") != manifest.DISTRIBUTIONS:
+    if not isinstance(found, manifest.DistributionsManifest):
         return "unknown"
-    teacher = "+".join(
-        digest[: manifest.SHORT_HASH] for digest in found["settings"]["teacher"]["sha256"]
-    )
-    return f"{teacher}/top{found['settings']['scoring']['topk']}"
+    return f"{found.settings.teacher.short_hash}/top{found.settings.scoring.topk}"
 
 
 def short_hash(path):
     """The first digits of a file's hash; "unknown" where it is not there any more, None for no path."""
     if not path:
         return None
-    return sha256(path)[: manifest.SHORT_HASH] if Path(path).is_file() else "unknown"
+    return sha256(path)[:SHORT_HASH] if Path(path).is_file() else "unknown"
 
 
 def manifest_of(folder):

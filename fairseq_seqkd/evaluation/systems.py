@@ -12,7 +12,7 @@ import torch
 from fairseq_seqkd import compat
 from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.corpus.databin import LanguagePair, Split, load_dictionary
-from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_REFERENCE, Detokeniser, joined_by
+from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_REFERENCE, Detokeniser, resolve_post_process
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.plan import DEFAULT_MAX_TOKENS, too_long
 from fairseq_seqkd.engines.length_limit import check_length_options
@@ -109,7 +109,7 @@ def prepare(
             "lenpen": LENPEN,
             "max_len_a": max_len_a,
             "max_len_b": max_len_b,
-            "post_process": joined_by(post_process, dictionaries[1]),
+            "post_process": resolve_post_process(post_process, dictionaries[1]),
             "bleu_tokenizer": tokenizer_for(languages.target),
             "max_tokens": DEFAULT_MAX_TOKENS,
             "threads": 1,
@@ -120,7 +120,7 @@ def prepare(
             *files.files(languages.source), *files.files(languages.target), *dictionary_files
         ),
         distillation_signature=distillation_signature(checkpoint),
-        source_join=None if sides[0][0] else joined_by(None, dictionaries[0]),
+        source_join=None if sides[0][0] else resolve_post_process(None, dictionaries[0]),
         decoders=sides,
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from fairseq_seqkd.corpus import inspection
 from fairseq_seqkd.corpus.databin import load_dictionary
-from fairseq_seqkd.corpus.detokenise import Detokeniser, joined_by
+from fairseq_seqkd.corpus.detokenise import Detokeniser, resolve_post_process
 from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.selection.choose import closest, nearest_to_gold
 
@@ -42,7 +42,7 @@ def of_directory(folder, select, gold):
     if not store.has_similarity:
         return []
     dictionaries = [load_dictionary(file) for file in gold.dictionaries]
-    source_text, target_text = (Detokeniser(d, joined_by(None, d)) for d in dictionaries)
+    source_text, target_text = (Detokeniser(d, resolve_post_process(None, d)) for d in dictionaries)
     source, target = (gold.read(lang) for lang in gold.languages)
     found = []
     for sentence in pick(store, np.asarray(source.sizes)):
@@ -53,11 +53,9 @@ def of_directory(folder, select, gold):
                     "id": sentence,
                     "source": source_text(source[sentence]),
                     "gold": target_text(target[sentence]),
-                    "seq_kd": 0
-                    if select == "mode"
-                    else closest([h.consensus for h in nbest]),
+                    "seq_kd": 0 if select == "mode" else closest([h.consensus for h in nbest]),
                     "seq_inter": closest([h.similarity for h in nbest]),
-                    "hypotheses": inspection.as_text(nbest, target_text),
+                    "hypotheses": [h._asdict() for h in inspection.as_text(nbest, target_text)],
                 }
             )
     return found

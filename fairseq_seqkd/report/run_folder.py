@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fairseq_seqkd.corpus import manifest
-from fairseq_seqkd.corpus.databin import LanguagePair, Split
+from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results
 from fairseq_seqkd.evaluation.results import COMPARABLE, first_difference, identity, why_no_seed
@@ -202,9 +202,9 @@ def look_at_data(place, names, run):
         except Refusal as refusal:  # somebody else's, or damaged
             run.remarks.append(refusal.sentence)
             return False
-        if found and found.get("kind") == manifest.DISTILLED and found.get("complete"):
+        if isinstance(found, manifest.DecodeManifest) and found.complete:
             run.distilled.append((place, found))
-        return bool(found and found.get("kind"))
+        return found is not None
     if any(name.startswith("dict.") for name in names) and any(
         name.endswith(".idx") for name in names
     ):
@@ -261,14 +261,13 @@ def training_of(run, result):
 
 def gold_of(run, content):
     """The Split that a distilled directory was decoded from, told by the hashes of its files; None where it is not there."""
-    data = content["settings"]["data"]
-    languages = LanguagePair(data["source_lang"], data["target_lang"])
+    data = content.settings.data
     named = [Path(t.settings["data"]) for t in run.trainings if "data" in t.settings]
     for folder in dict.fromkeys([*run.bins, *(path for path in named if path.is_dir())]):
         try:
-            split = Split(folder, data["split"], languages)
+            split = Split(folder, data.split, data.languages)
         except Refusal:
             continue  # other languages, or a view
-        if split.holds(data):
+        if split.has_hashes(data.hashes):
             return split
     return None

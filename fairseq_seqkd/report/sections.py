@@ -23,9 +23,9 @@ def of(run, rows, progress=lambda things: things):
         (folder, content, run_folder.gold_of(run, content)) for folder, content in run.distilled
     ]
     with_gold = [
-        found for found in decoded if found[2] and was_compared_with_gold(found[1]["settings"])
+        found for found in decoded if found[2] and was_compared_with_gold(found[1].settings)
     ]
-    with_gold.sort(key=lambda found: found[1]["settings"]["data"]["split"] != "train")
+    with_gold.sort(key=lambda found: found[1].settings.data.split != "train")
     chosen = with_gold[:1]  # what corpus statistics and beams are about
     return {
         "pipeline": pipeline(decoded),
@@ -43,17 +43,17 @@ def of(run, rows, progress=lambda things: things):
 
 
 def was_compared_with_gold(settings):
-    return bool(settings["similarity"] and settings["data"]["target_sha256"])
+    return bool(settings.similarity and settings.data.target_sha256)
 
 
 def about(folder, content):
     """What a reader of statistics and beams must know about the directory that they are of."""
-    settings = content["settings"]
-    split, metric = settings["data"]["split"], settings["similarity"]["metric"]
+    settings = content.settings
+    split, metric = settings.data.split, settings.similarity.metric
     return {
         "folder": str(folder),
         "split": split,
-        "select": settings["select"],
+        "select": settings.select,
         "similarity": metric,
     }
 
@@ -62,21 +62,21 @@ def pipeline(decoded):
     """[{"step", "what", "where", "facts": {name: value}}], in the order in which things were made."""
     steps = []
     for folder, content, gold in decoded:
-        settings = content["settings"]
-        data = settings["data"]
-        kind = "sentence pairs" if data["target_sha256"] else "sentences without targets"
-        what = f"split {data['split']}, {data['source_lang']}-{data['target_lang']}, {data['sentences']:,} {kind}"
+        settings = content.settings
+        data = settings.data
+        kind = "sentence pairs" if data.target_sha256 else "sentences without targets"
+        what = f"split {data.split}, {data.languages}, {data.sentences:,} {kind}"
         where = str(gold.folder) if gold else "not found here"
         steps.append(
             {
                 "step": "Gold",
                 "what": what,
                 "where": where,
-                "facts": {"sources": data["source_sha256"][:12]},
+                "facts": {"sources": data.source_sha256[:12]},
             }
         )
         counted = {
-            name.replace("_", " "): f"{count:,}" for name, count in content["counts"].items()
+            name.replace("_", " "): f"{count:,}" for name, count in (content.counts or {}).items()
         }
         steps.append(
             {
@@ -84,13 +84,13 @@ def pipeline(decoded):
                 "what": "every source sentence, with a beam; all hypotheses are kept",
                 "where": str(folder),
                 "facts": {
-                    **dict(part.partition(":")[::2] for part in content["signature"].split("|")),
+                    **dict(part.partition(":")[::2] for part in content.signature.split("|")),
                     **counted,
                 },
             }
         )
-        for view in reversed(content.get("views", [])):
-            what = f"the hypothesis that {TAKEN[view, settings['select']]}"
+        for view in reversed(content.views or []):
+            what = f"the hypothesis that {TAKEN[view, settings.select]}"
             steps.append(
                 {
                     "step": f"Data {view}",
@@ -132,7 +132,7 @@ def corpus(chosen, progress):
     for folder, content, gold in progress(chosen):
         places = [
             (GOLD, gold.folder),
-            *((view, Path(folder) / view) for view in reversed(content.get("views", []))),
+            *((view, Path(folder) / view) for view in reversed(content.views or [])),
         ]
         found |= corpus_statistics.of_directory(
             gold, [(name, place) for name, place in places if place.is_dir()]
@@ -143,4 +143,4 @@ def corpus(chosen, progress):
 def of_directory(folder, content, gold):
     from fairseq_seqkd.report import figure2 as beams
 
-    return beams.of_directory(folder, content["settings"]["select"], gold)
+    return beams.of_directory(folder, content.settings.select, gold)

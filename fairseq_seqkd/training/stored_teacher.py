@@ -42,7 +42,7 @@ class StoredTeacher:
         self.stores = [open_store(folder, found, thorough) for folder, found in zip(folders, facts)]
         self.pad = (task.source_dictionary.pad(), task.target_dictionary.pad())
         for folder, found in zip(folders, facts):
-            logger.info("teacher's distributions: %s | %s", folder, found["signature"])
+            logger.info("teacher's distributions: %s | %s", folder, found.signature)
 
     def soft_targets(self, sample, target, like, temperature=1.0):
         """As of teachers.Teacher: (TopK of batch * length rows, (batch * length,) log-probabilities of the target)."""
@@ -102,12 +102,12 @@ class StoredTeacher:
 def check_finished(folder):
     """The manifest of a finished directory of distributions. Refuses anything else."""
     found = manifest.read(folder)
-    if found is None or found.get("kind") != manifest.DISTRIBUTIONS:
+    if not isinstance(found, manifest.DistributionsManifest):
         raise Refusal(
             f"--teacher-distributions {folder} holds no distributions; make them with fairseq-generate --task teacher_decoding "
             "--score-reference --topk 8 --distill-dir DIR, and name that directory"
         )
-    if not (found["complete"] and "counts" in found):
+    if not found.complete or found.counts is None:
         raise Refusal(
             f"--teacher-distributions {folder} is not finished; run the fairseq-generate command that makes it again: it "
             "continues"
@@ -117,13 +117,9 @@ def check_finished(folder):
 
 def open_store(folder, found, thorough):
     """The store of a directory, which must be the one that its manifest speaks of."""
-    store, scoring = DistributionStore(folder), found["settings"]["scoring"]
-    said = (
-        scoring["topk"],
-        found["settings"]["data"]["sentences"] - scoring["too_long"],
-        found["counts"]["tokens"],
-    )
-    if (store.k, len(store), store.tokens_stored) != said:
+    store, settings = DistributionStore(folder), found.settings
+    expected = (settings.scoring.topk, settings.stored_sentences, found.counts.tokens)
+    if (store.k, len(store), store.tokens_stored) != expected:
         raise Refusal(
             f"{store.path} is not the file that its manifest speaks of; copy the whole directory again"
         )
@@ -149,8 +145,8 @@ def check_alike(folders, facts):
     """Refuses several directories that are not of one teacher and of one kind."""
     names = ":".join(map(str, folders))
     for what, of in (
-        ("teacher", lambda found: found["settings"]["teacher"]),
-        ("number of symbols", lambda found: found["settings"]["scoring"]["topk"]),
+        ("teacher", lambda found: found.settings.teacher),
+        ("number of symbols", lambda found: found.settings.scoring.topk),
     ):
         if any(of(found) != of(facts[0]) for found in facts):
             raise Refusal(
@@ -161,9 +157,9 @@ def check_alike(folders, facts):
 
 def check_vocabulary(folders, facts, task):
     for folder, found in zip(folders, facts):
-        if found["settings"]["scoring"]["vocabulary"] != len(task.target_dictionary):
+        if found.settings.scoring.vocabulary != len(task.target_dictionary):
             raise Refusal(
-                f"{folder} is of a vocabulary of {found['settings']['scoring']['vocabulary']:,} symbols, the student's has "
+                f"{folder} is of a vocabulary of {found.settings.scoring.vocabulary:,} symbols, the student's has "
                 f"{len(task.target_dictionary):,}; score with the student's dictionaries"
             )
 
@@ -174,21 +170,16 @@ def check_data(folders, facts, task):
     Args: folders, facts: the directories and their manifests; task: the student's.
     """
     cfg, used = task.cfg, set()
-    scored = [found["settings"]["data"] for found in facts]
+    scored = [found.settings.data.hashes for found in facts]
     for data in utils.split_paths(cfg.data):
         for split in training_splits(
             data, cfg.train_subset.split(",")[0], LanguagePair(cfg.source_lang, cfg.target_lang)
         ):
-            mine = split.hashes._asdict()
-            matching = [
-                i
-                for i, theirs in enumerate(scored)
-                if all(theirs.get(key) == value for key, value in mine.items())
-            ]
+            matching = [i for i, hashes in enumerate(scored) if hashes == split.hashes]
             if not matching:
                 raise Refusal(
                     f"split {split.name!r} of {data} is not what the distributions in {':'.join(map(str, folders))} were made "
-                    f"of ({why_not(mine, scored)}); score it, and name its directory too, separated by a colon"
+                    f"of ({why_not(split.hashes, scored)}); score it, and name its directory too, separated by a colon"
                 )
             if len(matching) > 1:
                 names = " and ".join(str(folders[i]) for i in matching)
@@ -196,32 +187,24 @@ def check_data(folders, facts, task):
                     f"{names} are both of split {split.name!r} of {data}; name one of them"
                 )
             used.update(matching)
-            check_lengths(
-                folders[matching[0]], facts[matching[0]]["settings"]["scoring"], split, task
-            )
+            check_lengths(folders[matching[0]], facts[matching[0]].settings.scoring, split, task)
     for i in set(range(len(folders))) - used:
         raise Refusal(f"{folders[i]} is of no split that the student is trained on; leave it out")
 
 
-def why_not(mine, scored):
+def why_not(own, scored):
     """What the nearest of the scored splits differs in, in words."""
-    names = {
-        "source_sha256": "sources",
-        "target_sha256": "targets",
-        "dictionaries_sha256": "dictionaries",
-    }
-    others = [
-        [word for key, word in names.items() if theirs.get(key) != mine[key]] for theirs in scored
-    ]
+    names = ("sources", "targets", "dictionaries")
+    others = [[name for name, a, b in zip(names, own, hashes) if a != b] for hashes in scored]
     return f"other {' and '.join(min(others, key=len))}"
 
 
 def check_lengths(folder, scoring, split, task):
     """Refuses sentences that the student's task admits and the teacher could not read."""
-    if not scoring["too_long"]:
+    if not scoring.too_long:
         return
     sides = zip(("source", "target"), split.languages)
-    for (side, lang), limit, allowed in zip(sides, scoring["positions"], task.max_positions()):
+    for (side, lang), limit, allowed in zip(sides, scoring.positions, task.max_positions()):
         rows = split.read(lang)  # whose sizes are unmapped with it
         sizes = rows.sizes
         if (too_long([sizes], [limit]) & ~too_long([sizes], [allowed])).any():

@@ -18,7 +18,7 @@ import stopping
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.commands import decode
-from fairseq_seqkd.corpus import manifest, progress
+from fairseq_seqkd.corpus import progress
 from fairseq_seqkd.errors import Refusal
 
 TRAIN = 509  # sentences of the tiny training split
@@ -93,12 +93,12 @@ def test_logs_are_beside_the_directory_however_it_is_named(tmp_path, monkeypatch
 
 FAKE = (
     f"""
-CONTENT = {helpers.manifest_content()}
+CONTENT = {helpers.manifest_content(format="fairseq_seqkd/1")}
 """
     + """
-import os, signal, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
-from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.atomic import whole_file
 
 words = sys.argv[1:]
 out = Path(words[words.index("--distill-dir") + 1])
@@ -111,7 +111,8 @@ first = len(list(notes.glob(f"{rank}.*"))) == 1
 
 def state(complete):
     out.mkdir(exist_ok=True)
-    manifest.write(out, {**CONTENT, "complete": complete})
+    with whole_file(out / "manifest.json") as file:
+        file.write(json.dumps({**CONTENT, "complete": complete}).encode())
 
 
 def part(number):
@@ -283,7 +284,7 @@ def test_who_does_not_listen_is_killed_at_the_second_request(tmp_path, fake):
 def test_progress_is_read_from_the_parts(tmp_path):
     assert progress.read(tmp_path) is None
     said = helpers.manifest_content()["signature"]
-    manifest.write(tmp_path, helpers.manifest_content())
+    helpers.write_manifest(tmp_path, helpers.manifest_content())
     assert progress.read(tmp_path) == progress.Progress(250, 0, False, said)
     (tmp_path / "parts").mkdir()
     for name in ("000000.part", "000002.part", "000001.lock", ".000001.part.x.partial"):
@@ -291,7 +292,7 @@ def test_progress_is_read_from_the_parts(tmp_path):
     assert progress.read(tmp_path) == progress.Progress(
         250, 150, False, said
     )  # the last part has 50
-    manifest.write(tmp_path, helpers.manifest_content(complete=True))
+    helpers.write_manifest(tmp_path, helpers.manifest_content(complete=True))
     shutil.rmtree(tmp_path / "parts")
     assert progress.read(tmp_path) == progress.Progress(250, 250, True, said)
 
@@ -378,7 +379,7 @@ def test_two_workers_of_which_one_is_killed_write_the_same_bytes(
     printed, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "worker 1 was killed (SIGKILL)" in errors
-    assert printed == f"{out} is complete | {manifest.read(distilled)['signature']}\n"
+    assert printed == f"{out} is complete | {helpers.read_manifest(distilled)['signature']}\n"
     assert helpers.tree(out) == helpers.tree(distilled)
 
 

@@ -16,7 +16,6 @@ import torch
 from fairseq.data import Dictionary, data_utils
 
 from fairseq_seqkd import compat
-from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.detokenise import Detokeniser
 from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.selection import choose
@@ -37,7 +36,7 @@ def test_every_sentence_is_there_once(distilled):
     store = NBestStore(distilled)
     assert len(store) == TRAIN
     assert all(len(store[i]) == 4 for i in range(TRAIN))
-    content = manifest.read(distilled)
+    content = helpers.read_manifest(distilled)
     assert content["complete"] and not any(content["counts"].values())
     assert set(content["counts"]) == {
         "empty",
@@ -263,18 +262,20 @@ def test_over_long_sources_are_left_out_counted_and_listed(tiny, teacher, tmp_pa
     done = helpers.decode(tiny, teacher, out, max_source_positions=longest)
     sources = targets(tiny, lang="de")
     expected = [i for i, sentence in enumerate(sources) if len(sentence) > longest]
-    content = manifest.read(out)
+    content = helpers.read_manifest(out)
     assert 0 < len(expected) < TRAIN and content["listed"]["source_too_long"] == expected
     assert f"{len(expected)} sentences: source_too_long (listed in the manifest)" in done.stdout
     kept = np.load(out / "seq_kd" / "rows.npy").tolist()
     assert sorted(kept + expected) == list(range(TRAIN))
     assert targets(out / "seq_kd", lang="de") == [sources[i] for i in kept]
-    assert len(targets(out / "seq_kd")) == len(kept) == manifest.read(out / "seq_kd")["rows"]
+    assert (
+        len(targets(out / "seq_kd")) == len(kept) == helpers.read_manifest(out / "seq_kd")["rows"]
+    )
 
 
 def test_hypotheses_cut_by_the_limit_are_counted_and_listed(tiny, teacher, tmp_path):
     helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", max_len_b=5)
-    content, store = manifest.read(tmp_path / "out"), NBestStore(tmp_path / "out")
+    content, store = helpers.read_manifest(tmp_path / "out"), NBestStore(tmp_path / "out")
     assert content["listed"]["hit_limit"] == [i for i in range(53) if len(store[i][0].tokens) >= 5]
     assert content["counts"]["hit_limit"] > 20
     nearest = [int(np.argmax([h.similarity for h in store[i]])) for i in range(53)]
@@ -326,14 +327,14 @@ def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
         assert rows[i] == [*store[i][best].tokens.tolist(), dictionary.eos()]
         moved, repeated = moved + (best > 0), repeated + (len(set(texts)) < 5)
     assert moved > 5 and repeated > 2
-    content = manifest.read(tmp_path / "out")
+    content = helpers.read_manifest(tmp_path / "out")
     assert (
         content["settings"]["select"] == "mbr"
         and "|similarity:bleu|select:mbr|" in content["signature"]
     )
     assert (
         content["views"] == ["seq_kd"]
-        and manifest.read(tmp_path / "out" / "seq_kd")["select"] == "mbr"
+        and helpers.read_manifest(tmp_path / "out" / "seq_kd")["select"] == "mbr"
     )
     done = helpers.decode(
         tmp_path / "bin", teacher, tmp_path / "out", check=False, **{**more, "select": "mode"}
@@ -360,7 +361,7 @@ def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
     source_of, target_of = (
         Dictionary.load(str(tiny / f"dict.{lang}.txt")) for lang in ("de", "en")
     )
-    store, sources, content = NBestStore(out), targets(tiny, lang="de"), manifest.read(out)
+    store, sources, content = NBestStore(out), targets(tiny, lang="de"), helpers.read_manifest(out)
     for view in ("seq_kd", "seq_inter"):
         expected, everything = (
             {rule: [] for rule in ("length_ratio", "score", "copy", "repeats", "empty")},
@@ -395,7 +396,7 @@ def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
         assert targets(out / view) == [gold[i] for i in kept] and targets(
             out / view, lang="de"
         ) == [sources[i] for i in kept]
-        assert manifest.read(out / view)["filtered"] == counts
+        assert helpers.read_manifest(out / view)["filtered"] == counts
         assert f"{view}: {counts['score']} sentences fail --filter-score {low}" in done.stdout
     assert (
         f"|filters:copy=0.05,empty=True,length_ratio=2.3,repeats=2,score={low}|"
@@ -472,7 +473,7 @@ def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):
     helpers.decode(
         tiny, f"{teacher}:{teacher}", tmp_path / "out", gen_subset="valid", similarity="chrf"
     )
-    content = manifest.read(tmp_path / "out")
+    content = helpers.read_manifest(tmp_path / "out")
     assert (
         len(content["settings"]["teacher"]["sha256"]) == 2
         and "similarity:chrf" in content["signature"]

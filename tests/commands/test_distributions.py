@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import LanguagePair, Split
 from fairseq_seqkd.corpus.distribution_store import (
     PER_TOKEN,
@@ -101,7 +100,7 @@ def test_what_is_stored_is_what_the_teacher_says(tiny, teacher, scored):
 
 
 def test_the_store_is_small_and_says_what_it_covers(tiny, scored):
-    store, content = DistributionStore(scored), manifest.read(scored)
+    store, content = DistributionStore(scored), helpers.read_manifest(scored)
     gold = Split(tiny, "train", LanguagePair("de", "en")).read("en")
     tokens = int(gold.sizes.sum())
     assert len(store) == len(gold) == content["sentences"] and content["counts"] == {
@@ -119,7 +118,7 @@ def test_the_same_bytes_whoever_scores(tiny, teacher, scored, tmp_path):
     worker = helpers.decode_until(2, tiny, teacher, tmp_path / "killed", **helpers.SCORING, topk=8)
     worker.kill()
     worker.communicate()
-    assert manifest.read(tmp_path / "killed")["complete"] is False
+    assert helpers.read_manifest(tmp_path / "killed")["complete"] is False
     helpers.score(tiny, teacher, tmp_path / "killed", topk=8)
     options = {**helpers.SCORING, "topk": 8, "distributed_world_size": 2}
     commands = [
@@ -433,7 +432,7 @@ def test_directories_that_do_not_belong_together_are_refused(
             tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'valid'}"
         )
     text = (tmp_path / "valid" / "manifest.json").read_text()
-    digest = manifest.read(scored)["settings"]["teacher"]["sha256"][0]
+    digest = helpers.read_manifest(scored)["settings"]["teacher"]["sha256"][0]
     (tmp_path / "valid" / "manifest.json").write_text(text.replace(digest, "0" * 64))
     with pytest.raises(Refusal, match="differ in their teacher"):
         helpers.build(
@@ -549,7 +548,7 @@ def test_a_teacher_whose_distributions_are_no_numbers_stops(tiny, teacher, tmp_p
     torch.save(state, tmp_path / "nan.pt")
     done = helpers.score(data, tmp_path / "nan.pt", tmp_path / "D", topk=8, check=False)
     assert "are NaN" in helpers.refusal(done)
-    assert manifest.read(tmp_path / "D")["complete"] is False
+    assert helpers.read_manifest(tmp_path / "D")["complete"] is False
 
 
 def test_a_search_has_no_use_for_topk(tiny, teacher, tmp_path):
@@ -574,7 +573,7 @@ def test_sentences_that_the_teacher_cannot_read_are_listed(tiny, teacher, tmp_pa
     done = helpers.score(
         tiny, teacher, tmp_path / "D", topk=2, max_source_positions=6, max_target_positions=60
     )
-    content = manifest.read(tmp_path / "D")
+    content = helpers.read_manifest(tmp_path / "D")
     rows = Split(tiny, "train", LanguagePair("de", "en")).read("de")
     sizes = rows.sizes  # unmapped with the rows
     expected = np.flatnonzero(sizes > 6).tolist()

@@ -15,7 +15,6 @@ from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import GenerationConfig
 
 from fairseq_seqkd import compat, engines
-from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
 from fairseq_seqkd.decoding.run import DecodeRun
@@ -353,7 +352,7 @@ def test_it_decodes_the_split_as_fairseq_does(by_ctranslate2, distilled):
     assert len(ours) == len(theirs) and same >= 0.999 * len(theirs) - 1
     assert "agree with fairseq's to" in printed
     version = compat.versions("ctranslate2")["ctranslate2"]
-    assert f"engine:ctranslate2-{version}/float32" in manifest.read(folder)["signature"]
+    assert f"engine:ctranslate2-{version}/float32" in helpers.read_manifest(folder)["signature"]
     assert np.mean([ours[i][0].similarity for i in range(len(ours))]) == pytest.approx(
         np.mean([theirs[i][0].similarity for i in range(len(theirs))]), abs=0.2
     )
@@ -374,7 +373,7 @@ INT8 = {"gen_subset": "valid", "engine": "ctranslate2", "compute_type": "int8"}
 def test_int8_translates_nearly_as_float32(tiny, teacher, tmp_path, monkeypatch):
     monkeypatch.setenv(int8_support.USE_MKL, "1")  # right on every x86
     helpers.decode(tiny, teacher, tmp_path / "int8", **INT8)
-    assert manifest.read(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
+    assert helpers.read_manifest(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
     helpers.decode(tiny, teacher, tmp_path / "float32", **{**INT8, "compute_type": None})
     ours, theirs = (NBestStore(tmp_path / name) for name in ("int8", "float32"))
     same = sum(

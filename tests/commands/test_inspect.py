@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fairseq_seqkd.commands import diagnosis
-from fairseq_seqkd.corpus import inspection
+from fairseq_seqkd.corpus import inspection, manifest
 from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.errors import Refusal
 
@@ -143,13 +143,13 @@ def test_sources_of_a_view_with_fewer_rows(distilled, tmp_path):
     """Rows that a filter left out: ids still name gold's sentences."""
     folder = copied(distilled, tmp_path) / "seq_kd"
     content = json.loads((folder / "manifest.json").read_text())
-    everything = inspection.sources(folder, content)
+    everything = inspection.Sources(folder, manifest.read(folder))
     kept = np.setdiff1d(
         np.arange(content["rows"] + 1), [2]
     )  # row r is sentence r, or r + 1 from the third on
     np.save(folder / "rows.npy", kept)
-    some = inspection.sources(folder, content)
-    assert some(2) is None and some(1).equal(everything(1)) and some(4).equal(everything(3))
+    some = inspection.Sources(folder, manifest.read(folder))
+    assert some[2] is None and some[1].equal(everything[1]) and some[4].equal(everything[3])
 
 
 def test_the_doctor_tells_what_is_in_use():

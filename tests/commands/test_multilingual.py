@@ -16,7 +16,6 @@ from fairseq.tasks.translation import load_langpair_dataset
 
 from fairseq_seqkd import compat
 from fairseq_seqkd.checkpoint import Checkpoint
-from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import LanguagePair
 from fairseq_seqkd.corpus.detokenise import Detokeniser
 from fairseq_seqkd.corpus.nbest_store import NBestStore
@@ -318,7 +317,7 @@ def test_two_shards_write_the_same_bytes(decoded, both, multi, tmp_path):
 
 
 def test_the_manifest_names_the_tokens_and_a_change_is_refused(decoded, both, multi):
-    assert manifest.read(decoded)["settings"]["teacher"]["languages"] == {
+    assert helpers.read_manifest(decoded)["settings"]["teacher"]["languages"] == {
         "encoder": "__de__", "encoder_id": SYMBOLS, "decoder": "__en__", "decoder_id": SYMBOLS + 1, "replacing_bos_eos": False,
     }  # fmt: skip
     before = helpers.tree(decoded)

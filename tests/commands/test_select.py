@@ -7,7 +7,7 @@ import helpers
 import pytest
 
 from fairseq_seqkd import cli
-from fairseq_seqkd.corpus import manifest
+from fairseq_seqkd.corpus.settings import differences
 from fairseq_seqkd.errors import Refusal
 
 
@@ -34,11 +34,11 @@ def test_it_is_what_decoding_with_these_options_leaves(
     assert (
         select(distilled, "--data", tiny, "-o", tmp_path / "selected", *helpers.flags(options)) == 0
     )
-    content = manifest.read(tmp_path / "decoded")
+    content = helpers.read_manifest(tmp_path / "decoded")
     assert capsys.readouterr().out.rstrip().endswith(content["signature"])
     assert helpers.tree(tmp_path / "selected") == helpers.tree(tmp_path / "decoded")
     assert helpers.tree(distilled) == before
-    changed = manifest.differences(manifest.read(distilled)["settings"], content["settings"])
+    changed = differences(helpers.read_manifest(distilled)["settings"], content["settings"])
     assert changed  # else the options would have made no difference
 
 
@@ -62,7 +62,7 @@ def test_it_continues_where_it_was_interrupted(tiny, distilled, tmp_path, monkey
 
     monkeypatch.setattr(Distilled, "commit", interrupted)
     words = [distilled, "--data", tiny, "-o", tmp_path / "new", "--similarity", "chrf", "--json"]
-    assert select(*words) == 130 and not manifest.read(tmp_path / "new")["complete"]
+    assert select(*words) == 130 and not helpers.read_manifest(tmp_path / "new")["complete"]
     monkeypatch.setattr(
         Distilled,
         "commit",
@@ -109,9 +109,9 @@ def test_other_data_and_unfinished_directories_are_refused(tiny, distilled, tmp_
     shutil.copytree(distilled, tmp_path / "other")
     with pytest.raises(Refusal, match="was begun with other settings"):
         select(distilled, "--data", tiny, "-o", tmp_path / "other", "--similarity", "chrf")
-    content = manifest.read(tmp_path / "other")
+    content = helpers.read_manifest(tmp_path / "other")
     content["settings"]["similarity"]["tokenizer_undone"] = "moses"
     content.pop("format")
-    manifest.write(tmp_path / "other", content)
+    helpers.write_manifest(tmp_path / "other", content)
     with pytest.raises(Refusal, match="were decoded with --tokenizer moses"):
         select(tmp_path / "other", "--data", tiny, "-o", tmp_path / "new")

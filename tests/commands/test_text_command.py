@@ -11,7 +11,7 @@ from fairseq.data import Dictionary, data_utils
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.corpus import export_text as parallel_text
-from fairseq_seqkd.corpus import manifest, mmap_format
+from fairseq_seqkd.corpus import mmap_format
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.errors import Refusal
@@ -54,15 +54,14 @@ def copied(distilled, tmp_path):
 
 
 def change_manifest(folder, **more):
-    content = manifest.read(folder)
-    content.pop("format")
-    manifest.write(folder, {**content, **more})
+    content = helpers.read_manifest(folder)
+    helpers.write_manifest(folder, {**content, **more})
 
 
 def rewrite(folder, name, content):
     """Replaces a file of a view, and what the manifest says of it."""
     (folder / name).write_bytes(content)
-    files = dict(manifest.read(folder)["files"])
+    files = dict(helpers.read_manifest(folder)["files"])
     files[name] = {"bytes": len(content), "sha256": sha256(folder / name)}
     change_manifest(folder, files=files)
 
@@ -72,7 +71,7 @@ def test_lines_are_the_store_detokenised_by_hand(distilled, tiny, tmp_path, caps
     assert text(distilled, "--view", view, "-o", tmp_path / "train") == 0
     printed = capsys.readouterr()
     assert (
-        f"{TRAIN} lines each | {manifest.read(distilled)['signature']}" in printed.out
+        f"{TRAIN} lines each | {helpers.read_manifest(distilled)['signature']}" in printed.out
         and printed.err == ""
     )
     source, target = symbols(tiny, "de"), symbols(tiny, "en")
@@ -177,7 +176,7 @@ def test_options_of_a_bpe_reach_fairseqs_registry(distilled, tmp_path, monkeypat
 
 
 def test_what_similarity_was_measured_with_is_not_forgotten(copied, tmp_path):
-    settings = manifest.read(copied)["settings"]
+    settings = helpers.read_manifest(copied)["settings"]
     settings["similarity"] = {
         **settings["similarity"],
         "post_process": None,
@@ -252,7 +251,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
     for n in (1000, 20_000):
         pair = sides(n)
         tracemalloc.start()
-        assert parallel_text.write(*pair, tmp_path / "a", tmp_path / "b") == n
+        assert parallel_text.write(pair, (tmp_path / "a", tmp_path / "b")) == n
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     # A list of anything takes 8 bytes a sentence, kept lines more than 50; other threads of this process may take some kilobytes.
@@ -261,9 +260,9 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
 
 
 def test_files_are_whole_together_or_the_old_ones_stay(tmp_path):
-    parallel_text.write(*sides(3), tmp_path / "a", tmp_path / "b")
+    parallel_text.write(sides(3), (tmp_path / "a", tmp_path / "b"))
     with pytest.raises(Refusal, match="damaged at sentence 7"):
-        parallel_text.write(*sides(10, broken_at=7), tmp_path / "a", tmp_path / "b")
+        parallel_text.write(sides(10, broken_at=7), (tmp_path / "a", tmp_path / "b"))
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "b"]
     assert len(lines(tmp_path / "a")) == len(lines(tmp_path / "b")) == 3
 

@@ -31,7 +31,7 @@ from omegaconf import OmegaConf
 
 import fairseq_seqkd
 from fairseq_seqkd import cli
-from fairseq_seqkd.corpus import manifest, views
+from fairseq_seqkd.corpus import views
 from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.corpus.distilled import Distilled
@@ -533,25 +533,25 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("a bit of a manifest's braces", lambda at: at.seqkd("inspect", at.broken("distilled", "manifest.json", flipped(0))),
      "manifest.json is damaged", 1),
     ("a bit of a manifest's key", lambda at: at.seqkd("inspect", at.broken("distilled", "manifest.json",
-     becomes(b'"settings"', b'"rettings"'))), "manifest.json is damaged (it has no settings)", 1),
+     becomes(b'"settings"', b'"rettings"'))), "manifest.json is damaged (Object missing required field `settings`", 1),
     ("a bit of a manifest's plan", lambda at: at.select(at.broken("distilled", "manifest.json",
-     becomes(b'"max_sentences"', b'"max_sendences"'))), "is damaged (it has no settings.plan.max_sentences)", 1),
+     becomes(b'"max_sentences"', b'"max_sendences"'))), "is damaged (Object missing required field `max_sentences` - at `$.settings.plan`)", 1),
     ("a bit of a manifest's search", lambda at: at.select(at.broken("distilled", "manifest.json",
      becomes(b'"lenpen": 1', b'"lenpen": 3'))), "is damaged (its signature is not its settings')", 1),
     ("a bit of a manifest's engine", lambda at: at.select(at.broken("distilled", "manifest.json",
-     becomes(b'"precision"', b'"pracision"'))), "is damaged (its signature is not its settings')", 1),
+     becomes(b'"precision"', b'"pracision"'))), "is damaged (Object missing required field `precision` - at `$.settings.engine`)", 1),
     ("a bit of a manifest's parts", lambda at: at.seqkd("decode", "--workers", 1, at.made["tiny"], "--distill-dir",
      at.broken("begun", "manifest.json", becomes(b'"part_size"', b'"part_size!'))), "manifest.json is damaged", 1),
     ("a bit of a manifest's parts' name", lambda at: at.seqkd("decode", "--workers", 1, at.made["tiny"], "--distill-dir",
-     at.broken("begun", "manifest.json", becomes(b'"part_size"', b'"part_sise"'))), "has no settings.plan.part_size", 1),
+     at.broken("begun", "manifest.json", becomes(b'"part_size"', b'"part_sise"'))), "missing required field `part_size` - at `$.settings.plan`", 1),
     ("a bit of a manifest's language", lambda at: at.seqkd("inspect", at.broken("distilled", "manifest.json",
-     becomes(b'"target_lang"', b'"target_lung"'))), "is damaged (it has no settings.data.target_lang)", 1),
+     becomes(b'"target_lang"', b'"target_lung"'))), "is damaged (Object missing required field `target_lang` - at `$.settings.data`)", 1),
     ("a bit of a manifest's similarity", lambda at: at.text(at.broken("distilled", "manifest.json",
-     becomes(b'"post_process"', b'"post_qrocess"'))), "is damaged (it has no settings.similarity.post_process)", 1),
+     becomes(b'"post_process"', b'"post_qrocess"'))), "missing required field `post_process` - at `$.settings.similarity`)", 1),
     ("a bit of a manifest of distributions", lambda at: at.stored(becomes(b'"vocabulary"', b'"vocabulari"'), "manifest.json"),
-     "is damaged (it has no settings.scoring.vocabulary)", 1),
+     "missing required field `vocabulary` - at `$.settings.scoring`)", 1),
     ("a bit of a manifest's kind", lambda at: at.text(at.broken("distilled", "manifest.json",
-     becomes(b'"distilled"', b'"dystilled"'))), "holds something else (dystilled)", 1),
+     becomes(b'"distilled"', b'"dystilled"'))), "is damaged (Invalid value 'dystilled' - at `$.kind`)", 1),
     ("a bit of the data's hash", lambda at: at.select(at.broken("distilled", "manifest.json",
      becomes(b'"target_sha256": "', b'"target_sha256": "0'))), "is not the data-bin", 1),
     ("a manifest of another format", lambda at: at.text(at.broken("distilled", "manifest.json",
@@ -559,7 +559,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("half a view's manifest", lambda at: at.train(at.broken("distilled", "seq_kd/manifest.json", half) / "seq_kd",
      criterion="seq_kd"), "manifest.json is damaged", 1),
     ("a view's manifest without its languages", lambda at: at.text(at.broken("distilled", "seq_kd/manifest.json",
-     becomes(b'"source_lang"', b'"source_lung"'))), "is damaged (it has no source_lang)", 1),
+     becomes(b'"source_lang"', b'"source_lung"'))), "is damaged (Object missing required field `source_lang`)", 1),
     ("a directory that is not finished", lambda at: at.text(at.made["begun"]), "is not finished", 1),
     ("a manifest of the store of other sentences", lambda at: at.stored(becomes(b'"tokens": ', b'"tokens": 1'), "manifest.json"),
      "is not the file that its manifest speaks of", 1),
@@ -885,7 +885,9 @@ def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, valid, monkeyp
     )
     done = run(*at.decode(data))
     assert "is missing by now; put it back" in helpers.refusal(done) and done.returncode == 1
-    assert not list((at / "out").glob("seq_*")) and not manifest.read(at / "out")["complete"]
+    assert (
+        not list((at / "out").glob("seq_*")) and not helpers.read_manifest(at / "out")["complete"]
+    )
     monkeypatch.undo()
     shutil.copytree(at.made["tiny"], data)
     assert run(*at.decode(data)).returncode == 0
@@ -916,7 +918,9 @@ def test_gold_that_is_binarised_anew_meanwhile_is_in_no_view(at, monkeypatch, wh
         f"tiny has changed since {at / 'out'} was begun" in helpers.refusal(done)
         and done.returncode == 1
     )
-    assert not list((at / "out").glob("seq_*")) and not manifest.read(at / "out")["complete"]
+    assert (
+        not list((at / "out").glob("seq_*")) and not helpers.read_manifest(at / "out")["complete"]
+    )
 
 
 # Places that are odd and no bad ones: the same bytes are there in the end.
@@ -968,7 +972,10 @@ def test_a_dictionary_with_windows_line_ends_has_the_same_symbols(at, valid):
     ours, theirs = helpers.tree(at / "out"), helpers.tree(valid)
     assert ours[NBestStore.NAME] == theirs[NBestStore.NAME]
     assert ours["seq_kd/valid.de-en.en.bin"] == theirs["seq_kd/valid.de-en.en.bin"]
-    assert manifest.read(at / "out")["settings"]["data"] != manifest.read(valid)["settings"]["data"]
+    assert (
+        helpers.read_manifest(at / "out")["settings"]["data"]
+        != helpers.read_manifest(valid)["settings"]["data"]
+    )
 
 
 def test_a_view_that_is_a_link_is_read_and_not_followed_for_writing(at):
@@ -1103,7 +1110,7 @@ def odd(tmp_path_factory):
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_text_is_decoded_and_comes_back(odd, kind):
     (sources, targets, reasons), ids = ODD[kind], sentences(kind)
-    content, store = manifest.read(odd / "out"), NBestStore(odd / "out")
+    content, store = helpers.read_manifest(odd / "out"), NBestStore(odd / "out")
     assert content["complete"] and content["sentences"] == len(store) == sum(
         len(lines) for lines, _, _ in ODD.values()
     )
@@ -1120,7 +1127,11 @@ def test_odd_text_is_decoded_and_comes_back(odd, kind):
         ("seq_kd", lambda nbest: 0),
         ("seq_inter", lambda nbest: np.argmax([h.similarity for h in nbest])),
     ):
-        assert manifest.read(odd / "out" / view)["rows"] == len(rows) == len(store) - len(too_long)
+        assert (
+            helpers.read_manifest(odd / "out" / view)["rows"]
+            == len(rows)
+            == len(store) - len(too_long)
+        )
         found = {lang: lines_of(odd / f"{view}.{lang}") for lang in ("xx", "ja")}
         assert [found["xx"][rows.index(i)] for i in kept] == [
             plain(sources[i - ids[0]]) for i in kept
@@ -1144,7 +1155,7 @@ def test_odd_text_is_decoded_and_comes_back(odd, kind):
 
 def test_odd_targets_are_scored(odd):
     """As many tokens as they have words, each with its EOS; what is longer than the teacher's positions is listed."""
-    content, store = manifest.read(odd / "D"), DistributionStore(odd / "D")
+    content, store = helpers.read_manifest(odd / "D"), DistributionStore(odd / "D")
     words = [[len(line.split()) for kind in ODD.values() for line in kind[side]] for side in (0, 1)]
     too_long = [i for i, pair in enumerate(zip(*words)) if max(pair) > 1023]
     assert content["complete"] and content["listed"]["too_long"] == too_long and len(too_long) == 2

@@ -267,8 +267,7 @@ def test_a_manifest_cannot_name_a_file_elsewhere(files, tmp_path):
     shutil.copytree(files / "distilled", tmp_path / "distilled")
     secret = Path(tempfile.mkstemp(dir=tmp_path)[1])
     found = manifest.read(tmp_path / "distilled" / "seq_kd")
-    found["files"] = {f"../../{secret.name}": {"bytes": 0, "sha256": ""}}
-    found.pop("format")
+    found.files = {f"../../{secret.name}": manifest.FileFacts(0, "")}
     manifest.write(tmp_path / "distilled" / "seq_kd", found)
     with pytest.raises(
         Refusal, match=f"seq_kd/{secret.name} is not the file that belongs to this view"

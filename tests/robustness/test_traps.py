@@ -253,18 +253,18 @@ def test_a_beam_beyond_the_dictionary_finds_fewer_hypotheses(tiny, teacher, tmp_
     store = NBestStore(tmp_path / "out")
     for i in range(len(store)):
         assert len({tuple(h.tokens.tolist()) for h in store[i]}) == len(store[i]) == size - 1
-    assert manifest.read(tmp_path / "out")["complete"] and len(store) == 45
+    assert helpers.read_manifest(tmp_path / "out")["complete"] and len(store) == 45
 
 
 def test_similarity_is_that_of_text_without_bpe(decoded, tiny, teacher, tmp_path):
     """Of subwords, --bpe makes the text that --post-process makes by default."""
     (tmp_path / "codes").write_text("#version: 0.2\nd o\n")
     decode(tiny, teacher, tmp_path / "out", bpe="subword_nmt", bpe_codes=tmp_path / "codes")
-    settings = manifest.read(tmp_path / "out")["settings"]["similarity"]
+    settings = helpers.read_manifest(tmp_path / "out")["settings"]["similarity"]
     assert (settings["bpe"], settings["post_process"]) == ("subword_nmt", None)
     codes = hashlib.sha256((tmp_path / "codes").read_bytes()).hexdigest()
     assert settings["decoders"] == {"bpe_codes": codes, "bpe_separator": "@@"}
-    assert "decoders" not in manifest.read(decoded)["settings"]["similarity"]
+    assert "decoders" not in helpers.read_manifest(decoded)["settings"]["similarity"]
     other = {"bpe": "subword_nmt", "bpe_codes": tmp_path / "codes", "bpe_separator": "##"}
     refused = decode(tiny, teacher, tmp_path / "out", **other, check=False)
     assert 'similarity.decoders.bpe_separator was "@@", now "##"' in helpers.refusal(refused)
@@ -322,7 +322,7 @@ finally:
 def test_resuming_with_other_threads_gives_the_same_bytes(decoded, tiny, teacher, tmp_path):
     """A process with one thread leaves one part to a process that is given two."""
     out = tmp_path / "out"
-    unfinished = Distilled(out, manifest.read(decoded)["settings"], parts=4)
+    unfinished = Distilled(out, manifest.read(decoded).settings, parts=4)
     unfinished.begin()
     with lock(unfinished.parts_folder / "000002.lock") as mine:  # as another worker would hold it
         decode(tiny, teacher, out)

@@ -1,5 +1,6 @@
 """What several test modules use: fairseq's commands as subprocesses, and models and criterions built in this process."""
 
+import json
 import os
 import signal
 import socket
@@ -361,21 +362,47 @@ def tree(folder, ignore=(".lock", "decoding.log")):
     }
 
 
+def read_manifest(folder):
+    """The content of a directory's manifest.json, as it is on disk."""
+    return json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+
+
+def write_manifest(folder, content):
+    """Writes a manifest.json with this content."""
+    text = json.dumps({"format": "fairseq_seqkd/1", **content})
+    (Path(folder) / "manifest.json").write_text(text, encoding="utf-8")
+
+
+def data_settings(sentences):
+    """settings.data of a manifest."""
+    keys = ("split", "source_lang", "target_lang", "source_sha256", "target_sha256")
+    return {**dict.fromkeys(keys, "x"), "dictionaries_sha256": ["x", "x"], "sentences": sentences}
+
+
+ENGINE = {"name": "fairseq", "fairseq": "fairseq 0", "precision": "float32"}  # of a manifest
+
+
 def manifest_content(**more):
     """The least that a manifest of a decode holds, for directories that no decode has made: 250 sentences in parts of 100."""
-    data = dict.fromkeys(
-        ("split", "source_lang", "target_lang", "source_sha256", "target_sha256"), "x"
-    )
+    search = {
+        "beam": 5,
+        "nbest": 5,
+        "lenpen": 1.0,
+        "sampling": False,
+        "seed": None,
+        "retain_dropout": False,
+    }
     return {
         "kind": "distilled",
         "signature": "teacher:fake|beam:5",
         "sentences": 250,
         "complete": False,
         "settings": {
-            "data": {**data, "sentences": 250},
+            "data": data_settings(250),
             "teacher": {"sha256": ["x"]},
+            "engine": ENGINE,
             "plan": {"part_size": 100, "max_tokens": 100, "max_sentences": None},
-            "search": {"longest_source": 100},
+            "search": {**search, "longest_source": 100},
             "similarity": None,
             "select": "mode",
         },

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.corpus import array_files, manifest, mmap_format
+from fairseq_seqkd.corpus import array_files, mmap_format
 from fairseq_seqkd.corpus import detokenise as text
 from fairseq_seqkd.corpus.atomic import whole_file, whole_folder
 from fairseq_seqkd.corpus.databin import LanguagePair, Split
@@ -245,48 +245,6 @@ def test_a_header_that_lies_is_refused(tmp_path):
         Block.read(tmp_path / "0.part")
 
 
-# manifest.py
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-)
-
-
-@given(content=st.dictionaries(st.text(), JSON, max_size=5))
-@settings(max_examples=60, deadline=None)
-def test_a_manifest_is_json_in_one_fixed_form(content):
-    written = manifest.dump(content)
-    assert json.loads(written) == content
-    assert written == manifest.dump(dict(reversed(list(content.items()))))
-
-
-def test_lists_stay_on_one_line():
-    assert manifest.dump({"a": {"ids": list(range(100))}}).count("\n") == 4
-
-
-@pytest.mark.parametrize("length", [0, 1, manifest.AT_A_TIME, 2 * manifest.AT_A_TIME + 1])
-def test_arrays_are_written_as_lists(length):
-    ids = np.arange(length, dtype=np.uint32)
-    assert manifest.dump({"ids": ids}) == manifest.dump({"ids": ids.tolist()})
-
-
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", '{"format": "other/9"}', "[" * 100_000, "\x00"]
-)
-def test_what_is_no_manifest_is_refused(tmp_path, content):
-    (tmp_path / manifest.NAME).write_text(content)
-    with pytest.raises(Refusal, match="manifest.json"):
-        manifest.read(tmp_path)
-
-
-def test_differences_are_named():
-    before = {"search": {"beam": 5, "lenpen": 1.0}, "teacher": "a"}
-    now = {"search": {"beam": 10, "lenpen": 1.0}, "teacher": "a", "new": 1}
-    assert manifest.differences(before, now) == ["new was null, now 1", "search.beam was 5, now 10"]
-    assert manifest.differences(now, now) == []
-
-
 # text.py
 
 
@@ -333,38 +291,3 @@ def test_arrays_that_lie_otherwise_in_memory_are_written_as_they_are(make, tmp_p
     array = make(np.arange(12, dtype=np.float16).reshape(4, 3))
     array_files.write(tmp_path / "file", {"x": array})
     assert np.array_equal(array_files.read(tmp_path / "file")["x"], array)
-
-
-def test_what_a_file_must_hold_is_said_by_name():
-    from fairseq_seqkd import shapes
-
-    shape = {
-        "a": shapes.is_tree,
-        "a.b": shapes.is_size,
-        "c": shapes.or_none(shapes.is_tree),
-        "c.d": shapes.is_text,
-    }
-    shape["views?"] = shapes.list_of(shapes.is_one_of("seq_kd", "seq_inter"))
-    whole = {"a": {"b": 1}, "c": {"d": "x"}, "views": ["seq_kd"]}
-    assert shapes.first_fault(whole, shape) is None
-    assert shapes.first_fault({"a": {"b": 1}, "c": None}, shape) is None
-    for change, fault in (
-        ({"a": {}}, "it has no a.b"),
-        ({"a": {"b": True}}, "a.b is true"),
-        ({"a": {"b": 1 << 63}}, f"a.b is {1 << 63}"),
-        ({"a": 5}, "a is 5"),
-        ({"c": {"d": 1}}, "c.d is 1"),
-        ({"views": "seq_kd"}, 'views is "seq_kd"'),
-        ({"views": [".."]}, 'views is [".."]'),
-        ({"views": ["../seq_kd"]}, 'views is ["../seq_kd"]'),
-    ):
-        assert shapes.first_fault({**whole, **change}, shape) == fault
-    for value, right in (
-        (1.5, True),
-        (float("inf"), True),
-        (float("nan"), False),
-        (10**400, False),
-        (True, False),
-        ("1", False),
-    ):
-        assert shapes.is_number(value) is right

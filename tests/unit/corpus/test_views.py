@@ -62,19 +62,24 @@ def finish(folder, sentences):
     tracemalloc.start()
     NBestStore.merge(parts, folder / NBestStore.NAME)
     store = NBestStore(folder)
-    for view, ranks_of in (
-        (manifest.SEQ_KD, choose.mode),
-        (manifest.SEQ_INTER, choose.nearest_to_gold),
-    ):
-        views.build(
-            folder,
-            view,
-            ranks_of,
-            store,
-            gold,
-            2,
-            {"signature": "", "source_lang": "de", "target_lang": "en"},
+    choosers = {manifest.SEQ_KD: choose.mode, manifest.SEQ_INTER: choose.nearest_to_gold}
+    choices = []
+    for view, ranks_of in choosers.items():
+        ranks = np.full(len(store), -1, np.int32)
+        for first, block in store.blocks():
+            ranks[first : first + len(block)] = ranks_of(block)
+        rows = int((ranks >= 0).sum())
+        content = manifest.ViewManifest(
+            view=view,
+            signature="",
+            split="train",
+            source_lang="de",
+            target_lang="en",
+            rows=rows,
+            left_out=len(store) - rows,
         )
+        choices.append(views.Choice(content, ranks))
+    views.build(folder, choices, store, gold, 2)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -83,7 +88,7 @@ def finish(folder, sentences):
 def test_memory_does_not_grow_with_the_corpus_but_for_a_few_bytes_a_sentence(tmp_path):
     small, large = finish(tmp_path / "small", 5 * PART), finish(tmp_path / "large", 40 * PART)
     assert (large - small) / (35 * PART) < 30
-    assert views.check_view(tmp_path / "large" / "seq_kd", "seq_kd")["left_out"] == 40
+    assert views.check_view(tmp_path / "large" / "seq_kd", "seq_kd").left_out == 40
     rows = np.load(tmp_path / "large" / "seq_kd" / views.ROWS)
     assert len(rows) == 40 * (PART - 1) and not (rows % PART == 5).any()
 
@@ -142,7 +147,7 @@ def change(folder, **entries):
 
 
 def test_a_finished_view_can_be_moved_and_used_alone(view):
-    assert views.check_view(view, "seq_kd")["complete"] is True
+    assert views.check_view(view, "seq_kd").complete is True
 
 
 @pytest.mark.parametrize(
@@ -152,7 +157,11 @@ def test_a_finished_view_can_be_moved_and_used_alone(view):
         (lambda folder: change(folder, complete=False), "is not finished"),
         (lambda folder: change(folder, view="seq_inter"), "holds seq_inter targets"),
         (lambda folder: change(folder, format="other"), "is not a manifest"),
-        (lambda folder: change(folder, files=None), "is damaged .files is null."),
+        (lambda folder: change(folder, files=None), "is not finished"),
+        (
+            lambda folder: change(folder, files=[]),
+            r"is damaged .Expected `object . null`, got `array`",
+        ),
         (lambda folder: (folder / "train.de-en.en.bin").unlink(), "is not the file that belongs"),
         (
             lambda folder: (folder / "train.de-en.en.bin").write_bytes(b"1"),
@@ -172,14 +181,14 @@ def test_a_distilled_directory_is_not_the_view_in_it(distilled):
 
 
 def test_a_directory_with_a_part_missing_is_not_finished(distilled, tmp_path):
-    settings = manifest.read(distilled)["settings"]
+    settings = manifest.read(distilled).settings
     unfinished = Distilled(tmp_path / "out", settings, parts=2)
     unfinished.begin()
     nothing = Block.from_lists([[]], np.dtype(np.uint16), with_similarity=True)
     unfinished.commit(0, nothing)
     assert unfinished.finish(lambda store: pytest.fail("built from half the parts")) is False
-    assert manifest.read(tmp_path / "out")["complete"] is False
+    assert manifest.read(tmp_path / "out").complete is False
     unfinished.commit(1, nothing)
     with pytest.raises(Refusal, match="holds 2 sentences instead of 509"):
         unfinished.finish(lambda store: pytest.fail("built from parts of something else"))
-    assert manifest.read(tmp_path / "out")["complete"] is False
+    assert manifest.read(tmp_path / "out").complete is False

@@ -16,7 +16,7 @@ from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.commands import evaluate
 from fairseq_seqkd.commands.text_options import Decoders
 from fairseq_seqkd.corpus import detokenise as text
-from fairseq_seqkd.corpus import manifest, mmap_format
+from fairseq_seqkd.corpus import mmap_format
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import cache, results, systems
@@ -301,10 +301,10 @@ def test_subwords_are_joined_as_the_dictionary_shows_or_the_user_says(tmp_path, 
     dictionary = Dictionary()
     tokens = [dictionary.add_symbol(symbol) for symbol in ("▁a", "▁hou", "se")]
     assert (
-        text.joined_by(None, dictionary) == "sentencepiece"
-        and text.joined_by("none", dictionary) is None
+        text.resolve_post_process(None, dictionary) == "sentencepiece"
+        and text.resolve_post_process("none", dictionary) is None
     )
-    assert text.joined_by("subword_nmt", dictionary) == "subword_nmt"
+    assert text.resolve_post_process("subword_nmt", dictionary) == "subword_nmt"
     assert text.Detokeniser(dictionary, "sentencepiece")(tokens) == "a house"
 
 
@@ -446,7 +446,7 @@ def view(tmp_path):
     folder = tmp_path / "seq_kd"
     folder.mkdir()
     facts = {"split": "train", "source_lang": "de", "target_lang": "en", "rows": 1, "left_out": 0}
-    manifest.write(
+    helpers.write_manifest(
         folder, {"kind": "view", "view": "seq_kd", "signature": "teacher:abc|beam:5", **facts}
     )
     return folder
@@ -497,18 +497,15 @@ def test_the_signature_names_view_and_teacher(view, tmp_path):
     )
     stored = {
         "teacher": {"sha256": ["3f2a5c0b9d11" + "0" * 52]},
-        "scoring": {"topk": 8, "vocabulary": 9, "too_long": 0},
+        "engine": helpers.ENGINE,
+        "scoring": {"topk": 8, "vocabulary": 9, "too_long": 0, "dtype": "float16"},
     }
+    stored["scoring"].update(left_pad_source=True, left_pad_target=False)
     stored["scoring"]["positions"], stored["plan"] = (
         [9, 9],
         {"part_size": 1, "max_tokens": 9, "max_sentences": None},
     )
-    stored["data"] = {
-        **dict.fromkeys(
-            ("split", "source_lang", "target_lang", "source_sha256", "target_sha256"), "x"
-        ),
-        "sentences": 1,
-    }
+    stored["data"] = helpers.data_settings(1)
     facts = {
         "kind": "distributions",
         "complete": True,
@@ -517,7 +514,7 @@ def test_the_signature_names_view_and_teacher(view, tmp_path):
         "settings": stored,
     }
     (tmp_path / "stored").mkdir()
-    manifest.write(tmp_path / "stored", facts)
+    helpers.write_manifest(tmp_path / "stored", facts)
     by_stored = {
         "_name": "word_kd",
         "teacher_distributions": f"{tmp_path / 'stored'}:/gone",
