@@ -52,7 +52,7 @@ def targets(block: Block, ranks: np.ndarray, eos: int) -> Tuple[np.ndarray, np.n
 def build(
     folder: Union[str, Path], choices: Sequence[Choice], store: NBestStore, gold: Split, eos: int
 ) -> None:
-    """Writes views into a distilled directory: all of them, or none.
+    """Writes views into a distilled directory in one pass over the store: all of them, or none.
 
     Args:
         folder: the distilled directory.
@@ -68,20 +68,31 @@ def build(
         places = [Path(folder) / choice.manifest.view for choice in choices]
         outs = [stack.enter_context(whole_folder(place)) for place in places]
         try:
+            _write_targets(outs, choices, store, gold, eos)
             for choice, out in zip(choices, outs):
-                _write(out, choice, store, gold, eos)
+                _complete(out, choice, gold)
         except Exception:
             gold.check_unchanged(folder)  # the likely reason
             raise
         gold.check_unchanged(folder)
 
 
-def _write(out: Path, choice: Choice, store: NBestStore, gold: Split, eos: int) -> None:
-    with Writer(out / gold.prefix(gold.languages.target).name, store.token_dtype) as writer:
+def _write_targets(
+    outs: Sequence[Path], choices: Sequence[Choice], store: NBestStore, gold: Split, eos: int
+) -> None:
+    """Writes the target side of each view. Memory is four bytes per sentence and view."""
+    name = gold.prefix(gold.languages.target).name
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(Writer(out / name, store.token_dtype)) for out in outs]
         for first, block in store.blocks():
-            writer.add(*targets(block, choice.ranks[first : first + len(block)], eos))
+            for writer, choice in zip(writers, choices):
+                writer.add(*targets(block, choice.ranks[first : first + len(block)], eos))
+
+
+def _complete(out: Path, choice: Choice, gold: Split) -> None:
+    """Copies the rest of a view from gold, and writes its manifest."""
     kept = np.flatnonzero(choice.ranks >= 0)
-    if len(kept) == len(store):
+    if len(kept) == len(choice.ranks):
         for file in gold.files(gold.languages.source):
             shutil.copyfile(file, out / file.name)
     else:

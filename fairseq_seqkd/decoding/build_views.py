@@ -1,150 +1,251 @@
-"""The views of a finished decode: which hypothesis each takes, which sentences filters leave out, and what is said of it."""
+"""The views of a finished decode: which hypotheses they take, which sentences they leave out."""
 
 import logging
+from pathlib import Path
+from typing import Callable, Dict, Iterable, List, Mapping, Optional
 
 import numpy as np
+from fairseq.data import LanguagePairDataset
 from msgspec.structs import replace
 
 from fairseq_seqkd.corpus import manifest, views
-from fairseq_seqkd.corpus.manifest import FilterCounts, ViewManifest
+from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.distilled import Distilled
+from fairseq_seqkd.corpus.manifest import DecodeManifest, FilterCounts, ViewManifest
+from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import choose, filters
+from fairseq_seqkd.selection.filters import FILTERS, Limit
 
 logger = logging.getLogger(__name__)
 
-TOO_LONG = "source_too_long"  # a reason in the manifest
+Rule = Callable[[Block], np.ndarray]  # returns the (sentences,) rank to take, -1 for none
+TOO_LONG = "source_too_long"
 
 
-def build_views(store, content, distilled, gold, dataset):
-    """Writes the views of a decode; returns the manifest of the directory with counts and lists.
+class SentenceLists:
+    """Lists of sentence ids by reason, collected block by block: four bytes per id."""
 
-    A view in which nothing would be left is not written, since fairseq cannot map a split without a token.
-    Args: store: NBestStore; content: the manifest; distilled: Distilled; gold: databin.Split; dataset: fairseq's dataset of
-    that split.
+    def __init__(self, reasons: Iterable[str]) -> None:
+        self._ids: Dict[str, List[np.ndarray]] = {reason: [] for reason in reasons}
+
+    def add(self, reason: str, ids: np.ndarray) -> None:
+        """Adds sentences, in order."""
+        self._ids[reason].append(ids.astype(np.uint32))
+
+    @property
+    def listed(self) -> Dict[str, np.ndarray]:
+        """The ids of each reason, (sentences,) uint32."""
+        empty = np.zeros(0, np.uint32)
+        return {reason: np.concatenate([empty, *ids]) for reason, ids in self._ids.items()}
+
+    @property
+    def counts(self) -> Dict[str, int]:
+        """The number of ids of each reason."""
+        return {reason: sum(map(len, ids)) for reason, ids in self._ids.items()}
+
+
+class ViewFilter:
+    """The filters that are on, applied to the hypotheses that a view takes.
+
+    Args:
+        limits: of the filters that are on.
+        gold: the split that was decoded.
+        dataset: the same as fairseq's dataset, which has the dictionaries.
     """
-    settings = distilled.settings
-    choosers = {manifest.SEQ_KD: choose.SELECTIONS[settings.select]}
-    if store.has_similarity:
-        choosers[manifest.SEQ_INTER] = choose.nearest_to_gold
-    choices, filtered = [], {}
-    for name, chooser in choosers.items():
-        sieve = Sieve(settings.filters, gold, dataset) if settings.filters else None
-        ranks = np.full(len(store), -1, np.int32)
-        for first, block in store.blocks():
-            chosen = chooser(block)
-            ranks[first : first + len(block)] = sieve(first, block, chosen) if sieve else chosen
-        if sieve:
-            filtered[name] = sieve.audit()
-            for rule, count in filtered[name].counts.items():
-                option = filters.FILTERS[rule].option(settings.filters[rule])
-                logger.info("%s: %d sentences fail %s", distilled.folder / name, count, option)
-        rows = int((ranks >= 0).sum())
-        view = ViewManifest(
-            view=name,
-            version=content.version,
-            signature=content.signature,
-            split=gold.name,
-            source_lang=gold.languages.source,
-            target_lang=gold.languages.target,
-            rows=rows,
-            left_out=len(store) - rows,
-            select=settings.select if name == manifest.SEQ_KD else None,
-            filtered=sieve.counts() if sieve else None,
-        )
-        if rows:
-            choices.append(views.Choice(view, ranks))
-    views.build(distilled.folder, choices, store, gold, dataset.tgt_dict.eos())
-    for view, _ in choices:
-        logger.info(
-            "%s: %d sentences, %d left out", distilled.folder / view.view, view.rows, view.left_out
-        )
-    listed = audit(store, choosers)
-    for reason, ids in listed.items():
-        if len(ids):
-            logger.warning("%d sentences: %s (listed in the manifest)", len(ids), reason)
-    return replace(
-        content,
-        counts={reason: len(ids) for reason, ids in listed.items()},
-        listed=listed,
-        views=sorted(view.view for view, _ in choices),
-        filtered=filtered or None,
-    )
 
-
-def refuse_empty_views(folder):
-    """Says of a finished directory which view is not there because no sentence was left for it."""
-    content = manifest.read(folder)
-    wanted = [manifest.SEQ_KD] + (
-        [manifest.SEQ_INTER] if content.settings.data.target_sha256 else []
-    )
-    empty = [name for name in wanted if name not in content.views]
-    if not empty:
-        return
-    filtered = (content.filtered or {}).get(empty[0])
-    why = [
-        f"{count} fail {filters.FILTERS[rule].option(content.settings.filters[rule])}"
-        for rule, count in sorted(filtered.counts.items() if filtered else ())
-    ]
-    too_long = content.counts.get(TOO_LONG)
-    if too_long:
-        why.append(f"{too_long} have a source that is too long")
-    raise Refusal(
-        f"{folder} has its hypotheses, but no view {' and '.join(empty)}: of {content.sentences} sentences none was left "
-        f"({', '.join(why)}); decode into another directory with other limits"
-    )
-
-
-class Sieve:
-    """Takes from a view the sentences that fail a filter, and remembers which, four bytes for each."""
-
-    def __init__(self, settings, gold, dataset):
-        self.settings, self.sources = settings, gold.read(gold.languages.source)
+    def __init__(
+        self, limits: Mapping[str, Limit], gold: Split, dataset: LanguagePairDataset
+    ) -> None:
+        self.limits, self.sources = limits, gold.read(gold.languages.source)
         self.eos = dataset.src_dict.eos()
         self.same = filters.same_symbols(dataset.src_dict, dataset.tgt_dict)
-        self.failed = {rule: [] for rule in settings}
 
-    def __call__(self, first, block, chosen):
-        """The ranks `chosen` with -1 for sentences that fail. Args: first: id of the block's first sentence."""
-        sources = (
-            np.asarray(self.sources[int(row) + first]) for row in np.flatnonzero(chosen >= 0)
-        )
-        source = filters.Ragged.of(
-            [ids[:-1] if len(ids) and ids[-1] == self.eos else ids for ids in sources]
-        )
-        failures = filters.failures(self.settings, block, chosen, source, self.same)
-        for rule, failed in failures.items():
-            self.failed[rule].append((np.flatnonzero(failed) + first).astype(np.uint32))
-        return np.where(np.logical_or.reduce(list(failures.values())), -1, chosen)
+    def failures(self, first: int, block: Block, ranks: np.ndarray) -> Dict[str, np.ndarray]:
+        """Returns for each filter which sentences fail it, (sentences,) bool.
 
-    def counts(self):
-        return {rule: sum(map(len, failed)) for rule, failed in self.failed.items()}
+        Args:
+            first: the id of the block's first sentence.
+            block: the n-best lists.
+            ranks: (sentences,) the rank that the view takes of each list, -1 for none.
+        """
+        rows = (np.flatnonzero(ranks >= 0) + first).tolist()
+        sources = [self._without_eos(np.asarray(self.sources[row])) for row in rows]
+        return filters.failures(self.limits, block, ranks, filters.Ragged.of(sources), self.same)
 
-    def audit(self):
-        """For the manifest: how many sentences fail each filter, and which; one that fails several is in each list."""
-        empty = [np.zeros(0, np.uint32)]
-        listed = {rule: np.concatenate(empty + ids) for rule, ids in self.failed.items()}
-        return FilterCounts(self.counts(), listed)
+    def _without_eos(self, ids: np.ndarray) -> np.ndarray:
+        return ids[:-1] if len(ids) and ids[-1] == self.eos else ids
 
 
-def audit(store, choosers):
-    """{reason: ids of sentences} of what a user should know about; none of these is dropped except the first.
+class ViewChoices:
+    """What each view takes from a store, chosen in one pass over it.
 
-    source_too_long: not decoded, in no view. empty: the hypothesis that seq_kd takes is the empty sentence. hit_limit: the length
-    limit ended that hypothesis, so it may be cut. seq_inter_empty, seq_inter_hit_limit: the same of seq_inter, if there is one.
-    Args: choosers: {view: Block -> (sentences,) rank of the hypothesis that it takes, -1 for none}.
+    Args:
+        store: the n-best lists.
+        rules: how each view chooses.
+        view_filter: drops sentences from the views; None without filters.
+
+    Attributes:
+        ranks: for each view the (sentences,) int32 rank of the hypothesis that is a sentence's
+            target, or -1.
+        remarks: what a user should know of the choice before filters. source_too_long: the
+            sentence was not decoded. empty: seq_kd takes the empty hypothesis. hit_limit: the
+            length limit ended the hypothesis that seq_kd takes, so it may be cut. The same of
+            seq_inter is seq_inter_empty and seq_inter_hit_limit.
+        failures: for each view the sentences that fail a filter. A sentence may fail several.
     """
-    listed = {TOO_LONG: []}
-    for first, block in store.blocks():
-        for view, chooser in choosers.items():
-            chosen = chooser(block)
-            picked, ids = (
-                block.picked(chosen),
-                (np.flatnonzero(chosen >= 0) + first).astype(np.uint32),
-            )
-            prefix = "" if view == manifest.SEQ_KD else f"{view}_"
-            listed.setdefault(f"{prefix}empty", []).append(ids[block.lengths[picked] == 0])
-            listed.setdefault(f"{prefix}hit_limit", []).append(ids[block.hit_limit[picked] > 0])
-        listed[TOO_LONG].append((np.flatnonzero(block.counts == 0) + first).astype(np.uint32))
-    return {
-        reason: np.concatenate([np.zeros(0, np.uint32), *ids]) for reason, ids in listed.items()
+
+    def __init__(
+        self, store: NBestStore, rules: Dict[str, Rule], view_filter: Optional[ViewFilter] = None
+    ) -> None:
+        self.ranks = {view: np.full(len(store), -1, np.int32) for view in rules}
+        kinds = [f"{prefix_of(view)}{kind}" for view in rules for kind in ("empty", "hit_limit")]
+        self.remarks = SentenceLists([TOO_LONG, *kinds])
+        names = view_filter.limits if view_filter else ()
+        self.failures = {view: SentenceLists(names) for view in rules}
+        for first, block in store.blocks():
+            self.remarks.add(TOO_LONG, np.flatnonzero(block.counts == 0) + first)
+            for view, rule in rules.items():
+                ranks = rule(block)
+                self._remark(view, first, block, ranks)
+                if view_filter:
+                    for name, fails in view_filter.failures(first, block, ranks).items():
+                        self.failures[view].add(name, np.flatnonzero(fails) + first)
+                        ranks = np.where(fails, -1, ranks)
+                self.ranks[view][first : first + len(block)] = ranks
+
+    def _remark(self, view: str, first: int, block: Block, ranks: np.ndarray) -> None:
+        picked, ids = block.picked(ranks), np.flatnonzero(ranks >= 0) + first
+        self.remarks.add(f"{prefix_of(view)}empty", ids[block.lengths[picked] == 0])
+        self.remarks.add(f"{prefix_of(view)}hit_limit", ids[block.hit_limit[picked] > 0])
+
+
+def prefix_of(view: str) -> str:
+    """Returns the prefix of a view's remarks in the manifest."""
+    return "" if view == manifest.SEQ_KD else f"{view}_"
+
+
+def build_views(
+    store: NBestStore,
+    content: DecodeManifest,
+    distilled: Distilled,
+    gold: Split,
+    dataset: LanguagePairDataset,
+) -> DecodeManifest:
+    """Writes the views of a decode. A view without sentences is not written.
+
+    fairseq cannot map a split without a token.
+
+    Args:
+        store: the n-best lists.
+        content: the manifest of the directory.
+        distilled: the directory.
+        gold: the split that was decoded.
+        dataset: the same as fairseq's dataset.
+
+    Returns:
+        The manifest with views, counts and lists.
+
+    Raises:
+        Refusal: gold has changed since the directory was begun.
+    """
+    limits = content.settings.filters
+    rules: Dict[str, Rule] = {manifest.SEQ_KD: choose.SELECTIONS[content.settings.select]}
+    if store.has_similarity:
+        rules[manifest.SEQ_INTER] = choose.nearest_to_gold
+    try:
+        view_filter = ViewFilter(limits, gold, dataset) if limits else None
+        choices = ViewChoices(store, rules, view_filter)
+    except Exception:
+        gold.check_unchanged(distilled.folder)  # the likely reason
+        raise
+    contents = {view: view_manifest(view, choices, content) for view in rules}
+    built = [
+        views.Choice(contents[view], ranks)
+        for view, ranks in choices.ranks.items()
+        if contents[view].rows
+    ]
+    views.build(distilled.folder, built, store, gold, dataset.tgt_dict.eos())
+    log_choices(distilled.folder, choices, contents, limits)
+    filtered = {
+        view: FilterCounts(failures.counts, failures.listed)
+        for view, failures in choices.failures.items()
     }
+    return replace(
+        content,
+        counts=choices.remarks.counts,
+        listed=choices.remarks.listed,
+        views=sorted(choice.manifest.view for choice in built),
+        filtered=filtered if limits else None,
+    )
+
+
+def view_manifest(view: str, choices: ViewChoices, content: DecodeManifest) -> ViewManifest:
+    """Returns the manifest of a view that is to be written.
+
+    Args:
+        view: its name.
+        choices: of all views.
+        content: the manifest of the directory.
+    """
+    settings, ranks = content.settings, choices.ranks[view]
+    rows = int((ranks >= 0).sum())
+    return ViewManifest(
+        view=view,
+        version=content.version,
+        signature=content.signature,
+        split=settings.data.split,
+        source_lang=settings.data.source_lang,
+        target_lang=settings.data.target_lang,
+        rows=rows,
+        left_out=len(ranks) - rows,
+        select=settings.select if view == manifest.SEQ_KD else None,
+        filtered=choices.failures[view].counts if settings.filters else None,
+    )
+
+
+def log_choices(
+    folder: Path,
+    choices: ViewChoices,
+    contents: Mapping[str, ViewManifest],
+    limits: Mapping[str, Limit],
+) -> None:
+    """Logs the sentences that views hold, those that fail filters, and the remarks."""
+    for view, content in contents.items():
+        for name, count in choices.failures[view].counts.items():
+            option = FILTERS[name].option(limits[name])
+            logger.info("%s: %d sentences fail %s", folder / view, count, option)
+        if content.rows:
+            logger.info(
+                "%s: %d sentences, %d left out", folder / view, content.rows, content.left_out
+            )
+    for reason, count in choices.remarks.counts.items():
+        if count:
+            logger.warning("%d sentences: %s (listed in the manifest)", count, reason)
+
+
+def refuse_empty_views(folder: Path) -> None:
+    """Refuses a finished directory that lacks a view because no sentence is left for it."""
+    content = manifest.read(folder)
+    assert isinstance(content, DecodeManifest)
+    settings = content.settings
+    names = [manifest.SEQ_KD]
+    if settings.data.target_sha256:
+        names.append(manifest.SEQ_INTER)
+    empty = [view for view in names if view not in (content.views or [])]
+    if not empty:
+        return
+    reasons = []
+    if content.filtered:
+        reasons = [
+            f"{count} fail {FILTERS[name].option(settings.filters[name])}"
+            for name, count in sorted(content.filtered[empty[0]].counts.items())
+        ]
+    too_long = (content.counts or {}).get(TOO_LONG)
+    if too_long:
+        reasons.append(f"{too_long} have a source that is too long")
+    raise Refusal(
+        f"{folder} has its hypotheses, but no view {' and '.join(empty)}: of {content.sentences} "
+        f"sentences none was left ({', '.join(reasons)}); decode into another directory with other "
+        "limits"
+    )

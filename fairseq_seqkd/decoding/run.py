@@ -66,7 +66,6 @@ class DecodeRun:
             warn_of_further_splits(self.gold)
             warn_of_single_hypotheses(cfg, self.gold)
         teacher = [Checkpoint(p, role="teacher") for p in utils.split_paths(cfg.common_eval.path)]
-        self.teacher_sha256 = [checkpoint.sha256 for checkpoint in teacher]
         self.languages = None if self.scores_targets else teacher_languages(cfg, teacher)
         if self.languages:
             self.dictionaries = (
@@ -80,6 +79,7 @@ class DecodeRun:
                 check_teacher(checkpoint, pair, dictionaries)
         source, target = self.dictionaries
         self.gold.check_symbols((len(source), len(target)))
+        self.teacher_sha256 = [checkpoint.sha256 for checkpoint in teacher]
 
     def _check_targets(self) -> None:
         """Checks that the split has targets if an option reads them."""

@@ -18,7 +18,6 @@ from fairseq.data import Dictionary, data_utils
 from fairseq_seqkd import compat
 from fairseq_seqkd.corpus.detokenise import Detokeniser
 from fairseq_seqkd.corpus.nbest_store import NBestStore
-from fairseq_seqkd.selection import choose
 
 TRAIN = 509  # sentences of the tiny training split: no multiple of 8
 
@@ -436,37 +435,6 @@ def is_gone(group):
     except ProcessLookupError:
         return True
     return False
-
-
-def test_empty_hypotheses_are_counted_and_listed():
-    from fairseq_seqkd.corpus.nbest import Hypothesis
-    from fairseq_seqkd.corpus.nbest_store import Block
-    from fairseq_seqkd.decoding.build_views import audit
-
-    def hypothesis(*tokens, hit_limit=False):
-        return Hypothesis(np.array(tokens, np.uint16), -1.0, -1.0, hit_limit)
-
-    nbests = [
-        [hypothesis(5)],
-        [hypothesis(), hypothesis(5)],
-        [],
-        [hypothesis(5), hypothesis()],
-        [hypothesis(6, hit_limit=True)],
-    ]
-
-    class Store:
-        def blocks(self):
-            yield 10, Block.from_lists(nbests, np.uint16, with_similarity=False)
-
-    choosers = {
-        "seq_kd": choose.mode,
-        "seq_inter": lambda block: block.counts.astype(np.int64) - 1,
-    }
-    listed = {reason: ids.tolist() for reason, ids in audit(Store(), choosers).items()}
-    of_inter = {"seq_inter_empty": [13], "seq_inter_hit_limit": [14]}
-    assert listed == {"source_too_long": [12], "empty": [11], "hit_limit": [14], **of_inter}
-    of_gold_alone = audit(Store(), {"seq_kd": choose.mode})
-    assert set(of_gold_alone) == {"source_too_long", "empty", "hit_limit"}
 
 
 def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):

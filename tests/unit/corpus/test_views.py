@@ -135,6 +135,30 @@ def test_rows_of_a_view_are_golds_sources_and_the_chosen_hypotheses(tmp_path):
         assert target[row].tolist() == [*best.tokens.tolist(), 2]
 
 
+def test_views_appear_together_or_not_at_all(tmp_path, monkeypatch):
+    """Gold that changes while the last view is copied leaves no view."""
+    copy_gold, copied = views.copy_gold, []
+
+    def change_gold(gold, out):
+        assert gold.hashes  # computed before, as a decode does when it begins
+        copied.append(out)
+        if len(copied) == 2:
+            (gold.folder / "dict.en.txt").write_text("other 1\n")
+        copy_gold(gold, out)
+
+    monkeypatch.setattr(views, "copy_gold", change_gold)
+    with pytest.raises(Refusal, match="has changed since"):
+        finish(tmp_path / "x", PART)
+    assert len(copied) == 2 and not list((tmp_path / "x").glob("*seq_*"))
+
+
+def test_all_views_are_written_in_one_pass_over_the_store(tmp_path, monkeypatch):
+    blocks, passes = NBestStore.blocks, []
+    monkeypatch.setattr(NBestStore, "blocks", lambda self: passes.append(1) or blocks(self))
+    finish(tmp_path / "x", PART)
+    assert len(passes) == 2 + 1  # `finish` makes two to choose
+
+
 @pytest.fixture
 def view(distilled, tmp_path):
     shutil.copytree(distilled / "seq_kd", tmp_path / "view")
