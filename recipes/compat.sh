@@ -95,16 +95,15 @@ do_py310() {
 toy() {
     (
         pinned py311 python3.11
-        cd "$ROOT/tests" && python -c '
-import sys, subprocess, pathlib, helpers
+        cd "$ROOT/tests/support" && python -c '
+import pathlib, subprocess, sys, toys
 out = pathlib.Path(sys.argv[1])
-subprocess.run([sys.executable, "data/make_tiny.py", out / "text"], check=True)
-options = {"source-lang": "de", "target-lang": "en", "destdir": out / "bin", "workers": 1}
-helpers.command("fairseq-preprocess", *helpers.flags(options, {f"{s}pref": out / "text" / s for s in ("train", "valid", "test")}))
-helpers.train(out / "bin", out / "teacher", {"criterion": "cross_entropy", "max-epoch": 30, "disable-validation": True})
+subprocess.run([sys.executable, "../data/make_tiny.py", out / "text"], check=True)
+toys.binarise(out / "text", out / "bin")
+toys.train(out / "bin", out / "teacher", toys.TEACHER)
 teacher = out / "teacher" / "checkpoint_last.pt"
-helpers.decode(out / "bin", teacher, out / "distilled")
-helpers.score(out / "distilled" / "seq_kd", teacher, out / "distributions")
+toys.decode(out / "bin", teacher, out / "distilled")
+toys.score(out / "distilled" / "seq_kd", teacher, out / "distributions")
 ' "$WORK/toy"
     )
 }

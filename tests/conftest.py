@@ -1,4 +1,7 @@
-"""Fixtures that cost seconds and are made once: the tiny data-bin, its teacher, and the teacher's decode of it."""
+"""Makes what costs seconds once a session: the toy data-bin, its teacher, and what it decodes.
+
+The toy language has a split of 509 sentences to train on, and two of about 50.
+"""
 
 import fcntl
 import os
@@ -6,22 +9,25 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Callable, List
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+os.environ["OMP_NUM_THREADS"] = "1"  # the last bits of sums depend on the number of threads
 
-import helpers  # noqa: E402
+import toys  # noqa: E402
+import traps  # noqa: E402
 
 
-def once(tmp_path_factory, name, make):
-    """A folder that is made once, by whichever of pytest-xdist's processes comes first. Args: make: folder -> None."""
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Returns a folder that `make` fills once, in whichever process of pytest-xdist comes first."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        folder = tmp_path_factory.mktemp(name)
+        folder = factory.mktemp(name)
         make(folder)
         return folder
-    folder = tmp_path_factory.getbasetemp().parent / f"shared-{name}"
-    with (folder.with_suffix(".lock")).open("w") as lock:
+    folder = factory.getbasetemp().parent / f"shared-{name}"
+    with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / ".made").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -31,79 +37,62 @@ def once(tmp_path_factory, name, make):
     return folder
 
 
-def pytest_collection_modifyitems(items):
-    """The longest test first, so that no process is left alone with it in the end."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Declares the marker of the tests of fairseq's traps."""
+    config.addinivalue_line("markers", traps.MARKER)
+
+
+@pytest.hookimpl(tryfirst=True)  # before slow tests are deselected
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Checks that the traps have tests. Puts the longest test first, not alone at the end."""
+    traps.check(items, Path(__file__).parent)
     items.sort(key=lambda item: "quickstart_goes_from_text" not in item.name)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """A cache of this run's own for `seqkd evaluate`, in this process and in the commands that it starts."""
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Gives `seqkd evaluate` a cache of this session, here and in the commands that it starts."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A data-bin of the toy language, made by fairseq-preprocess, with separate dictionaries."""
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data-bin of the toy language, with separate dictionaries."""
 
-    def make(folder):
-        subprocess.run(
-            [sys.executable, helpers.ROOT / "tests/data/make_tiny.py", folder / "text"], check=True
-        )
-        text = {split: folder / "text" / split for split in ("train", "valid", "test")}
-        options = {
-            "source-lang": "de",
-            "target-lang": "en",
-            "destdir": folder / "bin",
-            "workers": 1,
-        }
-        prefixes = {
-            "trainpref": text["train"],
-            "validpref": text["valid"],
-            "testpref": text["test"],
-        }
-        helpers.command("fairseq-preprocess", *helpers.flags(options, prefixes))
+    def make(folder: Path) -> None:
+        script = Path(__file__).parent / "data" / "make_tiny.py"
+        subprocess.run([sys.executable, script, folder / "text"], check=True)
+        toys.binarise(folder / "text", folder / "bin")
 
     return once(tmp_path_factory, "tiny", make) / "bin"
 
 
 @pytest.fixture(scope="session")
-def teacher(tiny, tmp_path_factory):
-    """The checkpoint of a teacher that has learnt the toy language, trained with fairseq's own criterion."""
-    options = {
-        "criterion": "cross_entropy",
-        "max-epoch": 30,
-        "dropout": 0.1,
-        "disable-validation": True,
-    }
-    return (
-        once(tmp_path_factory, "teacher", lambda folder: helpers.train(tiny, folder, options))
-        / "checkpoint_last.pt"
-    )
+def teacher(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a teacher that has learnt the toy language."""
+
+    def make(folder: Path) -> None:
+        toys.train(tiny, folder, toys.TEACHER)
+
+    return once(tmp_path_factory, "teacher", make) / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="session")
-def distilled(tiny, teacher, tmp_path_factory):
-    """The finished directory of an undisturbed decode by one process."""
-    return (
-        once(
-            tmp_path_factory,
-            "decode",
-            lambda folder: helpers.decode(tiny, teacher, folder / "distilled"),
-        )
-        / "distilled"
-    )
+def distilled(tiny: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished directory of a decode by one process."""
+
+    def make(folder: Path) -> None:
+        toys.decode(tiny, teacher, folder / "distilled")
+
+    return once(tmp_path_factory, "decode", make) / "distilled"
 
 
 @pytest.fixture(scope="session")
-def whole(tiny, teacher, tmp_path_factory):
-    """The teacher's whole distributions on the toy training set, in full precision: what the live teacher says."""
-    options = {"topk": helpers.EVERYTHING, "store_dtype": "float32"}
-    return (
-        once(
-            tmp_path_factory,
-            "whole",
-            lambda folder: helpers.score(tiny, teacher, folder / "D", **options),
-        )
-        / "D"
-    )
+def whole(tiny: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The teacher's distributions on the training set: every symbol, in full precision."""
+
+    def make(folder: Path) -> None:
+        options = {"topk": toys.EVERYTHING, "store_dtype": "float32"}
+        toys.score(tiny, teacher, folder / "distributions", **options)
+
+    return once(tmp_path_factory, "whole", make) / "distributions"

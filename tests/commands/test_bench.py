@@ -5,10 +5,10 @@ import json
 import subprocess
 import sys
 
-import helpers
 import pytest
+from commands import ROOT
 
-RECIPES = helpers.ROOT / "recipes"
+RECIPES = ROOT / "recipes"
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def test_contenders_decode_the_same_sentences_to_the_same_translations(bench, ti
         found[name] = texts.of(name, result)
     assert [len(rows) for rows in found.values()] == [45] * 3
     assert found["fairseq_generate"] == found["plugin_ctranslate2_float32"]
-    # By itself CTranslate2 has one length limit for everything, and does not forbid the empty translation.
+    # By itself CTranslate2 has one length limit for everything, and does not forbid the empty
+    # translation.
     assert (
         sum(a == b for a, b in zip(found["fairseq_generate"], found["raw_ctranslate2_float32"]))
         >= 43
@@ -78,7 +79,8 @@ def test_the_benchmark_of_word_level_distillation_writes_what_it_says(tiny, teac
     )
     ideal = 1 / (1 / found["label_smoothed_cross_entropy"] + 1 / found["teacher_forward_only"])
     assert found["live_over_ideal"] == pytest.approx(found["word_kd_live"] / ideal, rel=0.01)
-    # Per token: 4 ids and 4 probabilities of 2 bytes, the rest and the target's; per sentence 20; and the file's head.
+    # Per token: 4 ids and 4 probabilities of 2 bytes, the rest and the target's; per sentence 20;
+    # and the file's head.
     assert 4 * (2 + 2) + 2 + 2 < found["bytes_per_token"] < 26
     assert 0.5 < found["mass"] <= 1 and found["topk"] == 4
 

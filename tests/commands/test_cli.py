@@ -1,16 +1,16 @@
-"""The command `seqkd`, as it is typed: arguments, what is printed where, files that are continued, exit codes."""
+"""The command `seqkd`, as it is typed: arguments, what is printed where, files that are continued,
+exit codes.
+"""
 
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import helpers
 import pytest
+from commands import run_python, start_process
 
 from fairseq_seqkd import cli, commands
 from fairseq_seqkd.errors import Refusal
@@ -19,21 +19,13 @@ from fairseq_seqkd.version import __version__
 NAMES = [command.__name__.rpartition(".")[2] for command in cli.COMMANDS]
 
 
-def seqkd(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "fairseq_seqkd", *map(str, args)],
-        capture_output=True,
-        text=True,
-        env=helpers.environment(),
-    )
-
-
 def parse(*args):
     return commands.evaluate.parse_requests(
         cli.make_parser().parse_args(["evaluate", *args, "--data", "bin"])
     )
 
 
+@pytest.mark.trap(28)
 def test_help_needs_no_heavy_library():
     code = """
 import sys
@@ -46,13 +38,13 @@ heavy = {"torch", "fairseq", "sacrebleu", "numpy", "omegaconf"} & set(sys.module
 assert not heavy, heavy
 """
     for words in (["--help"], *([name, "--help"] for name in NAMES), ["--version"]):
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        done = run_python("-c", code, *words)
         assert done.returncode == 0, done.stderr
         assert "usage: seqkd" in done.stdout or __version__ in done.stdout
 
 
 def test_no_command_is_an_error_with_usage():
-    done = seqkd()
+    done = run_python("-m", "fairseq_seqkd")
     assert done.returncode == 2 and "COMMAND" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -114,7 +106,8 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, output, sen
 
 
 def test_a_refusal_is_one_line_and_code_1(tmp_path):
-    done = seqkd("evaluate", tmp_path / "none.pt", "--data", tmp_path, "--cpu")
+    words = ["evaluate", tmp_path / "none.pt", "--data", tmp_path, "--cpu"]
+    done = run_python("-m", "fairseq_seqkd", *words)
     assert done.returncode == 1 and done.stdout == ""
     assert (
         done.stderr
@@ -122,9 +115,8 @@ def test_a_refusal_is_one_line_and_code_1(tmp_path):
     )
 
 
-def test_interrupts_end_with_one_sentence_and_130():
-    code = """
-import sys, time
+WAIT = """
+import time
 from fairseq_seqkd import cli
 
 def run(arguments):
@@ -132,23 +124,19 @@ def run(arguments):
     time.sleep(60)
 
 cli.report.run = run
-sys.exit(cli.main(["report", "results.json"]))
 """
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], preexec_fn=helpers.heed_interrupts, **pipes
-    )
+
+
+def test_interrupts_end_with_one_sentence_and_130():
+    process = start_process("seqkd", "report", "results.json", prepare=WAIT)
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert (
-        "Traceback" not in errors
-        and errors
-        == "fairseq_seqkd: interrupted; files written so far are complete, run the same command "
+    assert process.communicate() == (
+        "fairseq_seqkd: interrupted; files written so far are complete, run the same command "
         "to continue\n"
     )
+    assert process.returncode == 130
 
 
 @pytest.fixture

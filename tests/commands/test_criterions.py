@@ -4,9 +4,9 @@ import argparse
 import dataclasses
 import math
 
-import helpers
 import pytest
 import torch
+import toys
 from fairseq.logging import metrics
 
 from fairseq_seqkd.errors import Refusal
@@ -32,6 +32,7 @@ def gradients(task, model, criterion, sample):
     )
 
 
+@pytest.mark.trap(6)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("sentence_avg", [False, True])
 def test_alpha_0_equals_fairseqs_own_criterion(tiny, smoothing, sentence_avg):
@@ -40,11 +41,11 @@ def test_alpha_0_equals_fairseqs_own_criterion(tiny, smoothing, sentence_avg):
         if smoothing
         else {}
     )
-    stock = helpers.build(tiny, {"criterion": "cross_entropy", **own}, sentence_avg=sentence_avg)
-    ours = helpers.build(
+    stock = toys.build(tiny, {"criterion": "cross_entropy", **own}, sentence_avg=sentence_avg)
+    ours = toys.build(
         tiny, criterion="word_kd", alpha=0, label_smoothing=smoothing, sentence_avg=sentence_avg
     )
-    sample = helpers.batch(stock[0])
+    sample = toys.batch(stock[0])
     loss, size, grads, _ = gradients(*stock, sample)
     our_loss, our_size, our_grads, _ = gradients(*ours, sample)
     assert our_loss == pytest.approx(loss, rel=1e-6)
@@ -60,20 +61,22 @@ def test_alpha_0_equals_fairseqs_own_criterion(tiny, smoothing, sentence_avg):
 def test_a_teacher_without_weight_equals_fairseqs_own_criterion(
     tiny, teacher, smoothing, ignore_prefix_size, sentence_avg
 ):
-    """With a teacher the objective is computed here, not by fairseq: what else is returned is still what fairseq returns."""
+    """With a teacher the objective is computed here, not by fairseq: what else is returned is still
+    what fairseq returns.
+    """
     options = {
         "label-smoothing": smoothing,
         "ignore-prefix-size": ignore_prefix_size,
         "report-accuracy": True,
     }
-    stock = helpers.build(
+    stock = toys.build(
         tiny, options, criterion="label_smoothed_cross_entropy", sentence_avg=sentence_avg
     )
-    ours = helpers.build(
+    ours = toys.build(
         tiny, options, criterion="word_kd", teacher_path=teacher, sentence_avg=sentence_avg
     )
     ours[2].objective = dataclasses.replace(ours[2].objective, alpha=0.0)
-    sample = helpers.batch(stock[0])
+    sample = toys.batch(stock[0])
     loss, size, grads, log = gradients(*stock, sample)
     our_loss, our_size, our_grads, our_log = gradients(*ours, sample)
     assert our_loss == pytest.approx(loss, rel=1e-5)
@@ -88,7 +91,7 @@ def test_a_teacher_without_weight_equals_fairseqs_own_criterion(
 
 
 def test_the_teachers_part_is_logged_in_bits_a_token(tiny):
-    _, _, criterion = helpers.build(tiny, criterion="word_kd", alpha=0)
+    _, _, criterion = toys.build(tiny, criterion="word_kd", alpha=0)
     logs = [
         {
             "loss": 6.0,
@@ -110,7 +113,7 @@ def test_the_teachers_part_is_logged_in_bits_a_token(tiny):
 @pytest.fixture(scope="module")
 def second_teacher(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("second")
-    helpers.train(
+    toys.train(
         tiny, folder, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True
     )
     return folder / "checkpoint_last.pt"
@@ -124,7 +127,7 @@ def test_the_objective_equals_a_loop_by_hand(
     tiny, teacher, second_teacher, members, alpha, temperature, smoothing
 ):
     path = ":".join(map(str, [teacher, second_teacher][:members]))
-    task, model, criterion = helpers.build(
+    task, model, criterion = toys.build(
         tiny,
         criterion="word_kd",
         teacher_path=path,
@@ -133,7 +136,7 @@ def test_the_objective_equals_a_loop_by_hand(
         label_smoothing=smoothing,
     )
     assert len(criterion.teacher.models) == members
-    sample = helpers.batch(task)
+    sample = toys.batch(task)
     loss, _, _, log = gradients(task, model, criterion, sample)
     model.eval()
     with torch.no_grad():
@@ -170,10 +173,10 @@ def test_the_objective_equals_a_loop_by_hand(
 @pytest.mark.parametrize("student_arch", ["lstm", "transformer"])
 def test_any_architecture_learns_from_any_other(tiny, teacher, lstm_teacher, student_arch):
     path = teacher if student_arch == "lstm" else lstm_teacher
-    options = helpers.LSTM if student_arch == "lstm" else {}
-    task, model, criterion = helpers.build(tiny, options, criterion="word_kd", teacher_path=path)
+    options = toys.LSTM if student_arch == "lstm" else {}
+    task, model, criterion = toys.build(tiny, options, criterion="word_kd", teacher_path=path)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
-    sample, seen = helpers.batch(task), []
+    sample, seen = toys.batch(task), []
     teacher_lprobs = criterion.teacher.log_probs(sample, next(model.parameters()))
     keep = sample["target"].ne(task.target_dictionary.pad())
     entropy = (
@@ -192,14 +195,15 @@ def test_any_architecture_learns_from_any_other(tiny, teacher, lstm_teacher, stu
 @pytest.fixture(scope="module")
 def lstm_teacher(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lstm")
-    helpers.train(
-        tiny, folder, helpers.LSTM, criterion="cross_entropy", max_epoch=8, disable_validation=True
+    toys.train(
+        tiny, folder, toys.LSTM, criterion="cross_entropy", max_epoch=8, disable_validation=True
     )
     return folder / "checkpoint_last.pt"
 
 
+@pytest.mark.trap(2)
 def test_the_teacher_is_no_part_of_the_criterion(tiny, teacher):
-    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
+    task, model, criterion = toys.build(tiny, criterion="word_kd", teacher_path=teacher)
     assert (
         list(criterion.parameters()) == []
         and criterion.state_dict() == {}
@@ -209,35 +213,38 @@ def test_the_teacher_is_no_part_of_the_criterion(tiny, teacher):
     assert not any(
         module.training for member in criterion.teacher.models for module in member.modules()
     )
-    criterion(model, helpers.batch(task))[0].backward()
+    criterion(model, toys.batch(task))[0].backward()
     assert all(p.grad is None for member in criterion.teacher.models for p in member.parameters())
 
 
+@pytest.mark.trap(3)
 def test_the_teacher_does_not_replace_the_students_generator(tiny, teacher):
-    """fairseq keeps one generator on the task; a teacher built there would make validation BLEU the teacher's."""
-    task, model, _ = helpers.build(tiny, criterion="word_kd", teacher_path=teacher, eval_bleu=True)
+    """fairseq keeps one generator on the task; a teacher built there would make validation BLEU the
+    teacher's.
+    """
+    task, model, _ = toys.build(tiny, criterion="word_kd", teacher_path=teacher, eval_bleu=True)
     assert task.sequence_generator.model.models_size == 1
     assert task.sequence_generator.model.single_model is model
 
 
 def test_an_ensemble_is_the_average_of_its_members(tiny, teacher, second_teacher):
-    task, model, both = helpers.build(
+    task, model, both = toys.build(
         tiny, criterion="word_kd", teacher_path=f"{teacher}:{second_teacher}"
     )
     singles = [
-        helpers.build(tiny, criterion="word_kd", teacher_path=path)[2]
+        toys.build(tiny, criterion="word_kd", teacher_path=path)[2]
         for path in (teacher, second_teacher)
     ]
-    sample, like = helpers.batch(task), next(model.parameters())
+    sample, like = toys.batch(task), next(model.parameters())
     mean = sum(c.teacher.log_probs(sample, like).exp() for c in singles) / 2
     assert torch.allclose(both.teacher.log_probs(sample, like).exp(), mean, atol=1e-6)
 
 
 def test_validation_asks_no_teacher_and_reports_the_students_likelihood(tiny, teacher):
-    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
-    _, _, stock = helpers.build(tiny, criterion="cross_entropy")
+    task, model, criterion = toys.build(tiny, criterion="word_kd", teacher_path=teacher)
+    _, _, stock = toys.build(tiny, criterion="cross_entropy")
     criterion.teacher.models = None  # it would fail if it were asked
-    sample = helpers.batch(task)
+    sample = toys.batch(task)
     _, _, log = task.valid_step(sample, model, criterion)
     _, _, expected = task.valid_step(sample, model, stock)
     assert log["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-5)
@@ -246,10 +253,10 @@ def test_validation_asks_no_teacher_and_reports_the_students_likelihood(tiny, te
 
 
 def test_unreduced_losses_are_one_value_a_token(tiny, teacher):
-    task, model, criterion = helpers.build(
+    task, model, criterion = toys.build(
         tiny, criterion="word_kd", teacher_path=teacher, dropout=0.0
     )
-    sample = helpers.batch(task)
+    sample = toys.batch(task)
     model.train()
     rows, _, _ = criterion(model, sample, reduce=False)
     total, _, _ = criterion(model, sample)
@@ -271,31 +278,33 @@ def test_unreduced_losses_are_one_value_a_token(tiny, teacher):
 )
 def test_options_that_make_no_sense_are_refused(tiny, options, sentence):
     with pytest.raises(Refusal, match=sentence):
-        helpers.build(tiny, {"criterion": "word_kd", **options})
+        toys.build(tiny, {"criterion": "word_kd", **options})
 
 
 @pytest.mark.parametrize("view,other", [("seq_kd", "seq_inter"), ("seq_inter", "seq_kd")])
 def test_sequence_criterions_know_their_data(tiny, teacher, distilled, view, other):
-    task, model, criterion = helpers.build(distilled / view, criterion=view)
+    task, model, criterion = toys.build(distilled / view, criterion=view)
     assert criterion.teacher is None and criterion.objective.alpha == 0
-    _, _, stock = helpers.build(distilled / view, criterion="cross_entropy")
-    sample = helpers.batch(task)
+    _, _, stock = toys.build(distilled / view, criterion="cross_entropy")
+    sample = toys.batch(task)
     assert gradients(task, model, criterion, sample)[0] == pytest.approx(
         gradients(task, model, stock, sample)[0], rel=1e-6
     )
-    with_teacher = helpers.build(distilled / view, criterion=view, teacher_path=teacher)[2]
+    with_teacher = toys.build(distilled / view, criterion=view, teacher_path=teacher)[2]
     assert with_teacher.objective.alpha == 0.5
     for folder in (tiny, distilled / other):
         with pytest.raises(Refusal, match=view):
-            helpers.build(folder, criterion=view)
+            toys.build(folder, criterion=view)
 
 
 @pytest.mark.parametrize("criterion", ["word_kd", "seq_kd"])
 def test_another_task_is_refused(tiny, teacher, criterion):
-    """Such as translation_multi_simple_epoch, which has no configuration of the translation task's kind."""
+    """Such as translation_multi_simple_epoch, which has no configuration of the translation task's
+    kind.
+    """
     from fairseq.criterions import CRITERION_REGISTRY
 
-    task = helpers.build(tiny, criterion="cross_entropy")[0]
+    task = toys.build(tiny, criterion="cross_entropy")[0]
     other = argparse.Namespace(target_dictionary=task.target_dictionary, cfg=None)
     with pytest.raises(
         Refusal, match="under the task translation; Namespace is another, so leave out --task"
@@ -309,12 +318,15 @@ ADAPTIVE = {"adaptive-softmax-cutoff": "8,16", "adaptive-softmax-dropout": 0.0}
 
 
 def test_a_teacher_may_have_an_adaptive_softmax(tiny, tmp_path):
-    """fairseq's own, given the target, leaves out the clusters in which it is not. For students it is not differentiable."""
+    """fairseq's own, given the target, leaves out the clusters in which it is not.
+
+    For students it is not differentiable.
+    """
     options = {**ADAPTIVE, "criterion": "adaptive_loss", "ddp-backend": "legacy_ddp"}
-    helpers.train(tiny, tmp_path, options, max_epoch=5, disable_validation=True)
+    toys.train(tiny, tmp_path, options, max_epoch=5, disable_validation=True)
     path = tmp_path / "checkpoint_last.pt"
-    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=path)
-    sample = helpers.batch(task)
+    task, model, criterion = toys.build(tiny, criterion="word_kd", teacher_path=path)
+    sample = toys.batch(task)
     loss, _, _, log = gradients(task, model, criterion, sample)
     soft, lprobs = criterion.teacher.soft_targets(
         sample, sample["target"], next(model.parameters())
@@ -328,7 +340,7 @@ def test_a_teacher_may_have_an_adaptive_softmax(tiny, tmp_path):
     assert log["kd_loss"].item() == pytest.approx(
         -(soft.probabilities * mine).sum(-1)[keep].sum().item(), rel=1e-4
     )
-    _, student, criterion = helpers.build(tiny, ADAPTIVE, criterion="word_kd", teacher_path=path)
+    _, student, criterion = toys.build(tiny, ADAPTIVE, criterion="word_kd", teacher_path=path)
     student.train()
     with pytest.raises(Refusal, match="--adaptive-softmax-cutoff"):
         criterion(student, sample)

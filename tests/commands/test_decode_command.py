@@ -1,6 +1,8 @@
-"""`seqkd decode`: what workers are told, how it ends when they refuse, die or are stopped, and the same bytes in the end.
+"""`seqkd decode`: what workers are told, how it ends when they refuse, die or are stopped, and the
+same bytes in the end.
 
-Most tests put a few lines of Python in the place of fairseq-generate; the last ones start the real thing.
+Most tests put a few lines of Python in the place of fairseq-generate; the last ones start the real
+thing.
 """
 
 import io
@@ -12,9 +14,13 @@ import subprocess
 import sys
 import time
 
-import helpers
+import folders
+import manifests
+import processes
 import pytest
 import stopping
+import toys
+from commands import BIN, PLUGIN, environment_with, refusal, run_here
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.commands import decode
@@ -31,18 +37,20 @@ def parse(*words):
 # What the workers are told.
 
 
+@pytest.mark.trap(13)
 def test_what_is_not_ours_goes_to_fairseq_as_it_is():
     words = ["data-bin", "--path", "a.pt:b.pt", "--lenpen", "-0.5", "-s", "de", "--model-overrides", "{'x': 1}",
              "--post-process=@@ ", "--num-workers", "3", "--fp16", "--distill-dir", "out", "--seed", "1"]  # fmt: skip
     arguments = parse(*words[:5], "--workers", "7", *words[5:], "--gpus", "0,2")
     assert (arguments.workers, arguments.gpus, arguments.fairseq_options) == (7, "0,2", words)
-    added = ["--user-dir", str(helpers.PLUGIN), "--task", "teacher_decoding"]
+    added = ["--user-dir", str(PLUGIN), "--task", "teacher_decoding"]
     share = ["--distributed-world-size", "7", "--distributed-rank", "3"]
     assert decode.command(words, 3, 7) == [*decode.GENERATE, *words, *added, *share]
     given = [*words, "--user-dir=elsewhere", "--task", "teacher_decoding"]
     assert decode.command(given, 0, 1)[len(decode.GENERATE) : -4] == given
 
 
+@pytest.mark.trap(18)
 def test_a_worker_has_one_thread_and_its_gpu(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
@@ -93,7 +101,7 @@ def test_logs_are_beside_the_directory_however_it_is_named(tmp_path, monkeypatch
 
 FAKE = (
     f"""
-CONTENT = {helpers.manifest_content(format="fairseq_seqkd/1")}
+CONTENT = {manifests.content(format="fairseq_seqkd/1")}
 """
     + """
 import json, os, signal, sys, time
@@ -126,7 +134,9 @@ def part(number):
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """Puts a script in the place of fairseq-generate; returns the command line that runs it in a process of its own."""
+    """Puts a script in the place of fairseq-generate; returns the command line that runs it in a
+    process of its own.
+    """
     monkeypatch.setattr(decode, "PAUSE", 0.02)
 
     def put(body):
@@ -173,7 +183,7 @@ def test_a_refusal_is_said_once_and_stops_the_others(tmp_path, fake, capsys):
         cli.main(words(tmp_path))
     assert refusal.value.code == "fairseq_seqkd: --nbest 9 asks for more"
     assert "--nbest 9" not in capsys.readouterr().err
-    assert not any(map(helpers.exists, pids(tmp_path)))
+    assert not any(map(processes.exists, pids(tmp_path)))
 
 
 def test_an_earlier_runs_refusal_is_not_this_ones(tmp_path, fake):
@@ -246,7 +256,7 @@ def stop(tmp_path, process, number, times=1):
     until = time.monotonic() + 60
     while len(list(tmp_path.glob("ready-*"))) < 3 and time.monotonic() < until:
         time.sleep(0.05)
-    assert all(map(helpers.exists, pids(tmp_path)))
+    assert all(map(processes.exists, pids(tmp_path)))
     for _ in range(times):
         process.send_signal(number)
         time.sleep(0.5)
@@ -256,7 +266,8 @@ def stop(tmp_path, process, number, times=1):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
     command = fake("(notes.parent / f'ready-{rank}').touch()" + LISTENS)
-    # As a shell starts its background jobs: deaf to Ctrl-C. The workers are to hear it all the same.
+    # As a shell starts its background jobs: deaf to Ctrl-C. The workers are to hear it all the
+    # same.
     deaf = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **deaf
@@ -266,7 +277,9 @@ def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
     assert [line for line in errors.splitlines() if not line.startswith("3 workers")] == [
         "fairseq_seqkd: interrupted; files written so far are complete, run the same command to continue"
     ]
-    assert len(list(tmp_path.glob("clean-*"))) == 3 and not any(map(helpers.exists, pids(tmp_path)))
+    assert len(list(tmp_path.glob("clean-*"))) == 3 and not any(
+        map(processes.exists, pids(tmp_path))
+    )
 
 
 def test_who_does_not_listen_is_killed_at_the_second_request(tmp_path, fake):
@@ -275,7 +288,7 @@ def test_who_does_not_listen_is_killed_at_the_second_request(tmp_path, fake):
         fake(deaf), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     stop(tmp_path, process, signal.SIGTERM, times=2)
-    assert process.returncode == 130 and not any(map(helpers.exists, pids(tmp_path)))
+    assert process.returncode == 130 and not any(map(processes.exists, pids(tmp_path)))
 
 
 # What is shown.
@@ -283,8 +296,8 @@ def test_who_does_not_listen_is_killed_at_the_second_request(tmp_path, fake):
 
 def test_progress_is_read_from_the_parts(tmp_path):
     assert progress.read(tmp_path) is None
-    said = helpers.manifest_content()["signature"]
-    helpers.write_manifest(tmp_path, helpers.manifest_content())
+    said = manifests.content()["signature"]
+    manifests.write(tmp_path, manifests.content())
     assert progress.read(tmp_path) == progress.Progress(250, 0, False, said)
     (tmp_path / "parts").mkdir()
     for name in ("000000.part", "000002.part", "000001.lock", ".000001.part.x.partial"):
@@ -292,7 +305,7 @@ def test_progress_is_read_from_the_parts(tmp_path):
     assert progress.read(tmp_path) == progress.Progress(
         250, 150, False, said
     )  # the last part has 50
-    helpers.write_manifest(tmp_path, helpers.manifest_content(complete=True))
+    manifests.write(tmp_path, manifests.content(complete=True))
     shutil.rmtree(tmp_path / "parts")
     assert progress.read(tmp_path) == progress.Progress(250, 250, True, said)
 
@@ -330,12 +343,14 @@ def test_on_a_terminal_it_is_one_bar(monkeypatch):
 
 
 def real(tiny, teacher, out, workers=2):
-    """The words of a command line that is helpers.decode's, with the two options that seqkd decode adds left out."""
+    """The words of a command line that is toys.decode's, with the two options that seqkd decode
+    adds left out.
+    """
     return [
         "decode",
         "--workers",
         str(workers),
-        *helpers.decode_command(tiny, teacher, out, user_dir=None, task=None),
+        *toys.decode_command(tiny, teacher, out, user_dir=None, task=None),
     ]
 
 
@@ -351,7 +366,7 @@ def stopped(command, out, parts):
     flag.touch()
     hook = stopping.environment(out.parent / "hook", out / "parts", parts, flag)
     process, until = (
-        subprocess.Popen(command, **pipes, env=helpers.environment(**hook)),
+        subprocess.Popen(command, **pipes, env=environment_with(**hook)),
         time.monotonic() + 120,
     )
     while time.monotonic() < until and process.poll() is None:
@@ -359,7 +374,7 @@ def stopped(command, out, parts):
         workers = {
             int(rank): int(pid) for pid, rank in re.findall(r" (\d+) began as rank (\d) of 2", log)
         }
-        if len(workers) == 2 and all(map(helpers.is_stopped, workers.values())):
+        if len(workers) == 2 and all(map(processes.is_stopped, workers.values())):
             flag.unlink()
             return process, workers
         time.sleep(0.005)
@@ -379,8 +394,8 @@ def test_two_workers_of_which_one_is_killed_write_the_same_bytes(
     printed, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "worker 1 was killed (SIGKILL)" in errors
-    assert printed == f"{out} is complete | {helpers.read_manifest(distilled)['signature']}\n"
-    assert helpers.tree(out) == helpers.tree(distilled)
+    assert printed == f"{out} is complete | {manifests.read(distilled)['signature']}\n"
+    assert folders.tree(out) == folders.tree(distilled)
 
 
 def test_refusals_of_the_real_thing_are_said_once(distilled, tiny, teacher, tmp_path):
@@ -401,15 +416,15 @@ def test_refusals_of_the_real_thing_are_said_once(distilled, tiny, teacher, tmp_
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=helpers.environment(),
+            env=environment_with(),
         )
-        assert sentence in helpers.refusal(done) and done.returncode == 1
-    assert helpers.tree(tmp_path / "out") == helpers.tree(distilled)
+        assert sentence in refusal(done) and done.returncode == 1
+    assert folders.tree(tmp_path / "out") == folders.tree(distilled)
 
 
 def signalled(pid):
     """Whether a process that is stopped has a signal waiting."""
-    return any(int(helpers.status(pid)[name], 16) for name in ("SigPnd", "ShdPnd"))
+    return any(int(processes.status(pid)[name], 16) for name in ("SigPnd", "ShdPnd"))
 
 
 def test_interrupted_and_continued_it_writes_the_same_bytes(distilled, tiny, teacher, tmp_path):
@@ -427,23 +442,21 @@ def test_interrupted_and_continued_it_writes_the_same_bytes(distilled, tiny, tea
         and errors.count("fairseq_seqkd: ") == 1
         and "Traceback" not in errors
     )
-    assert not any(map(helpers.exists, workers.values()))
+    assert not any(map(processes.exists, workers.values()))
     done = progress.read(out)
     assert 0 < done.done < TRAIN and not done.complete
-    again = subprocess.run(command, capture_output=True, text=True, env=helpers.environment())
+    again = subprocess.run(command, capture_output=True, text=True, env=environment_with())
     assert (
         again.returncode == 0
         and f"{done.done} of {TRAIN} sentences were there before" in again.stderr
     )
-    assert helpers.tree(out) == helpers.tree(distilled)
+    assert folders.tree(out) == folders.tree(distilled)
 
 
 @pytest.mark.slow
 def test_torchrun_writes_the_same_bytes(distilled, tiny, teacher, tmp_path):
-    words = helpers.decode_command(tiny, teacher, tmp_path / "out")
-    helpers.command(
-        "torchrun", "--standalone", "--nproc_per_node=2", helpers.BIN / "fairseq-generate", *words
-    )
-    assert helpers.tree(tmp_path / "out") == helpers.tree(distilled)
+    words = toys.decode_command(tiny, teacher, tmp_path / "out")
+    run_here("torchrun", "--standalone", "--nproc_per_node=2", BIN / "fairseq-generate", *words)
+    assert folders.tree(tmp_path / "out") == folders.tree(distilled)
     log = (tmp_path / "out" / "decoding.log").read_text()
     assert "began as rank 0 of 2" in log and "began as rank 1 of 2" in log

@@ -1,19 +1,25 @@
-"""teacher_decoding through the real fairseq-generate: complete, the same bytes however it is run, and wrong inputs."""
+"""teacher_decoding through the real fairseq-generate: complete, the same bytes however it is run,
+and wrong inputs.
+"""
 
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
 from collections import Counter
 
-import helpers
+import folders
+import manifests
 import numpy as np
+import processes
 import pytest
 import sacrebleu
 import torch
+import toys
+from commands import PLUGIN, refusal, run_here, start_process
 from fairseq.data import Dictionary, data_utils
+from similarity import sentence_bleu
 
 from fairseq_seqkd import compat
 from fairseq_seqkd.corpus.detokenise import Detokeniser
@@ -31,11 +37,12 @@ def targets(folder, split="train", lang="en"):
 # What it leaves.
 
 
+@pytest.mark.trap(13)
 def test_every_sentence_is_there_once(distilled):
     store = NBestStore(distilled)
     assert len(store) == TRAIN
     assert all(len(store[i]) == 4 for i in range(TRAIN))
-    content = helpers.read_manifest(distilled)
+    content = manifests.read(distilled)
     assert content["complete"] and not any(content["counts"].values())
     assert set(content["counts"]) == {
         "empty",
@@ -58,9 +65,10 @@ def test_lists_are_ranked_and_scores_are_normalised_log_probabilities(distilled)
             )  # EOS counts
 
 
+@pytest.mark.trap(8)
 def test_log_probabilities_are_the_teachers(distilled, tiny, teacher):
     """Forced decoding by hand of the stored ids gives the stored sums."""
-    task, _, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
+    task, _, criterion = toys.build(tiny, criterion="word_kd", teacher_path=teacher)
     task.load_dataset("train")
     model, eos, store = (
         criterion.teacher.models[0],
@@ -81,18 +89,19 @@ def test_log_probabilities_are_the_teachers(distilled, tiny, teacher):
             )
 
 
+@pytest.mark.trap(8)
 def test_the_mode_is_what_fairseq_generate_prints(distilled, tiny, teacher):
     """The stock task, its own batches and its printed text, against our ids."""
     options = {
-        "user-dir": helpers.PLUGIN,
+        "user-dir": PLUGIN,
         "path": teacher,
         "gen-subset": "train",
         "beam": 4,
         "max-len-b": 30,
         "cpu": True,
     }
-    printed = helpers.command(
-        "fairseq-generate", tiny, *helpers.flags(options, required_batch_size_multiple=1)
+    printed = run_here(
+        "fairseq-generate", tiny, *toys.flags(options, required_batch_size_multiple=1)
     ).stdout
     theirs = {
         int(i): text for i, text in re.findall(r"^H-(\d+)\t\S+\t(.*)$", printed, re.MULTILINE)
@@ -123,13 +132,14 @@ def test_views_hold_the_mode_and_the_closest(distilled, tiny):
     assert moved > 20  # otherwise the corpus would be too easy to test anything
 
 
+@pytest.mark.trap(22)
 @pytest.mark.parametrize("view", ["seq_kd", "seq_inter"])
 def test_everything_else_in_a_view_is_gold(distilled, tiny, view):
-    ours = helpers.tree(distilled / view)
+    ours = folders.tree(distilled / view)
     replaced = {"train.de-en.en.bin", "train.de-en.en.idx", "manifest.json"}
     gold = {
         name: content
-        for name, content in helpers.tree(tiny).items()
+        for name, content in folders.tree(tiny).items()
         if not name.endswith((".log", ".txt"))
     }
     gold.update({name: (tiny / name).read_bytes() for name in ("dict.de.txt", "dict.en.txt")})
@@ -144,13 +154,14 @@ def test_everything_else_in_a_view_is_gold(distilled, tiny, view):
 # The same bytes.
 
 
+@pytest.mark.trap(7)
 @pytest.mark.parametrize("shards", [2, 3])
 def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards):
     """Workers at the same time on one directory, and no matter which of them ends last."""
     workers = [
-        helpers.start(
+        start_process(
             "fairseq-generate",
-            *helpers.decode_command(
+            *toys.decode_command(
                 tiny,
                 teacher,
                 tmp_path / "out",
@@ -160,9 +171,9 @@ def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards)
         )
         for rank in range(shards)
     ]
-    printed = [worker.communicate(timeout=240)[0] for worker in workers]
+    printed = [worker.communicate() for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * shards, printed
-    assert helpers.tree(tmp_path / "out") == helpers.tree(distilled)
+    assert folders.tree(tmp_path / "out") == folders.tree(distilled)
     done = [
         int(max(re.findall(r"this worker: (\d+) sentences", text), key=int, default=0))
         for text in printed
@@ -170,36 +181,39 @@ def test_shards_write_the_same_bytes(distilled, tiny, teacher, tmp_path, shards)
     assert sum(done) == TRAIN  # nobody did another's work again
 
 
+@pytest.mark.trap(8, 14)
 def test_what_a_dead_worker_left_half_written_is_never_read(distilled, tiny, teacher, tmp_path):
     """Killed after its first part and continued; test_faults.py kills at random moments."""
     out = tmp_path / "out"
-    worker = helpers.decode_until(1, tiny, teacher, out)
+    worker = toys.decode_until(1, tiny, teacher, out)
     worker.kill()
     worker.communicate()
     (out / "parts" / ".000007.part.dead.partial").write_bytes(b"half a part of a dead worker")
     (out / ".hypotheses.safetensors.dead.partial").write_bytes(b"half of all parts")
     (out / ".seq_kd.dead.partial").mkdir()
     (out / ".seq_kd.dead.partial" / "rows.npy").write_bytes(b"half a view")
-    helpers.decode(tiny, teacher, out)
-    assert helpers.tree(out) == helpers.tree(distilled)
-    again = helpers.decode(tiny, teacher, out)
+    toys.decode(tiny, teacher, out)
+    assert folders.tree(out) == folders.tree(distilled)
+    again = toys.decode(tiny, teacher, out)
     assert "nothing is left to decode" in again.stdout
-    assert helpers.tree(out) == helpers.tree(distilled)
+    assert folders.tree(out) == folders.tree(distilled)
 
 
 def test_ctrl_c_is_one_sentence_and_nothing_is_lost(distilled, tiny, teacher, tmp_path):
     out = tmp_path / "out"
-    worker = helpers.decode_until(1, tiny, teacher, out)
-    seen = helpers.tell(worker, signal.SIGINT)
+    worker = toys.decode_until(1, tiny, teacher, out)
+    seen = processes.resume(worker, signal.SIGINT)
     assert worker.returncode == 130 and "interrupted" in seen and "Traceback" not in seen
     assert len(list((out / "parts").glob("*.part"))) >= 1
-    helpers.decode(tiny, teacher, out)
-    assert helpers.tree(out) == helpers.tree(distilled)
+    toys.decode(tiny, teacher, out)
+    assert folders.tree(out) == folders.tree(distilled)
 
 
 @pytest.mark.parametrize("engine", ["fairseq", "ctranslate2"])
 def test_sampling_depends_on_the_seed_alone(tiny, teacher, tmp_path, engine):
-    """Four parts, decoded in another order by the second run: what was sampled before does not matter."""
+    """Four parts, decoded in another order by the second run: what was sampled before does not
+    matter.
+    """
     if engine == "ctranslate2":
         pytest.importorskip("ctranslate2")
     more = {
@@ -211,12 +225,10 @@ def test_sampling_depends_on_the_seed_alone(tiny, teacher, tmp_path, engine):
         "part_size": 16,
         "engine": engine,
     }
-    helpers.decode(tiny, teacher, tmp_path / "a", **more)
-    helpers.decode(
-        tiny, teacher, tmp_path / "b", distributed_world_size=2, distributed_rank=1, **more
-    )
-    assert helpers.tree(tmp_path / "a") == helpers.tree(tmp_path / "b")
-    helpers.decode(tiny, teacher, tmp_path / "c", **{**more, "seed": 4})
+    toys.decode(tiny, teacher, tmp_path / "a", **more)
+    toys.decode(tiny, teacher, tmp_path / "b", distributed_world_size=2, distributed_rank=1, **more)
+    assert folders.tree(tmp_path / "a") == folders.tree(tmp_path / "b")
+    toys.decode(tiny, teacher, tmp_path / "c", **{**more, "seed": 4})
     found = [
         [[h.tokens.tolist() for h in nbest] for nbest in NBestStore(tmp_path / name)]
         for name in "ac"
@@ -229,22 +241,23 @@ def test_a_split_that_training_would_take_along_is_named(tiny, teacher, tmp_path
     data = shutil.copytree(tiny, tmp_path / "bin")
     for file in tiny.glob("valid.*"):
         shutil.copy(file, data / file.name.replace("valid", "train1"))
-    printed = helpers.decode(data, teacher, tmp_path / "out", beam=1, nbest=1).stdout
+    printed = toys.decode(data, teacher, tmp_path / "out", beam=1, nbest=1).stdout
     assert (
         "bin also holds train1, which fairseq-train joins with train, but only train is decoded"
         in printed
     )
     assert "seq_inter gets the targets of seq_kd; for Seq-Inter pass --nbest 2" in printed
-    printed = helpers.decode(tiny, teacher, tmp_path / "alone", beam=2, nbest=2).stdout
+    printed = toys.decode(tiny, teacher, tmp_path / "alone", beam=2, nbest=2).stdout
     assert "which fairseq-train joins" not in printed and "pass --nbest" not in printed
 
 
 # Sentences that other systems lose.
 
 
+@pytest.mark.trap(1)
 def test_fairseqs_batch_multiple_drops_nothing(tiny, teacher, tmp_path):
     """With its default of 8 the stock task drops the longest sentences; 53 in, 53 out here."""
-    helpers.decode(
+    toys.decode(
         tiny,
         teacher,
         tmp_path / "out",
@@ -256,25 +269,24 @@ def test_fairseqs_batch_multiple_drops_nothing(tiny, teacher, tmp_path):
     assert len(targets(tmp_path / "out" / "seq_kd", "valid")) == 53
 
 
+@pytest.mark.trap(9)
 def test_over_long_sources_are_left_out_counted_and_listed(tiny, teacher, tmp_path):
     out, longest = tmp_path / "out", 9
-    done = helpers.decode(tiny, teacher, out, max_source_positions=longest)
+    done = toys.decode(tiny, teacher, out, max_source_positions=longest)
     sources = targets(tiny, lang="de")
     expected = [i for i, sentence in enumerate(sources) if len(sentence) > longest]
-    content = helpers.read_manifest(out)
+    content = manifests.read(out)
     assert 0 < len(expected) < TRAIN and content["listed"]["source_too_long"] == expected
     assert f"{len(expected)} sentences: source_too_long (listed in the manifest)" in done.stdout
     kept = np.load(out / "seq_kd" / "rows.npy").tolist()
     assert sorted(kept + expected) == list(range(TRAIN))
     assert targets(out / "seq_kd", lang="de") == [sources[i] for i in kept]
-    assert (
-        len(targets(out / "seq_kd")) == len(kept) == helpers.read_manifest(out / "seq_kd")["rows"]
-    )
+    assert len(targets(out / "seq_kd")) == len(kept) == manifests.read(out / "seq_kd")["rows"]
 
 
 def test_hypotheses_cut_by_the_limit_are_counted_and_listed(tiny, teacher, tmp_path):
-    helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", max_len_b=5)
-    content, store = helpers.read_manifest(tmp_path / "out"), NBestStore(tmp_path / "out")
+    toys.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", max_len_b=5)
+    content, store = manifests.read(tmp_path / "out"), NBestStore(tmp_path / "out")
     assert content["listed"]["hit_limit"] == [i for i in range(53) if len(store[i][0].tokens) >= 5]
     assert content["counts"]["hit_limit"] > 20
     nearest = [int(np.argmax([h.similarity for h in store[i]])) for i in range(53)]
@@ -287,7 +299,7 @@ def test_a_split_without_targets_has_no_seq_inter(tiny, teacher, tmp_path):
     shutil.copytree(tiny, tmp_path / "bin")
     for ending in (".bin", ".idx"):
         (tmp_path / "bin" / f"test.de-en.en{ending}").unlink()
-    helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", gen_subset="test")
+    toys.decode(tmp_path / "bin", teacher, tmp_path / "out", gen_subset="test")
     assert (
         len(NBestStore(tmp_path / "out")) == 45 and not NBestStore(tmp_path / "out").has_similarity
     )
@@ -296,7 +308,9 @@ def test_a_split_without_targets_has_no_seq_inter(tiny, teacher, tmp_path):
 
 
 def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
-    """Against a loop over all pairs, with sacrebleu's own function, of samples: with repeated and with different texts."""
+    """Against a loop over all pairs, with sacrebleu's own function, of samples: with repeated and
+    with different texts.
+    """
     shutil.copytree(tiny, tmp_path / "bin")
     for ending in (".bin", ".idx"):
         (tmp_path / "bin" / f"test.de-en.en{ending}").unlink()
@@ -308,14 +322,14 @@ def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
         "nbest": 5,
         "select": "mbr",
     }
-    helpers.decode(tmp_path / "bin", teacher, tmp_path / "out", **more)
+    toys.decode(tmp_path / "bin", teacher, tmp_path / "out", **more)
     dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), NBestStore(tmp_path / "out")
     text, moved, repeated = Detokeniser(dictionary, "@@ ", unknown="\ue000"), 0, 0
     rows = targets(tmp_path / "out" / "seq_kd", "test")
     for i in range(45):
         texts = [text(h.tokens) for h in store[i]]
         pairs = [
-            [helpers.similarity(a, b) for k, b in enumerate(texts) if k != j]
+            [sentence_bleu(a, b) for k, b in enumerate(texts) if k != j]
             for j, a in enumerate(texts)
         ]
         means = [np.mean(row) for row in pairs]
@@ -326,23 +340,25 @@ def test_the_consensus_choice_needs_no_targets(tiny, teacher, tmp_path):
         assert rows[i] == [*store[i][best].tokens.tolist(), dictionary.eos()]
         moved, repeated = moved + (best > 0), repeated + (len(set(texts)) < 5)
     assert moved > 5 and repeated > 2
-    content = helpers.read_manifest(tmp_path / "out")
+    content = manifests.read(tmp_path / "out")
     assert (
         content["settings"]["select"] == "mbr"
         and "|similarity:bleu|select:mbr|" in content["signature"]
     )
     assert (
         content["views"] == ["seq_kd"]
-        and helpers.read_manifest(tmp_path / "out" / "seq_kd")["select"] == "mbr"
+        and manifests.read(tmp_path / "out" / "seq_kd")["select"] == "mbr"
     )
-    done = helpers.decode(
+    done = toys.decode(
         tmp_path / "bin", teacher, tmp_path / "out", check=False, **{**more, "select": "mode"}
     )
-    assert 'select was "mbr", now "mode"' in helpers.refusal(done)
+    assert 'select was "mbr", now "mode"' in refusal(done)
 
 
 def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
-    """The directory of the same decode without filters says what each view chose; a loop by hand says what must go."""
+    """The directory of the same decode without filters says what each view chose; a loop by hand
+    says what must go.
+    """
     favourites = [nbest[0] for nbest in map(NBestStore(distilled).__getitem__, range(TRAIN))]
     scores = [favourite.log_prob / (len(favourite.tokens) + 1) for favourite in favourites]
     low = round(
@@ -356,11 +372,11 @@ def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
         "filter_empty": True,
     }
     out = tmp_path / "out"
-    done = helpers.decode(tiny, teacher, out, **limits)
+    done = toys.decode(tiny, teacher, out, **limits)
     source_of, target_of = (
         Dictionary.load(str(tiny / f"dict.{lang}.txt")) for lang in ("de", "en")
     )
-    store, sources, content = NBestStore(out), targets(tiny, lang="de"), helpers.read_manifest(out)
+    store, sources, content = NBestStore(out), targets(tiny, lang="de"), manifests.read(out)
     for view in ("seq_kd", "seq_inter"):
         expected, everything = (
             {rule: [] for rule in ("length_ratio", "score", "copy", "repeats", "empty")},
@@ -395,38 +411,43 @@ def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
         assert targets(out / view) == [gold[i] for i in kept] and targets(
             out / view, lang="de"
         ) == [sources[i] for i in kept]
-        assert helpers.read_manifest(out / view)["filtered"] == counts
+        assert manifests.read(out / view)["filtered"] == counts
         assert f"{view}: {counts['score']} sentences fail --filter-score {low}" in done.stdout
     assert (
         f"|filters:copy=0.05,empty=True,length_ratio=2.3,repeats=2,score={low}|"
         in content["signature"]
     )
-    done = helpers.decode(tiny, teacher, out, check=False, **{**limits, "filter_score": None})
-    assert f"filters.score was {low}, now null" in helpers.refusal(done)
+    done = toys.decode(tiny, teacher, out, check=False, **{**limits, "filter_score": None})
+    assert f"filters.score was {low}, now null" in refusal(done)
 
 
+@pytest.mark.trap(22)
 def test_filters_that_leave_nothing_are_one_sentence_and_the_hypotheses_are_kept(
     tiny, teacher, tmp_path
 ):
     more = {"gen_subset": "valid", "filter_score": -0.0001}
     for _ in range(2):  # it is said again
-        done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, **more)
+        done = toys.decode(tiny, teacher, tmp_path / "out", check=False, **more)
         sentence = "no view seq_kd and seq_inter: of 53 sentences none was left (53 fail --filter-score -0.0001)"
-        assert sentence in helpers.refusal(done)
+        assert sentence in refusal(done)
     assert len(NBestStore(tmp_path / "out")) == 53 and not (tmp_path / "out" / "seq_kd").exists()
 
 
 def test_workers_that_score_write_the_same_bytes_and_end_with_the_run(
     distilled, tiny, teacher, tmp_path
 ):
-    """In a process group of its own, so that nothing of it can be overlooked: first interrupted, then to the end."""
+    """In a process group of its own, so that nothing of it can be overlooked: first interrupted,
+    then to the end.
+    """
     out = tmp_path / "out"
-    worker = helpers.decode_until(1, tiny, teacher, out, prepare=os.setpgrp, similarity_workers=2)
-    seen = helpers.tell(worker, signal.SIGINT, to=os.killpg)
+    worker = toys.decode_until(1, tiny, teacher, out, similarity_workers=2)
+    seen = processes.resume(worker, signal.SIGINT, to=os.killpg)
     assert worker.returncode == 130 and "interrupted" in seen and "Traceback" not in seen, seen
-    helpers.wait_until(lambda: is_gone(worker.pid))  # the kernel may not have buried all of it yet
-    helpers.decode(tiny, teacher, out, similarity_workers=2)
-    assert helpers.tree(out) == helpers.tree(distilled)
+    processes.wait_until(
+        lambda: is_gone(worker.pid)
+    )  # the kernel may not have buried all of it yet
+    toys.decode(tiny, teacher, out, similarity_workers=2)
+    assert folders.tree(out) == folders.tree(distilled)
 
 
 def is_gone(group):
@@ -438,10 +459,10 @@ def is_gone(group):
 
 
 def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):
-    helpers.decode(
+    toys.decode(
         tiny, f"{teacher}:{teacher}", tmp_path / "out", gen_subset="valid", similarity="chrf"
     )
-    content = helpers.read_manifest(tmp_path / "out")
+    content = manifests.read(tmp_path / "out")
     assert (
         len(content["settings"]["teacher"]["sha256"]) == 2
         and "similarity:chrf" in content["signature"]
@@ -453,14 +474,14 @@ def test_ensembles_and_other_metrics(tiny, teacher, tmp_path):
 
 
 def test_similarity_is_of_the_tokenizer_that_is_asked_for(tiny, teacher, tmp_path):
-    helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", similarity_tokenizer="char")
+    toys.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", similarity_tokenizer="char")
     dictionary, store = Dictionary.load(str(tiny / "dict.en.txt")), NBestStore(tmp_path / "out")
     text, gold, others = Detokeniser(dictionary, "@@ "), targets(tiny, "valid"), 0
     for i in range(53):
         outputs, reference = [text(h.tokens) for h in store[i]], text(gold[i])
-        expected = [helpers.similarity(output, reference, "char") for output in outputs]
+        expected = [sentence_bleu(output, reference, "char") for output in outputs]
         assert [h.similarity for h in store[i]] == pytest.approx(expected, abs=1e-3)
-        usual = [helpers.similarity(output, reference) for output in outputs]
+        usual = [sentence_bleu(output, reference) for output in outputs]
         others += expected != pytest.approx(usual, abs=1e-3)
     assert others > 10
 
@@ -487,25 +508,26 @@ def test_similarity_is_of_the_tokenizer_that_is_asked_for(tiny, teacher, tmp_pat
 )
 def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, options, sentence):
     settings = {"gen_subset": "valid", **options}
-    done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, **settings)
-    assert sentence in helpers.refusal(done)
+    done = toys.decode(tiny, teacher, tmp_path / "out", check=False, **settings)
+    assert sentence in refusal(done)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.trap(15)
 def test_a_directory_begun_with_other_options_is_refused_and_untouched(
     distilled, tiny, teacher, tmp_path
 ):
     shutil.copytree(distilled, tmp_path / "out")
-    done = helpers.decode(tiny, teacher, tmp_path / "out", check=False, beam=5, lenpen=1.5)
-    sentence = helpers.refusal(done)
+    done = toys.decode(tiny, teacher, tmp_path / "out", check=False, beam=5, lenpen=1.5)
+    sentence = refusal(done)
     assert "search.beam was 4, now 5" in sentence and "search.lenpen was 1.0, now 1.5" in sentence
-    assert helpers.tree(tmp_path / "out") == helpers.tree(distilled)
+    assert folders.tree(tmp_path / "out") == folders.tree(distilled)
 
 
 def test_a_directory_with_other_files_is_refused_and_untouched(tiny, teacher, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    done = helpers.decode(tiny, teacher, tmp_path, check=False, gen_subset="valid")
-    assert "name a new or empty one" in helpers.refusal(done)
+    done = toys.decode(tiny, teacher, tmp_path, check=False, gen_subset="valid")
+    assert "name a new or empty one" in refusal(done)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
@@ -529,27 +551,26 @@ def test_wrong_teachers_stop_before_decoding(tiny, teacher, tmp_path, kind):
         }
         torch.save(state, path)
         sentence = "no better than guessing"
-    done = helpers.decode(data, path, tmp_path / "out", check=False, gen_subset="valid")
-    assert sentence in helpers.refusal(done)
+    done = toys.decode(data, path, tmp_path / "out", check=False, gen_subset="valid")
+    assert sentence in refusal(done)
     assert not (tmp_path / "out").exists()  # so that the right teacher may have this directory
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_continues(distilled, tiny, teacher, tmp_path):
-    """No file may grow beyond a limit, as on a full disk; with the limit gone the same command ends with the same bytes."""
+    """No file may grow beyond a limit, as on a full disk; with the limit gone the same command ends
+    with the same bytes.
+    """
 
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
-
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))"
     out = tmp_path / "out"
-    limited = helpers.start(
-        "fairseq-generate", *helpers.decode_command(tiny, teacher, out), prepare=limit
-    )
-    printed = limited.communicate(timeout=240)[0]
+    words = toys.decode_command(tiny, teacher, out)
+    limited = start_process("fairseq-generate", *words, prepare=limit)
+    printed = limited.communicate()
     done = subprocess.CompletedProcess(limited.args, limited.returncode, printed)
-    assert "cannot be written" in helpers.refusal(done)
+    assert "cannot be written" in refusal(done)
     assert not list(out.rglob("*.partial"))
-    helpers.decode(tiny, teacher, out)
-    assert helpers.tree(out) == helpers.tree(distilled)
+    toys.decode(tiny, teacher, out)
+    assert folders.tree(out) == folders.tree(distilled)
 
 
 def test_too_small_a_disk_is_refused_before_the_work(monkeypatch, tiny):

@@ -1,4 +1,6 @@
-"""Exported students: their folders translate text as fairseq does, and one that would not is never left behind."""
+"""Exported students: their folders translate text as fairseq does, and one that would not is never
+left behind.
+"""
 
 import json
 import re
@@ -7,8 +9,10 @@ import sys
 import threading
 from pathlib import Path
 
-import helpers
+import folders
 import pytest
+import toys
+from commands import BIN, PLUGIN, refusal, run_here
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 
@@ -32,15 +36,17 @@ TOY_CODES = "t r, e e</w>, tr ee</w>, r e, o l, a g, ag e, s m, sm a, l l</w>, t
 
 
 def run_export(*arguments, check=True):
-    return helpers.command("seqkd", "export", *arguments, check=check)
+    return run_here("seqkd", "export", *arguments, check=check)
 
 
 def by_fairseq(data, checkpoint, subset="test", **more):
-    """What fairseq-generate prints for a split, in order, detokenised; of all sentences, with batches of one."""
-    options = {"path": checkpoint, "gen-subset": subset, "cpu": True, "user-dir": helpers.PLUGIN}
+    """What fairseq-generate prints for a split, in order, detokenised; of all sentences, with
+    batches of one.
+    """
+    options = {"path": checkpoint, "gen-subset": subset, "cpu": True, "user-dir": PLUGIN}
     one = {"max_sentences": 1, "required_batch_size_multiple": 1}
-    printed = helpers.command(
-        "fairseq-generate", data, *helpers.flags(options, **{**one, **LIMIT, "beam": 1, **more})
+    printed = run_here(
+        "fairseq-generate", data, *toys.flags(options, **{**one, **LIMIT, "beam": 1, **more})
     ).stdout
     found = {
         int(i): text for i, text in re.findall(r"^H-(\d+)\t[^\t]*\t(.*)$", printed, re.MULTILINE)
@@ -80,14 +86,14 @@ def pieces(tiny, tmp_path_factory):
         "workers": 1,
         "joined-dictionary": True,
     }
-    helpers.command("fairseq-preprocess", *helpers.flags(options, prefixes))
+    run_here("fairseq-preprocess", *toys.flags(options, prefixes))
     more = {
         "max_epoch": 8,
         "disable_validation": True,
         "share_all_embeddings": True,
         "criterion": "cross_entropy",
     }
-    helpers.train(home / "bin", home / "run", **more)
+    toys.train(home / "bin", home / "run", **more)
     return home / "bin", home / "run" / "checkpoint_last.pt", home / "spm.model", text
 
 
@@ -128,7 +134,7 @@ def test_pieces_are_translated_as_fairseq_does(pieces, tmp_path, quantization):
 def test_the_command_gives_a_line_for_every_line(exported):
     source = "ich sehe das haus\n\r\nich sehe das haus\r\n\xff\n   \nich".encode("latin-1")
     done = subprocess.run(
-        [helpers.BIN / "seqkd", "translate", exported[0]], input=source, capture_output=True
+        [BIN / "seqkd", "translate", exported[0]], input=source, capture_output=True
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().split("\n")
@@ -143,7 +149,7 @@ def test_the_command_gives_a_line_for_every_line(exported):
 def test_who_writes_a_line_and_waits_gets_its_translation(exported):
     """As a program does that keeps the translator beside it."""
     talk = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([helpers.BIN / "seqkd", "translate", exported[0]], **talk) as beside:
+    with subprocess.Popen([BIN / "seqkd", "translate", exported[0]], **talk) as beside:
         killer = threading.Timer(
             60, beside.kill
         )  # or a translator that waits for more would never end
@@ -193,14 +199,14 @@ def test_a_student_full_of_nan_is_refused(tiny, teacher, tmp_path):
     def spoil(state):
         state["model"]["decoder.output_projection.weight"].fill_(float("nan"))
 
-    broken = helpers.changed(teacher, tmp_path / "nan.pt", spoil)
+    broken = folders.changed(teacher, tmp_path / "nan.pt", spoil)
     done = run_export(broken, "--data", tiny, "-o", tmp_path / "out", check=False)
-    assert "comes to no end" in helpers.refusal(done) and not (tmp_path / "out").exists()
+    assert "comes to no end" in refusal(done) and not (tmp_path / "out").exists()
 
 
 def test_translation_without_an_input_is_refused(exported):
     done = subprocess.run(
-        f"{helpers.BIN}/seqkd translate {exported[0]} <&-",
+        f"{BIN}/seqkd translate {exported[0]} <&-",
         shell=True,
         capture_output=True,
         text=True,
@@ -221,7 +227,7 @@ def test_what_has_no_name_is_no_checkpoint_to_export(checkpoint):
 def test_a_full_disk_ends_a_translation_with_one_sentence(exported):
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [helpers.BIN / "seqkd", "translate", exported[0]],
+            [BIN / "seqkd", "translate", exported[0]],
             input=b"ich\n",
             stdout=full,
             stderr=subprocess.PIPE,
@@ -232,7 +238,7 @@ def test_a_full_disk_ends_a_translation_with_one_sentence(exported):
 
 def test_a_reader_that_goes_away_is_no_error(exported, tiny):
     text = tiny.parent / "text" / "train.de"
-    script = f"set -o pipefail; cat {text} {text} {text} | {helpers.BIN}/seqkd translate {exported[0]} | head -n 1"
+    script = f"set -o pipefail; cat {text} {text} {text} | {BIN}/seqkd translate {exported[0]} | head -n 1"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 1 and not done.stderr
 
@@ -399,9 +405,7 @@ def test_force_replaces_an_exported_folder_and_nothing_else(teacher, tiny, tmp_p
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("ten years")
     for there in (tmp_path / "mine", tmp_path / "mine" / "thesis.tex", tmp_path):
-        assert "did not make it" in helpers.refusal(
-            run_export(*arguments, "-o", there, check=False)
-        )
+        assert "did not make it" in refusal(run_export(*arguments, "-o", there, check=False))
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "ten years"
     run_export(*arguments, "-o", tmp_path / "x")
     (tmp_path / "x" / "model.bin").write_bytes(b"")
@@ -426,15 +430,15 @@ def test_codes_are_told_apart(tmp_path, first, expected):
 
 
 def test_an_lstm_is_told_what_can_be_done(tiny, tmp_path):
-    helpers.train(
+    toys.train(
         tiny,
         tmp_path,
-        helpers.LSTM,
+        toys.LSTM,
         criterion="cross_entropy",
         max_epoch=1,
         disable_validation=True,
     )
-    sentence = helpers.refusal(
+    sentence = refusal(
         run_export(
             tmp_path / "checkpoint_last.pt", "--no-subwords", "-o", tmp_path / "x", check=False
         )
@@ -455,9 +459,9 @@ def test_a_student_whose_sources_alone_are_cut(tiny, teacher, tmp_path):
         "source_lang": "en",
         "target_lang": "de",
     }
-    helpers.train(tiny, tmp_path / "run", **other)
+    toys.train(tiny, tmp_path / "run", **other)
     student = tmp_path / "run" / "checkpoint_last.pt"
-    assert "--bpe-codes" in helpers.refusal(
+    assert "--bpe-codes" in refusal(
         run_export(student, "--data", tiny, "-o", tmp_path / "x", check=False)
     )
     (tmp_path / "codes").write_text("#version: 0.2\n" + TOY_CODES.replace(", ", "\n") + "\n")
@@ -484,9 +488,7 @@ def test_refusals_of_an_export(pieces, tiny, exported, tmp_path):
         ([*cut, "-o", tmp_path / "absent" / "x"], "make it first"),
     ]:
         out = [] if "-o" in arguments else ["-o", tmp_path / "out"]
-        assert sentence in helpers.refusal(run_export(checkpoint, *arguments, *out, check=False)), (
-            arguments
-        )
+        assert sentence in refusal(run_export(checkpoint, *arguments, *out, check=False)), arguments
         assert not (tmp_path / "out").exists()
 
 
@@ -506,7 +508,7 @@ def test_another_subword_model_is_seen(pieces, tiny, tmp_path):
         tmp_path / "x",
         check=False,
     )
-    assert "cuts text otherwise" in helpers.refusal(done)
+    assert "cuts text otherwise" in refusal(done)
 
 
 @pytest.mark.parametrize(

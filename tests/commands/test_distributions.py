@@ -1,13 +1,18 @@
-"""Stored distributions: what is in them, who may use them, and that they teach what the teacher itself would."""
+"""Stored distributions: what is in them, who may use them, and that they teach what the teacher
+itself would.
+"""
 
 import json
 import shutil
 import tracemalloc
 
-import helpers
+import folders
+import manifests
 import numpy as np
 import pytest
 import torch
+import toys
+from commands import refusal, run_here, start_process
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +31,7 @@ from fairseq_seqkd.errors import Refusal
 def scored(tiny, teacher, tmp_path_factory):
     """The 8 most probable symbols for every token of the toy training set."""
     folder = tmp_path_factory.mktemp("scored") / "top8"
-    helpers.score(tiny, teacher, folder, topk=8)
+    toys.score(tiny, teacher, folder, topk=8)
     return folder
 
 
@@ -34,7 +39,7 @@ def scored(tiny, teacher, tmp_path_factory):
 def halves(tiny, teacher, tmp_path_factory):
     """The whole distributions in 16 bits."""
     folder = tmp_path_factory.mktemp("halves") / "D"
-    helpers.score(tiny, teacher, folder, topk=helpers.EVERYTHING)
+    toys.score(tiny, teacher, folder, topk=toys.EVERYTHING)
     return folder
 
 
@@ -76,8 +81,10 @@ def assert_alike(found, expected, tolerance):
 
 
 def test_what_is_stored_is_what_the_teacher_says(tiny, teacher, scored):
-    """Sentence by sentence without a batch: ids, probabilities, the rest, and the target's log-probability."""
-    task, _, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
+    """Sentence by sentence without a batch: ids, probabilities, the rest, and the target's
+    log-probability.
+    """
+    task, _, criterion = toys.build(tiny, criterion="word_kd", teacher_path=teacher)
     model, store = criterion.teacher.models[0], DistributionStore(scored)
     pad = (task.source_dictionary.pad(), task.target_dictionary.pad())
     task.load_dataset("train")
@@ -100,7 +107,7 @@ def test_what_is_stored_is_what_the_teacher_says(tiny, teacher, scored):
 
 
 def test_the_store_is_small_and_says_what_it_covers(tiny, scored):
-    store, content = DistributionStore(scored), helpers.read_manifest(scored)
+    store, content = DistributionStore(scored), manifests.read(scored)
     gold = Split(tiny, "train", LanguagePair("de", "en")).read("en")
     tokens = int(gold.sizes.sum())
     assert len(store) == len(gold) == content["sentences"] and content["counts"] == {
@@ -115,23 +122,23 @@ def test_the_store_is_small_and_says_what_it_covers(tiny, scored):
 
 def test_the_same_bytes_whoever_scores(tiny, teacher, scored, tmp_path):
     """Killed and continued; two workers of one directory; and a third that finds nothing to do."""
-    worker = helpers.decode_until(2, tiny, teacher, tmp_path / "killed", **helpers.SCORING, topk=8)
+    worker = toys.decode_until(2, tiny, teacher, tmp_path / "killed", **toys.SCORING, topk=8)
     worker.kill()
     worker.communicate()
-    assert helpers.read_manifest(tmp_path / "killed")["complete"] is False
-    helpers.score(tiny, teacher, tmp_path / "killed", topk=8)
-    options = {**helpers.SCORING, "topk": 8, "distributed_world_size": 2}
+    assert manifests.read(tmp_path / "killed")["complete"] is False
+    toys.score(tiny, teacher, tmp_path / "killed", topk=8)
+    options = {**toys.SCORING, "topk": 8, "distributed_world_size": 2}
     commands = [
-        helpers.decode_command(tiny, teacher, tmp_path / "two", distributed_rank=rank, **options)
+        toys.decode_command(tiny, teacher, tmp_path / "two", distributed_rank=rank, **options)
         for rank in range(2)
     ]
-    workers = [helpers.start("fairseq-generate", *command) for command in commands]
+    workers = [start_process("fairseq-generate", *command) for command in commands]
     assert [worker.wait() for worker in workers if worker.communicate()] == [0, 0]
-    expected = helpers.tree(scored)
-    assert helpers.tree(tmp_path / "killed") == expected
-    assert helpers.tree(tmp_path / "two") == expected
-    assert "nothing is left" in helpers.score(tiny, teacher, tmp_path / "two", topk=8).stdout
-    assert helpers.tree(tmp_path / "two") == expected
+    expected = folders.tree(scored)
+    assert folders.tree(tmp_path / "killed") == expected
+    assert folders.tree(tmp_path / "two") == expected
+    assert "nothing is left" in toys.score(tiny, teacher, tmp_path / "two", topk=8).stdout
+    assert folders.tree(tmp_path / "two") == expected
 
 
 def test_memory_of_joining_parts_does_not_grow_but_for_a_few_bytes_a_sentence(tmp_path):
@@ -162,20 +169,20 @@ def test_memory_of_joining_parts_does_not_grow_but_for_a_few_bytes_a_sentence(tm
 
 @pytest.mark.slow
 def test_several_workers_through_the_command(tiny, teacher, scored, tmp_path):
-    options = {**helpers.SCORING, "topk": 8, "user_dir": None, "task": None}
-    rest = helpers.decode_command(tiny, teacher, tmp_path / "out", **options)
-    helpers.command("seqkd", "decode", "--workers", 2, *rest)
-    assert helpers.tree(tmp_path / "out") == helpers.tree(scored)
+    options = {**toys.SCORING, "topk": 8, "user_dir": None, "task": None}
+    rest = toys.decode_command(tiny, teacher, tmp_path / "out", **options)
+    run_here("seqkd", "decode", "--workers", 2, *rest)
+    assert folders.tree(tmp_path / "out") == folders.tree(scored)
 
 
 def test_an_ensemble_is_averaged_before_its_top_k_are_taken(tiny, teacher, tmp_path):
-    helpers.train(
+    toys.train(
         tiny, tmp_path, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True
     )
     both = f"{teacher}:{tmp_path / 'checkpoint_last.pt'}"
-    helpers.score(tiny, both, tmp_path / "both", topk=helpers.EVERYTHING, store_dtype="float32")
-    live = helpers.build(tiny, criterion="word_kd", teacher_path=both)
-    stored = helpers.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "both")
+    toys.score(tiny, both, tmp_path / "both", topk=toys.EVERYTHING, store_dtype="float32")
+    live = toys.build(tiny, criterion="word_kd", teacher_path=both)
+    stored = toys.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "both")
     sample = training_batch(live[0], range(6))
     assert_alike(learn(stored, sample), learn(live, sample), 1e-5)
 
@@ -215,7 +222,9 @@ def test_order_and_side_count():
 
 
 def test_a_store_finds_what_is_there_and_nothing_else(tmp_path):
-    """Three parts, one of them empty, two equal sentences, and a key of the right value but another length."""
+    """Three parts, one of them empty, two equal sentences, and a key of the right value but another
+    length.
+    """
     dtype, k = np.float16, 2
     parts, keys = [], [[30, 10], [], [20, 10, 40]]
     for i, mine in enumerate(keys):
@@ -255,8 +264,8 @@ def test_the_whole_distribution_teaches_what_the_live_teacher_does(
     tiny, teacher, whole, halves, dtype, tolerance, options
 ):
     folder = whole if dtype == "float32" else halves
-    live = helpers.build(tiny, criterion="word_kd", teacher_path=teacher, **options)
-    stored = helpers.build(tiny, criterion="word_kd", teacher_distributions=folder, **options)
+    live = toys.build(tiny, criterion="word_kd", teacher_path=teacher, **options)
+    stored = toys.build(tiny, criterion="word_kd", teacher_distributions=folder, **options)
     sample = training_batch(live[0], [3, 500, 17, 42, 8, 100, 101])
     found, expected = learn(stored, sample), learn(live, sample)
     assert_alike(found, expected, tolerance)
@@ -269,8 +278,8 @@ def test_the_whole_distribution_teaches_what_the_live_teacher_does(
 @pytest.mark.parametrize("tail", ["spread", "ignore"])
 def test_eight_symbols_are_the_flat_tailed_distribution(tiny, teacher, scored, tail):
     """Against a loop by hand over the teacher's own probabilities."""
-    live = helpers.build(tiny, criterion="word_kd", teacher_path=teacher, alpha=1.0)
-    stored = helpers.build(
+    live = toys.build(tiny, criterion="word_kd", teacher_path=teacher, alpha=1.0)
+    stored = toys.build(
         tiny, criterion="word_kd", teacher_distributions=scored, alpha=1.0, tail=tail
     )
     sample = training_batch(live[0], [5, 6])
@@ -293,18 +302,21 @@ def test_eight_symbols_are_the_flat_tailed_distribution(tiny, teacher, scored, t
 
 @pytest.mark.parametrize("view", ["seq_kd", "seq_inter"])
 def test_pseudo_targets_are_scored_like_gold(teacher, distilled, view, tmp_path):
-    helpers.score(
-        distilled / view, teacher, tmp_path / "D", topk=helpers.EVERYTHING, store_dtype="float32"
+    toys.score(
+        distilled / view, teacher, tmp_path / "D", topk=toys.EVERYTHING, store_dtype="float32"
     )
-    live = helpers.build(distilled / view, criterion=view, teacher_path=teacher)
-    stored = helpers.build(distilled / view, criterion=view, teacher_distributions=tmp_path / "D")
+    live = toys.build(distilled / view, criterion=view, teacher_path=teacher)
+    stored = toys.build(distilled / view, criterion=view, teacher_distributions=tmp_path / "D")
     assert stored[2].objective.alpha == 0.5
     sample = training_batch(live[0], range(9))
     assert_alike(learn(stored, sample), learn(live, sample), 1e-5)
 
 
+@pytest.mark.trap(25)
 def test_concatenated_and_repeated_data(tiny, teacher, whole, tmp_path):
-    """train and train1, each with a store of its own, the first twice in every epoch: ids count anew or on, keys do not."""
+    """train and train1, each with a store of its own, the first twice in every epoch: ids count
+    anew or on, keys do not.
+    """
     data = tmp_path / "bin"
     shutil.copytree(tiny, data)
     for lang in ("de", "en"):
@@ -313,24 +325,22 @@ def test_concatenated_and_repeated_data(tiny, teacher, whole, tmp_path):
             for i in range(len(valid)):
                 writer.add(valid[i].numpy(), [len(valid[i])])
     with pytest.raises(Refusal, match="holds 'train1' too.*pass --upsample-primary 1"):
-        helpers.build(data, criterion="word_kd", teacher_distributions=whole)
+        toys.build(data, criterion="word_kd", teacher_distributions=whole)
     with pytest.raises(ValueError, match="negative dimensions"):  # fairseq's own, and its default
-        helpers.build(data, criterion="cross_entropy")[0].load_dataset("train", combine=True)
+        toys.build(data, criterion="cross_entropy")[0].load_dataset("train", combine=True)
     with pytest.raises(Refusal, match="split 'train1' .*other sources and targets"):
-        helpers.build(data, criterion="word_kd", teacher_distributions=whole, upsample_primary=1)
-    helpers.score(
+        toys.build(data, criterion="word_kd", teacher_distributions=whole, upsample_primary=1)
+    toys.score(
         data,
         teacher,
         tmp_path / "D1",
-        topk=helpers.EVERYTHING,
+        topk=toys.EVERYTHING,
         store_dtype="float32",
         gen_subset="train1",
     )
     both = f"{whole}:{tmp_path / 'D1'}"
-    live = helpers.build(data, criterion="word_kd", teacher_path=teacher, upsample_primary=2)
-    stored = helpers.build(
-        data, criterion="word_kd", teacher_distributions=both, upsample_primary=2
-    )
+    live = toys.build(data, criterion="word_kd", teacher_path=teacher, upsample_primary=2)
+    stored = toys.build(data, criterion="word_kd", teacher_distributions=both, upsample_primary=2)
     live[0].load_dataset("train", combine=True)
     sentences = len(live[0].dataset("train"))
     assert sentences == 2 * 509 + len(Split(tiny, "valid", LanguagePair("de", "en")).read("en"))
@@ -338,11 +348,14 @@ def test_concatenated_and_repeated_data(tiny, teacher, whole, tmp_path):
     assert_alike(learn(stored, sample), learn(live, sample), 1e-5)
 
 
+@pytest.mark.trap(6, 25)
 def test_a_batch_that_does_not_count_may_come_from_the_validation_split(tiny, scored):
-    """fairseq gives it to a worker that has none left, and multiplies its loss by 0: it must be finite, and no error."""
-    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_distributions=scored)
+    """fairseq gives it to a worker that has none left, and multiplies its loss by 0: it must be
+    finite, and no error.
+    """
+    task, model, criterion = toys.build(tiny, criterion="word_kd", teacher_distributions=scored)
     model.train()
-    loss, _, log = criterion(model, helpers.batch(task))
+    loss, _, log = criterion(model, toys.batch(task))
     loss.backward()
     assert torch.isfinite(loss) and set(log) >= {"kd_loss", "teacher_nll_loss"}
     assert all(
@@ -352,7 +365,7 @@ def test_a_batch_that_does_not_count_may_come_from_the_validation_split(tiny, sc
 
 def test_a_sentence_of_the_validation_split_among_those_of_training_is_refused(tiny, scored):
     """Only a whole batch of validation is the one that does not count."""
-    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_distributions=scored)
+    task, model, criterion = toys.build(tiny, criterion="word_kd", teacher_distributions=scored)
     task.load_dataset("train")
     dataset = task.dataset("train")
     mixed = dataset.collater([dataset[0], task.dataset("valid")[0]])
@@ -362,7 +375,7 @@ def test_a_sentence_of_the_validation_split_among_those_of_training_is_refused(t
 
 
 def test_sentences_that_nobody_scored_are_no_guess(tiny, scored):
-    task, model, criterion = helpers.build(tiny, criterion="word_kd", teacher_distributions=scored)
+    task, model, criterion = toys.build(tiny, criterion="word_kd", teacher_distributions=scored)
     sample = training_batch(task, [1, 2, 3])
     sample["net_input"]["src_tokens"][0, -2] += 1
     model.train()
@@ -384,12 +397,12 @@ def other_data(tiny, tmp_path):
 
 def test_other_targets_are_refused(tiny, scored, tmp_path):
     with pytest.raises(Refusal, match="is not what the distributions .*other targets"):
-        helpers.build(other_data(tiny, tmp_path), criterion="word_kd", teacher_distributions=scored)
+        toys.build(other_data(tiny, tmp_path), criterion="word_kd", teacher_distributions=scored)
 
 
 def test_gold_is_not_a_view_of_it(scored, distilled):
     with pytest.raises(Refusal, match="other targets"):
-        helpers.build(distilled / "seq_kd", criterion="seq_kd", teacher_distributions=scored)
+        toys.build(distilled / "seq_kd", criterion="seq_kd", teacher_distributions=scored)
 
 
 @pytest.mark.parametrize(
@@ -405,14 +418,14 @@ def test_options_that_stored_distributions_cannot_serve_are_refused(
     tiny, scored, options, sentence
 ):
     with pytest.raises(Refusal, match=sentence):
-        helpers.build(tiny, criterion="word_kd", teacher_distributions=scored, **options)
+        toys.build(tiny, criterion="word_kd", teacher_distributions=scored, **options)
 
 
 def test_an_option_without_what_it_is_for_is_refused(tiny, teacher, distilled):
     with pytest.raises(Refusal, match="--tail ignore is for --teacher-distributions"):
-        helpers.build(tiny, criterion="word_kd", teacher_path=teacher, tail="ignore")
+        toys.build(tiny, criterion="word_kd", teacher_path=teacher, tail="ignore")
     with pytest.raises(Refusal, match="--divergence js compares with a teacher"):
-        helpers.build(distilled / "seq_kd", criterion="seq_kd", divergence="js")
+        toys.build(distilled / "seq_kd", criterion="seq_kd", divergence="js")
 
 
 def test_directories_that_do_not_belong_together_are_refused(
@@ -421,21 +434,21 @@ def test_directories_that_do_not_belong_together_are_refused(
     """Separated by colons they look like an ensemble, and are none."""
     shutil.copytree(scored, tmp_path / "again")
     with pytest.raises(Refusal, match="are both of split 'train'"):
-        helpers.build(
+        toys.build(
             tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'again'}"
         )
     with pytest.raises(Refusal, match="differ in their number of symbols"):
-        helpers.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{whole}")
-    helpers.score(tiny, teacher, tmp_path / "valid", topk=8, gen_subset="valid")
+        toys.build(tiny, criterion="word_kd", teacher_distributions=f"{scored}:{whole}")
+    toys.score(tiny, teacher, tmp_path / "valid", topk=8, gen_subset="valid")
     with pytest.raises(Refusal, match="valid is of no split that the student is trained on"):
-        helpers.build(
+        toys.build(
             tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'valid'}"
         )
     text = (tmp_path / "valid" / "manifest.json").read_text()
-    digest = helpers.read_manifest(scored)["settings"]["teacher"]["sha256"][0]
+    digest = manifests.read(scored)["settings"]["teacher"]["sha256"][0]
     (tmp_path / "valid" / "manifest.json").write_text(text.replace(digest, "0" * 64))
     with pytest.raises(Refusal, match="differ in their teacher"):
-        helpers.build(
+        toys.build(
             tiny, criterion="word_kd", teacher_distributions=f"{scored}:{tmp_path / 'valid'}"
         )
 
@@ -498,12 +511,12 @@ def test_what_is_no_finished_store_is_refused(tiny, scored, tmp_path, damage, se
     shutil.copytree(scored, tmp_path / "D")
     damage(tmp_path / "D")
     with pytest.raises(Refusal, match=sentence):
-        helpers.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "D")
+        toys.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "D")
 
 
 def test_a_decode_is_no_store_of_distributions(tiny, distilled):
     with pytest.raises(Refusal, match="holds no distributions"):
-        helpers.build(tiny, criterion="word_kd", teacher_distributions=distilled)
+        toys.build(tiny, criterion="word_kd", teacher_distributions=distilled)
 
 
 @pytest.mark.parametrize(
@@ -519,14 +532,14 @@ def test_a_decode_is_no_store_of_distributions(tiny, distilled):
     ],
 )
 def test_what_scoring_has_no_use_for_is_refused(tiny, teacher, tmp_path, options, sentence):
-    assert sentence in helpers.refusal(
-        helpers.score(tiny, teacher, tmp_path / "D", check=False, **options)
-    )
+    assert sentence in refusal(toys.score(tiny, teacher, tmp_path / "D", check=False, **options))
     assert not (tmp_path / "D").exists()
 
 
 def test_a_teacher_whose_distributions_are_no_numbers_stops(tiny, teacher, tmp_path):
-    """The first sentences, which are looked at before the work, are fine: a source symbol that only later ones have is not."""
+    """The first sentences, which are looked at before the work, are fine: a source symbol that only
+    later ones have is not.
+    """
     from fairseq_seqkd import compat
 
     data, gold = tmp_path / "bin", Split(tiny, "train", LanguagePair("de", "en"))
@@ -546,34 +559,35 @@ def test_a_teacher_whose_distributions_are_no_numbers_stops(tiny, teacher, tmp_p
     weight[symbol] = float("nan")
     state["model"]["encoder.embed_tokens.weight"] = weight
     torch.save(state, tmp_path / "nan.pt")
-    done = helpers.score(data, tmp_path / "nan.pt", tmp_path / "D", topk=8, check=False)
-    assert "are NaN" in helpers.refusal(done)
-    assert helpers.read_manifest(tmp_path / "D")["complete"] is False
+    done = toys.score(data, tmp_path / "nan.pt", tmp_path / "D", topk=8, check=False)
+    assert "are NaN" in refusal(done)
+    assert manifests.read(tmp_path / "D")["complete"] is False
 
 
 def test_a_search_has_no_use_for_topk(tiny, teacher, tmp_path):
-    done = helpers.decode(tiny, teacher, tmp_path / "D", check=False, topk=8)
-    assert "--topk is for --score-reference" in helpers.refusal(done)
+    done = toys.decode(tiny, teacher, tmp_path / "D", check=False, topk=8)
+    assert "--topk is for --score-reference" in refusal(done)
 
 
 def test_a_directory_continues_with_the_same_settings_only(
     tiny, teacher, scored, distilled, tmp_path
 ):
     shutil.copytree(scored, tmp_path / "D")
-    done = helpers.score(tiny, teacher, tmp_path / "D", check=False, topk=4)
-    assert "scoring.topk was 8, now 4" in helpers.refusal(done)
-    done = helpers.score(tiny, teacher, tmp_path / "D", check=False, left_pad_target=True)
-    assert "scoring.left_pad_target was false, now true" in helpers.refusal(done)
-    done = helpers.score(tiny, teacher, distilled, check=False, topk=4)
-    assert "holds something else (distilled)" in helpers.refusal(done)
+    done = toys.score(tiny, teacher, tmp_path / "D", check=False, topk=4)
+    assert "scoring.topk was 8, now 4" in refusal(done)
+    done = toys.score(tiny, teacher, tmp_path / "D", check=False, left_pad_target=True)
+    assert "scoring.left_pad_target was false, now true" in refusal(done)
+    done = toys.score(tiny, teacher, distilled, check=False, topk=4)
+    assert "holds something else (distilled)" in refusal(done)
 
 
+@pytest.mark.trap(9)
 def test_sentences_that_the_teacher_cannot_read_are_listed(tiny, teacher, tmp_path):
     """And whoever would train on them is told the limits that leave them out."""
-    done = helpers.score(
+    done = toys.score(
         tiny, teacher, tmp_path / "D", topk=2, max_source_positions=6, max_target_positions=60
     )
-    content = helpers.read_manifest(tmp_path / "D")
+    content = manifests.read(tmp_path / "D")
     rows = Split(tiny, "train", LanguagePair("de", "en")).read("de")
     sizes = rows.sizes  # unmapped with the rows
     expected = np.flatnonzero(sizes > 6).tolist()
@@ -584,7 +598,7 @@ def test_sentences_that_the_teacher_cannot_read_are_listed(tiny, teacher, tmp_pa
     assert len(DistributionStore(tmp_path / "D")) == len(sizes) - len(expected)
     assert "more tokens than the teacher has positions" in done.stdout
     with pytest.raises(Refusal, match="--max-source-positions 6"):
-        helpers.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "D")
-    helpers.build(
+        toys.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "D")
+    toys.build(
         tiny, criterion="word_kd", teacher_distributions=tmp_path / "D", max_source_positions=6
     )

@@ -1,4 +1,6 @@
-"""Engines: CTranslate2's search against fairseq's, fairseq's own without its wastes, and what is refused by name."""
+"""Engines: CTranslate2's search against fairseq's, fairseq's own without its wastes, and what is
+refused by name.
+"""
 
 import copy
 import math
@@ -7,10 +9,13 @@ import sys
 from dataclasses import fields
 from types import SimpleNamespace
 
-import helpers
+import folders
+import manifests
 import numpy as np
 import pytest
 import torch
+import toys
+from commands import refusal
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import GenerationConfig
 
@@ -149,7 +154,9 @@ def test_a_gpu_that_ctranslate2_cannot_use_is_refused(monkeypatch):
 
 
 def test_a_gpu_without_the_cublas_of_ctranslate2_is_refused_before_anything_is_loaded(monkeypatch):
-    """It would be CTranslate2's own error, at the first product; its name comes from the library itself."""
+    """It would be CTranslate2's own error, at the first product; its name comes from the library
+    itself.
+    """
     assert re.fullmatch(r"libcublas\.so\.\d+", cublas.wanted())
     monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32"})
     monkeypatch.setattr(cublas, "wanted", lambda: "libcublas.so.0")
@@ -171,7 +178,9 @@ def test_numbers_that_are_none_end_a_search_with_a_sentence(loaded):
 
 
 def test_where_the_empty_hypothesis_is_likely_it_is_forbidden_as_in_fairseq(loaded):
-    """A teacher that closes its sentences too early: fairseq takes away the empty one after the softmax."""
+    """A teacher that closes its sentences too early: fairseq takes away the empty one after the
+    softmax.
+    """
     models, task = loaded
     eager = copy.deepcopy(models[0])
     eos, batch = task.target_dictionary.eos(), sample(task, range(30))
@@ -267,7 +276,9 @@ def test_every_option_of_the_search_is_honoured_or_refused_or_without_effect():
 
 
 class Group:
-    """A dataclass that can be asked `name in group` and `group[name]`, as fairseq's configuration can."""
+    """A dataclass that can be asked `name in group` and `group[name]`, as fairseq's configuration
+    can.
+    """
 
     def __init__(self, config):
         self.config = config
@@ -293,7 +304,7 @@ def test_values_that_ctranslate2_lacks_are_refused(more, sentence):
 
 def test_lstms_and_ensembles_are_told_to_use_fairseq(loaded, tiny):
     models, task = loaded
-    _, lstm, _ = helpers.build(tiny, helpers.LSTM, criterion="cross_entropy")
+    _, lstm, _ = toys.build(tiny, toys.LSTM, criterion="cross_entropy")
     with pytest.raises(
         Refusal, match="Transformers only, this teacher is a LSTMModel; use --engine fairseq"
     ):
@@ -304,12 +315,12 @@ def test_lstms_and_ensembles_are_told_to_use_fairseq(loaded, tiny):
 
 def test_transformers_that_it_cannot_hold_are_told_so(loaded, tiny):
     _, task = loaded
-    _, model, _ = helpers.build(tiny, criterion="cross_entropy", decoder_normalize_before=True)
+    _, model, _ = toys.build(tiny, criterion="cross_entropy", decoder_normalize_before=True)
     with pytest.raises(
         Refusal, match="differ in places of layer norms.*translate with fairseq instead"
     ):
         engine("ctranslate2", [model], task)
-    _, model, _ = helpers.build(tiny, criterion="cross_entropy", activation_fn="tanh")
+    _, model, _ = toys.build(tiny, criterion="cross_entropy", activation_fn="tanh")
     with pytest.raises(Refusal, match="tanh.*translate with fairseq instead"):
         engine("ctranslate2", [model], task)
 
@@ -339,7 +350,7 @@ def test_a_missing_library_and_a_missing_type_are_one_sentence(monkeypatch):
 @pytest.fixture(scope="module")
 def by_ctranslate2(tiny, teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ct2") / "distilled"
-    printed = helpers.decode(tiny, teacher, folder, engine="ctranslate2").stdout
+    printed = toys.decode(tiny, teacher, folder, engine="ctranslate2").stdout
     return folder, printed
 
 
@@ -352,7 +363,7 @@ def test_it_decodes_the_split_as_fairseq_does(by_ctranslate2, distilled):
     assert len(ours) == len(theirs) and same >= 0.999 * len(theirs) - 1
     assert "agree with fairseq's to" in printed
     version = compat.versions("ctranslate2")["ctranslate2"]
-    assert f"engine:ctranslate2-{version}/float32" in helpers.read_manifest(folder)["signature"]
+    assert f"engine:ctranslate2-{version}/float32" in manifests.read(folder)["signature"]
     assert np.mean([ours[i][0].similarity for i in range(len(ours))]) == pytest.approx(
         np.mean([theirs[i][0].similarity for i in range(len(theirs))]), abs=0.2
     )
@@ -360,11 +371,11 @@ def test_it_decodes_the_split_as_fairseq_does(by_ctranslate2, distilled):
 
 def test_two_workers(by_ctranslate2, tiny, teacher, tmp_path):
     more = {"engine": "ctranslate2", "distributed_world_size": 2}
-    worker = helpers.decode_until(1, tiny, teacher, tmp_path / "out", distributed_rank=1, **more)
+    worker = toys.decode_until(1, tiny, teacher, tmp_path / "out", distributed_rank=1, **more)
     worker.kill()
     worker.communicate()
-    helpers.decode(tiny, teacher, tmp_path / "out", distributed_rank=0, **more)
-    assert helpers.tree(tmp_path / "out") == helpers.tree(by_ctranslate2[0])
+    toys.decode(tiny, teacher, tmp_path / "out", distributed_rank=0, **more)
+    assert folders.tree(tmp_path / "out") == folders.tree(by_ctranslate2[0])
 
 
 INT8 = {"gen_subset": "valid", "engine": "ctranslate2", "compute_type": "int8"}
@@ -372,9 +383,9 @@ INT8 = {"gen_subset": "valid", "engine": "ctranslate2", "compute_type": "int8"}
 
 def test_int8_translates_nearly_as_float32(tiny, teacher, tmp_path, monkeypatch):
     monkeypatch.setenv(int8_support.USE_MKL, "1")  # right on every x86
-    helpers.decode(tiny, teacher, tmp_path / "int8", **INT8)
-    assert helpers.read_manifest(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
-    helpers.decode(tiny, teacher, tmp_path / "float32", **{**INT8, "compute_type": None})
+    toys.decode(tiny, teacher, tmp_path / "int8", **INT8)
+    assert manifests.read(tmp_path / "int8")["settings"]["engine"]["precision"] == "int8"
+    toys.decode(tiny, teacher, tmp_path / "float32", **{**INT8, "compute_type": None})
     ours, theirs = (NBestStore(tmp_path / name) for name in ("int8", "float32"))
     same = sum(
         ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(len(theirs))
@@ -387,17 +398,11 @@ def test_int8_translates_nearly_as_float32(tiny, teacher, tmp_path, monkeypatch)
 def test_a_smaller_type_that_changes_the_teacher_is_refused(tiny, teacher, tmp_path, monkeypatch):
     monkeypatch.setenv(int8_support.USE_MKL, "1")
 
-    def decode():
-        ctranslate2_engine.QUANTISED = 0.0
-        return helpers.generate(helpers.decode_command(tiny, teacher, tmp_path / "out", **INT8))
-
-    status = helpers.wait(helpers.fork(decode, tmp_path / "said"))
-    said = (tmp_path / "said").read_text()
-    assert (
-        status == 1
-        and "--compute-type int8 changes this teacher too much" in said
-        and "take float32" in said
-    )
+    monkeypatch.setattr(ctranslate2_engine, "QUANTISED", 0.0)
+    refused = toys.decode(tiny, teacher, tmp_path / "out", check=False, **INT8)
+    sentence = refusal(refused)
+    assert "--compute-type int8 changes this teacher too much" in sentence
+    assert "take float32" in sentence
     assert not list(tmp_path.glob("out/parts/*.part"))
 
 
@@ -431,7 +436,7 @@ def test_where_int8_saturates(cpu, environment, wrong, tmp_path):
     ],
 )
 def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, more, sentence):
-    done = helpers.decode(
+    done = toys.decode(
         tiny,
         teacher,
         tmp_path / "out",
@@ -439,19 +444,19 @@ def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, more, sentence
         gen_subset="valid",
         **{"engine": "ctranslate2", **more},
     )
-    assert sentence in helpers.refusal(done)
+    assert sentence in refusal(done)
     assert not (tmp_path / "out").exists()
 
 
 # fairseq's own engine.
 
 
-@pytest.mark.parametrize("architecture", [{}, helpers.LSTM], ids=["transformer", "lstm"])
+@pytest.mark.parametrize("architecture", [{}, toys.LSTM], ids=["transformer", "lstm"])
 def test_without_its_wastes_fairseq_finds_the_very_same(tiny, architecture):
     """fairseq's generator as it is, against the engine's: every token and every bit of the scores."""
-    task, model, _ = helpers.build(tiny, architecture, criterion="cross_entropy", seed=3)
+    task, model, _ = toys.build(tiny, architecture, criterion="cross_entropy", seed=3)
     model.eval()
-    batch = helpers.batch(task, 9)
+    batch = toys.batch(task, 9)
     how = search_options()
     stock = task.build_generator([model], how).generate([model], batch)
     mine = [copy.deepcopy(model)]

@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 
-import helpers
 import numpy as np
 import pytest
+import toys
+from commands import ROOT, refusal, run_here
 
 from fairseq_seqkd.commands import diagnosis
 from fairseq_seqkd.corpus import inspection, manifest
@@ -18,7 +19,7 @@ from fairseq_seqkd.errors import Refusal
 
 
 def inspect(*arguments, check=True):
-    return helpers.command("seqkd", "inspect", *arguments, check=check)
+    return run_here("seqkd", "inspect", *arguments, check=check)
 
 
 def test_a_finished_directory_in_words(distilled):
@@ -96,12 +97,12 @@ def test_a_view_and_an_unfinished_directory(distilled, tiny, teacher, tmp_path):
     assert "the view seq_kd" in inspect(view).stdout
     flip(view / "valid.de-en.de.bin")
     assert inspect(view, check=False).returncode == 1
-    worker = helpers.decode_until(1, tiny, teacher, tmp_path / "half")
+    worker = toys.decode_until(1, tiny, teacher, tmp_path / "half")
     worker.kill()
     worker.communicate()
     done = inspect(tmp_path / "half")
     assert re.search(r"NOT FINISHED: [1-9]\d* of \d+ parts", done.stdout)
-    assert "holds no finished n-best lists" in helpers.refusal(
+    assert "holds no finished n-best lists" in refusal(
         inspect(tmp_path / "half", "--ids", 1, check=False)
     )
     part = next((tmp_path / "half" / "parts").glob("*.part"))
@@ -126,15 +127,15 @@ def test_stored_distributions_are_shown_too(whole):
     ],
 )
 def test_refusals_of_inspect(distilled, arguments, sentence):
-    assert sentence in helpers.refusal(inspect(distilled, *arguments, check=False))
+    assert sentence in refusal(inspect(distilled, *arguments, check=False))
 
 
 def test_other_folders_and_other_gold_are_refused(distilled, tiny, tmp_path):
-    assert "holds no teacher's work" in helpers.refusal(inspect(tmp_path, check=False))
+    assert "holds no teacher's work" in refusal(inspect(tmp_path, check=False))
     other = tmp_path / "bin"
     shutil.copytree(tiny, other)
     flip(other / "train.de-en.en.bin")
-    assert "is not the data-bin that was decoded" in helpers.refusal(
+    assert "is not the data-bin that was decoded" in refusal(
         inspect(distilled, "--ids", 1, "--data", other, check=False)
     )
 
@@ -153,7 +154,7 @@ def test_sources_of_a_view_with_fewer_rows(distilled, tmp_path):
 
 
 def test_the_doctor_tells_what_is_in_use():
-    done = helpers.command("seqkd", "doctor", "--json")
+    done = run_here("seqkd", "doctor", "--json")
     found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
     import torch
 
@@ -163,7 +164,7 @@ def test_the_doctor_tells_what_is_in_use():
     )
     assert found["threads"]["level"] == "ok"  # the tests set OMP_NUM_THREADS
     assert all(finding["do"] for finding in found.values() if finding["level"] != "ok")
-    printed = helpers.command("seqkd", "doctor").stdout
+    printed = run_here("seqkd", "doctor").stdout
     assert all(name in printed for name in found)
 
 
@@ -184,6 +185,7 @@ def test_the_doctor_tells_of_a_gpu_that_ctranslate2_cannot_use(monkeypatch):
     assert diagnosis.search_engine()["level"] == diagnosis.OK
 
 
+@pytest.mark.trap(1)
 def test_the_doctor_sees_whether_batches_lose_sentences(monkeypatch):
     """As fairseq itself makes them, not as a version number says."""
     from fairseq.data import data_utils
@@ -230,7 +232,7 @@ def test_the_doctor_says_what_ends_in_an_error_as_soon_as_it_is_asked(tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-m", "fairseq_seqkd", "doctor", "--json"],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{helpers.ROOT}"},
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
         cwd=tmp_path,
         capture_output=True,
         text=True,

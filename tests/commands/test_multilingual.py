@@ -1,15 +1,20 @@
-"""Multilingual teachers: against fairseq's own task for them, and what a student's data must not hold."""
+"""Multilingual teachers: against fairseq's own task for them, and what a student's data must not
+hold.
+"""
 
 import argparse
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import helpers
+import folders
+import manifests
 import numpy as np
 import pytest
 import sacrebleu
 import torch
+import toys
+from commands import PLUGIN, refusal, run_here, start_process
 from fairseq import checkpoint_utils, tasks
 from fairseq.data import Dictionary, data_utils
 from fairseq.tasks.translation import load_langpair_dataset
@@ -48,7 +53,7 @@ def both(tiny, tmp_path_factory):
         "joined-dictionary": True,
     }
     prefixes = {"trainpref": text / "train", "validpref": text / "valid", "testpref": text / "test"}
-    helpers.command("fairseq-preprocess", *helpers.flags(options, prefixes))
+    run_here("fairseq-preprocess", *toys.flags(options, prefixes))
     return folder
 
 
@@ -59,13 +64,15 @@ def train(data, folder, settings, epochs):
         "dropout": 0.1,
         "disable-validation": True,
     }
-    helpers.train(data, folder, settings, more)
+    toys.train(data, folder, settings, more)
     return folder / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="module")
 def multi(both, tmp_path_factory):
-    """A teacher that translates in both directions, and has a token for a language that it never saw."""
+    """A teacher that translates in both directions, and has a token for a language that it never
+    saw.
+    """
     return train(both, tmp_path_factory.mktemp("multi"), TOKENS, 20)
 
 
@@ -77,7 +84,7 @@ def replacing(both, tmp_path_factory):
 @pytest.fixture(scope="module")
 def decoded(both, multi, tmp_path_factory):
     folder = tmp_path_factory.mktemp("decode") / "distilled"
-    helpers.decode(both, multi, folder, **DECODE)
+    toys.decode(both, multi, folder, **DECODE)
     return folder
 
 
@@ -92,10 +99,10 @@ def side(folder, lang, split="valid"):
 def stock(data, teacher, settings, pair):
     """{sentence id: best hypothesis} as the stock task prints it."""
     options = {
-        "user-dir": helpers.PLUGIN, "path": teacher, "source-lang": pair[0], "target-lang": pair[1], "gen-subset": "valid",
+        "user-dir": PLUGIN, "path": teacher, "source-lang": pair[0], "target-lang": pair[1], "gen-subset": "valid",
         "beam": 4, "max-len-b": 30, "cpu": True, "required-batch-size-multiple": 1,
     }  # fmt: skip
-    printed = helpers.command("fairseq-generate", data, *helpers.flags(options, settings)).stdout
+    printed = run_here("fairseq-generate", data, *toys.flags(options, settings)).stdout
     return {int(i): text for i, text in re.findall(r"^H-(\d+)\t\S+\t(.*)$", printed, re.MULTILINE)}
 
 
@@ -121,7 +128,7 @@ def test_other_directions_and_other_tokens_too(both, multi, replacing, tmp_path,
     )
     theirs = stock(both, teacher, settings, pair)
     more = {**DECODE, "source_lang": pair[0], "target_lang": pair[1]}
-    helpers.decode(both, teacher, tmp_path / "out", **more)
+    toys.decode(both, teacher, tmp_path / "out", **more)
     assert len(theirs) == VALID
     assert modes(NBestStore(tmp_path / "out"), Dictionary.load(str(both / "dict.en.txt"))) == theirs
 
@@ -154,7 +161,7 @@ def task_settings(data, **more):
     """A stock task's settings as the command line gives them, for decoding de-en."""
     parser = argparse.ArgumentParser()
     tasks.TASK_REGISTRY[TASK].add_args(parser)
-    flags = helpers.flags(
+    flags = toys.flags(
         {**PAIRS, "task": None, **{key.replace("_", "-"): value for key, value in more.items()}}
     )
     args = parser.parse_args([str(data), *flags])
@@ -193,7 +200,9 @@ def files(data):
     ],
 )
 def test_dictionaries_batches_and_beginnings_are_the_stock_tasks(both, tmp_path, settings):
-    """Every way to place the tokens, without a model: what the stock task makes for inference, against ours."""
+    """Every way to place the tokens, without a model: what the stock task makes for inference,
+    against ours.
+    """
     found = tokens_of(
         [saved(tmp_path / "t.pt", **vars(task_settings(both, **settings)))],
         LanguagePair("de", "en"),
@@ -273,7 +282,7 @@ def test_a_token_that_the_teacher_prefers_inside_is_never_stored(both, multi, tm
     assert len(rows) == SYMBOLS + 3
     rows[SYMBOLS + 2] = rows[dictionary.index("tree")] * 1.2
     torch.save(state, tmp_path / "teacher.pt")
-    helpers.decode(both, tmp_path / "teacher.pt", tmp_path / "out", **DECODE)
+    toys.decode(both, tmp_path / "teacher.pt", tmp_path / "out", **DECODE)
     store = NBestStore(tmp_path / "out")
     used = {token for i in range(len(store)) for h in store[i] for token in h.tokens.tolist()}
     assert max(used) < SYMBOLS and dictionary.index("tree") in used
@@ -281,7 +290,7 @@ def test_a_token_that_the_teacher_prefers_inside_is_never_stored(both, multi, tm
 
 
 def test_a_student_trains_on_the_view(decoded, tmp_path):
-    helpers.train(
+    toys.train(
         decoded / "seq_kd",
         tmp_path,
         criterion="seq_kd",
@@ -303,27 +312,27 @@ def test_a_student_trains_on_the_view(decoded, tmp_path):
 @pytest.mark.slow
 def test_two_shards_write_the_same_bytes(decoded, both, multi, tmp_path):
     workers = [
-        helpers.start(
+        start_process(
             "fairseq-generate",
-            *helpers.decode_command(
+            *toys.decode_command(
                 both, multi, tmp_path / "out", distributed_world_size=2, distributed_rank=rank, **DECODE
             ),
         )
         for rank in range(2)
     ]  # fmt: skip
-    printed = [worker.communicate(timeout=240)[0] for worker in workers]
+    printed = [worker.communicate() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
-    assert helpers.tree(tmp_path / "out") == helpers.tree(decoded)
+    assert folders.tree(tmp_path / "out") == folders.tree(decoded)
 
 
 def test_the_manifest_names_the_tokens_and_a_change_is_refused(decoded, both, multi):
-    assert helpers.read_manifest(decoded)["settings"]["teacher"]["languages"] == {
+    assert manifests.read(decoded)["settings"]["teacher"]["languages"] == {
         "encoder": "__de__", "encoder_id": SYMBOLS, "decoder": "__en__", "decoder_id": SYMBOLS + 1, "replacing_bos_eos": False,
     }  # fmt: skip
-    before = helpers.tree(decoded)
-    done = helpers.decode(both, multi, decoded, check=False, **DECODE, teacher_target_lang="fr")
-    assert 'teacher.languages.decoder was "__en__", now "__fr__"' in helpers.refusal(done)
-    assert helpers.tree(decoded) == before
+    before = folders.tree(decoded)
+    done = toys.decode(both, multi, decoded, check=False, **DECODE, teacher_target_lang="fr")
+    assert 'teacher.languages.decoder was "__en__", now "__fr__"' in refusal(done)
+    assert folders.tree(decoded) == before
 
 
 # Wrong input.
@@ -445,7 +454,7 @@ def test_options_that_do_not_go_with_the_teacher_are_refused(
 
 def test_it_is_no_teacher_for_word_kd(both, multi):
     with pytest.raises(Refusal, match="is multilingual.*teacher_decoding.*seqkd text"):
-        helpers.build(both, criterion="word_kd", teacher_path=multi)
+        toys.build(both, criterion="word_kd", teacher_path=multi)
 
 
 # The other engine.
@@ -453,7 +462,7 @@ def test_it_is_no_teacher_for_word_kd(both, multi):
 
 def test_ctranslate2_begins_with_the_token_too(decoded, both, multi, tmp_path):
     pytest.importorskip("ctranslate2")
-    helpers.decode(both, multi, tmp_path / "out", **DECODE, engine="ctranslate2")
+    toys.decode(both, multi, tmp_path / "out", **DECODE, engine="ctranslate2")
     ours, theirs = NBestStore(tmp_path / "out"), NBestStore(decoded)
     assert (
         sum(ours[i][0].tokens.tolist() == theirs[i][0].tokens.tolist() for i in range(VALID))

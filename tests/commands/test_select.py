@@ -1,10 +1,14 @@
-"""`seqkd select`: what it writes against a decode with the same options, byte for byte, and what it refuses."""
+"""`seqkd select`: what it writes against a decode with the same options, byte for byte, and what it
+refuses.
+"""
 
 import json
 import shutil
 
-import helpers
+import folders
+import manifests
 import pytest
+import toys
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.corpus.settings import differences
@@ -29,24 +33,22 @@ def select(*args):
 def test_it_is_what_decoding_with_these_options_leaves(
     options, tiny, teacher, distilled, tmp_path, capsys
 ):
-    before = helpers.tree(distilled)
-    helpers.decode(tiny, teacher, tmp_path / "decoded", **options)
-    assert (
-        select(distilled, "--data", tiny, "-o", tmp_path / "selected", *helpers.flags(options)) == 0
-    )
-    content = helpers.read_manifest(tmp_path / "decoded")
+    before = folders.tree(distilled)
+    toys.decode(tiny, teacher, tmp_path / "decoded", **options)
+    assert select(distilled, "--data", tiny, "-o", tmp_path / "selected", *toys.flags(options)) == 0
+    content = manifests.read(tmp_path / "decoded")
     assert capsys.readouterr().out.rstrip().endswith(content["signature"])
-    assert helpers.tree(tmp_path / "selected") == helpers.tree(tmp_path / "decoded")
-    assert helpers.tree(distilled) == before
-    changed = differences(helpers.read_manifest(distilled)["settings"], content["settings"])
+    assert folders.tree(tmp_path / "selected") == folders.tree(tmp_path / "decoded")
+    assert folders.tree(distilled) == before
+    changed = differences(manifests.read(distilled)["settings"], content["settings"])
     assert changed  # else the options would have made no difference
 
 
 def test_the_fast_engine_ranks_the_same_however_many_are_kept(tiny, teacher, tmp_path):
-    helpers.decode(tiny, teacher, tmp_path / "four", engine="ctranslate2")
-    helpers.decode(tiny, teacher, tmp_path / "two", engine="ctranslate2", nbest=2)
+    toys.decode(tiny, teacher, tmp_path / "four", engine="ctranslate2")
+    toys.decode(tiny, teacher, tmp_path / "two", engine="ctranslate2", nbest=2)
     assert select(tmp_path / "four", "--data", tiny, "-o", tmp_path / "selected", "--nbest", 2) == 0
-    assert helpers.tree(tmp_path / "selected") == helpers.tree(tmp_path / "two")
+    assert folders.tree(tmp_path / "selected") == folders.tree(tmp_path / "two")
 
 
 def test_it_continues_where_it_was_interrupted(tiny, distilled, tmp_path, monkeypatch, capsys):
@@ -62,7 +64,7 @@ def test_it_continues_where_it_was_interrupted(tiny, distilled, tmp_path, monkey
 
     monkeypatch.setattr(Distilled, "commit", interrupted)
     words = [distilled, "--data", tiny, "-o", tmp_path / "new", "--similarity", "chrf", "--json"]
-    assert select(*words) == 130 and not helpers.read_manifest(tmp_path / "new")["complete"]
+    assert select(*words) == 130 and not manifests.read(tmp_path / "new")["complete"]
     monkeypatch.setattr(
         Distilled,
         "commit",
@@ -71,7 +73,7 @@ def test_it_continues_where_it_was_interrupted(tiny, distilled, tmp_path, monkey
     assert select(*words) == 0 and sorted(committed) == list(range(8))  # no part twice
     assert json.loads(capsys.readouterr().out)["views"] == ["seq_inter", "seq_kd"]
     select(distilled, "--data", tiny, "-o", tmp_path / "undisturbed", "--similarity", "chrf")
-    assert helpers.tree(tmp_path / "new") == helpers.tree(tmp_path / "undisturbed")
+    assert folders.tree(tmp_path / "new") == folders.tree(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize(
@@ -109,9 +111,9 @@ def test_other_data_and_unfinished_directories_are_refused(tiny, distilled, tmp_
     shutil.copytree(distilled, tmp_path / "other")
     with pytest.raises(Refusal, match="was begun with other settings"):
         select(distilled, "--data", tiny, "-o", tmp_path / "other", "--similarity", "chrf")
-    content = helpers.read_manifest(tmp_path / "other")
+    content = manifests.read(tmp_path / "other")
     content["settings"]["similarity"]["tokenizer_undone"] = "moses"
     content.pop("format")
-    helpers.write_manifest(tmp_path / "other", content)
+    manifests.write(tmp_path / "other", content)
     with pytest.raises(Refusal, match="were decoded with --tokenizer moses"):
         select(tmp_path / "other", "--data", tiny, "-o", tmp_path / "new")

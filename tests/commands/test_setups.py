@@ -1,10 +1,13 @@
-"""fairseq's ways of training, with the live teacher and the stored one: several processes, half precision, resuming."""
+"""fairseq's ways of training, with the live teacher and the stored one: several processes, half
+precision, resuming.
+"""
 
 import re
 
-import helpers
 import pytest
 import torch
+import toys
+from commands import BIN, run_here, start_process
 
 MAX_TOKENS = 300
 ODD = 18  # sentences of a batch with which the toy training set has an odd number of batches
@@ -12,7 +15,10 @@ ODD = 18  # sentences of a batch with which the toy training set has an odd numb
 
 @pytest.fixture(params=["live", "stored"])
 def teaching(request, teacher, whole):
-    """The options of a criterion that learns from the teacher. Stored, its distributions are whole, and so the same."""
+    """The options of a criterion that learns from the teacher.
+
+    Stored, its distributions are whole, and so the same.
+    """
     kind = (
         {"teacher-path": teacher} if request.param == "live" else {"teacher-distributions": whole}
     )
@@ -35,19 +41,20 @@ def training_losses(printed):
     return found, re.findall(r"valid on 'valid' subset \| loss ([\d.]+)", printed)
 
 
+@pytest.mark.trap(16, 23)
 def test_two_processes_are_one_that_waits_for_two_batches(tiny, teaching, tmp_path):
-    """DDP against --update-freq 2, over two epochs. The batches are odd in number: at an epoch's end the second process
-    gets one that does not count, and after the first validation that is a batch of the validation split."""
-    task, *_ = helpers.build(tiny, criterion="cross_entropy")
+    """DDP against --update-freq 2, over two epochs. The batches are odd in number: at an epoch's
+    end the second process
+    gets one that does not count, and after the first validation that is a batch of the validation
+    split."""
+    task, *_ = toys.build(tiny, criterion="cross_entropy")
     task.load_dataset("train")
     limits = {"max_tokens": MAX_TOKENS, "max_sentences": ODD, "required_batch_size_multiple": 1}
     batches = task.get_batch_iterator(task.dataset("train"), seed=1, **limits)
     assert len(batches.next_epoch_itr()) % 2 == 1
-    alone = helpers.train(
-        tiny, tmp_path / "one", teaching, update_freq=2, max_epoch=2, batch_size=ODD
-    )
+    alone = toys.train(tiny, tmp_path / "one", teaching, update_freq=2, max_epoch=2, batch_size=ODD)
     expected, validated = training_losses(alone.stdout)
-    printed = helpers.train_in_two(tiny, tmp_path / "two", teaching, max_epoch=2, batch_size=ODD)
+    printed = toys.train_in_two(tiny, tmp_path / "two", teaching, max_epoch=2, batch_size=ODD)
     found, also_validated = training_losses(printed)
     assert len(found) == len(expected) > 4
     for mine, theirs in zip(found, expected):
@@ -63,17 +70,17 @@ def test_two_processes_that_could_not_begin_from_their_checkpoint_are_refused(
     tiny, teaching, tmp_path
 ):
     meet = {
-        **helpers.DDP,
+        **toys.DDP,
         "distributed-init-method": f"file://{tmp_path}/meet",
         "load-checkpoint-on-all-dp-ranks": False,
     }
     commands = [
-        helpers.train_command(tiny, tmp_path / "two", teaching, meet, distributed_rank=rank)
+        toys.train_command(tiny, tmp_path / "two", teaching, meet, distributed_rank=rank)
         for rank in range(2)
     ]
-    workers = [helpers.start("fairseq-train", *words) for words in commands]
+    workers = [start_process("fairseq-train", *words) for words in commands]
     for worker in workers:
-        printed = worker.communicate(timeout=240)[0]
+        printed = worker.communicate()
         assert (
             worker.returncode == 1
             and "pass --load-checkpoint-on-all-dp-ranks" in printed
@@ -82,14 +89,15 @@ def test_two_processes_that_could_not_begin_from_their_checkpoint_are_refused(
     assert not list((tmp_path / "two").glob("*.pt"))
 
 
+@pytest.mark.trap(16)
 @pytest.mark.slow
 @pytest.mark.parametrize("teaching", ["stored"], indirect=True)
 def test_torchrun(tiny, teaching, tmp_path):
     """As the README has it: torchrun gives each process its rank, fairseq is told to use it."""
-    ddp = {**helpers.DDP, "distributed-init-method": "env://"}
-    command = helpers.train_command(tiny, tmp_path / "two", teaching, ddp, max_epoch=1)
-    words = " ".join(f"'{word}'" for word in [helpers.BIN / "fairseq-train", *command])
-    done = helpers.command(
+    ddp = {**toys.DDP, "distributed-init-method": "env://"}
+    command = toys.train_command(tiny, tmp_path / "two", teaching, ddp, max_epoch=1)
+    words = " ".join(f"'{word}'" for word in [BIN / "fairseq-train", *command])
+    done = run_here(
         "torchrun",
         "--nproc_per_node=2",
         "--no-python",
@@ -97,7 +105,7 @@ def test_torchrun(tiny, teaching, tmp_path):
         "-c",
         f"{words} --distributed-rank $RANK",
     )
-    alone = helpers.train(tiny, tmp_path / "one", teaching, update_freq=2, max_epoch=1)
+    alone = toys.train(tiny, tmp_path / "one", teaching, update_freq=2, max_epoch=1)
     expected, found = training_losses(alone.stdout)[0], training_losses(done.stdout)[0]
     assert len(found) == len(expected)  # the second process logs nothing
     for mine, theirs in zip(found, expected):
@@ -127,7 +135,7 @@ def test_live_and_stored_train_alike(tiny, teacher, whole, options, tmp_path):
     }
     found = [
         training_losses(
-            helpers.train(
+            toys.train(
                 tiny, tmp_path / key, common, options, {key: value}, disable_validation=True
             ).stdout
         )[0]
@@ -138,11 +146,12 @@ def test_live_and_stored_train_alike(tiny, teacher, whole, options, tmp_path):
         assert stored == pytest.approx(live, rel=2e-3, abs=3e-3)
 
 
+@pytest.mark.trap(27)
 @pytest.mark.parametrize("teaching", ["live"], indirect=True)
 def test_half_precision_on_the_cpu_is_near_full(tiny, teaching, tmp_path):
     full, half = (
         training_losses(
-            helpers.train(
+            toys.train(
                 tiny, tmp_path / name, teaching, options, max_update=8, disable_validation=True
             ).stdout
         )[0]
@@ -153,14 +162,17 @@ def test_half_precision_on_the_cpu_is_near_full(tiny, teaching, tmp_path):
         assert mine == pytest.approx(theirs, rel=0.02)
 
 
+@pytest.mark.trap(4, 27)
 def test_bfloat16(tiny, teaching):
-    """fairseq's --bf16 means TPUs on its command line; its trainer makes the model bfloat16 and no more."""
+    """fairseq's --bf16 means TPUs on its command line; its trainer makes the model bfloat16 and no
+    more.
+    """
     losses = []
     for dtype in (torch.float32, torch.bfloat16):
-        task, model, criterion = helpers.build(tiny, teaching)
+        task, model, criterion = toys.build(tiny, teaching)
         task.load_dataset("train")
         model.to(dtype).train()
-        sample = helpers.batch(task, split="train")
+        sample = toys.batch(task, split="train")
         loss, _, _ = criterion(model, sample)
         loss.backward()
         assert loss.dtype == torch.float32
@@ -179,11 +191,11 @@ def test_bfloat16(tiny, teaching):
 def test_a_run_that_stopped_in_an_epoch_goes_on_as_if_nothing_had_happened(
     tiny, teaching, tmp_path
 ):
-    undisturbed = helpers.train(
+    undisturbed = toys.train(
         tiny, tmp_path / "whole", teaching, max_update=12, disable_validation=True
     ).stdout
-    helpers.train(tiny, tmp_path / "parts", teaching, max_update=5, disable_validation=True)
-    continued = helpers.train(
+    toys.train(tiny, tmp_path / "parts", teaching, max_update=5, disable_validation=True)
+    continued = toys.train(
         tiny, tmp_path / "parts", teaching, max_update=12, disable_validation=True
     ).stdout
     assert training_losses(continued)[0] == training_losses(undisturbed)[0][5:]

@@ -1,9 +1,12 @@
-"""`seqkd bench`: what it times is the work that `seqkd evaluate` measures, and Tables 2 and 3 say what was measured."""
+"""`seqkd bench`: what it times is the work that `seqkd evaluate` measures, and Tables 2 and 3 say
+what was measured.
+"""
 
 import json
 
-import helpers
 import pytest
+import toys
+from commands import refusal, run_here
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.errors import Refusal
@@ -14,20 +17,22 @@ from fairseq_seqkd.report import table3 as pruning_table
 
 @pytest.fixture(scope="module")
 def measured(tiny, teacher, tmp_path_factory):
-    """(results of evaluate, content of bench's file, what bench printed) of the teacher and an LSTM."""
+    """(results of evaluate, content of bench's file, what bench printed) of the teacher and an
+    LSTM.
+    """
     pytest.importorskip("ctranslate2")
     home = tmp_path_factory.mktemp("speed")
-    helpers.train(
+    toys.train(
         tiny,
         home / "lstm",
-        helpers.LSTM,
+        toys.LSTM,
         criterion="cross_entropy",
         max_epoch=1,
         disable_validation=True,
     )
     models = [f"Teacher={teacher}", f"LSTM={home}/lstm/checkpoint_last.pt"]
-    helpers.command("seqkd", "evaluate", *models, "--data", tiny, "-o", home / "results.json")
-    done = helpers.command(
+    run_here("seqkd", "evaluate", *models, "--data", tiny, "-o", home / "results.json")
+    done = run_here(
         "seqkd", "bench", *models, "--data", tiny, "--rounds", 2, "-o", home / "speed.json"
     )
     results = json.loads((home / "results.json").read_text())["results"]
@@ -104,14 +109,10 @@ def test_table_2_compares_with_the_first_model_and_its_largest_beam(measured):
     ],
 )
 def test_refusals_of_bench(tiny, teacher, arguments, sentence):
-    done = helpers.command(
-        "seqkd", "bench", f"A={teacher}", "--data", tiny, *arguments, check=False
-    )
-    assert sentence in helpers.refusal(done)
-    twice = helpers.command(
-        "seqkd", "bench", f"A={teacher}", f"A={teacher}", "--data", tiny, check=False
-    )
-    assert "two models are named A" in helpers.refusal(twice)
+    done = run_here("seqkd", "bench", f"A={teacher}", "--data", tiny, *arguments, check=False)
+    assert sentence in refusal(done)
+    twice = run_here("seqkd", "bench", f"A={teacher}", f"A={teacher}", "--data", tiny, check=False)
+    assert "two models are named A" in refusal(twice)
 
 
 def test_bench_leaves_a_file_of_another_command_alone(tmp_path):
@@ -122,7 +123,9 @@ def test_bench_leaves_a_file_of_another_command_alone(tmp_path):
 
 @pytest.mark.slow
 def test_what_does_not_compare_is_refused(tiny, teacher, measured, tmp_path):
-    """Another direction's words are others; an engine that holds none of the models leaves nothing to measure."""
+    """Another direction's words are others; an engine that holds none of the models leaves nothing
+    to measure.
+    """
     back = {
         "source_lang": "en",
         "target_lang": "de",
@@ -130,20 +133,20 @@ def test_what_does_not_compare_is_refused(tiny, teacher, measured, tmp_path):
         "max_epoch": 1,
         "disable_validation": True,
     }
-    helpers.train(tiny, tmp_path / "back", **back)
+    toys.train(tiny, tmp_path / "back", **back)
     models = [f"There={teacher}", f"Back={tmp_path}/back/checkpoint_last.pt"]
-    done = helpers.command("seqkd", "bench", *models, "--data", tiny, check=False)
-    assert "Back reads or writes other data than There" in helpers.refusal(done)
-    helpers.train(
+    done = run_here("seqkd", "bench", *models, "--data", tiny, check=False)
+    assert "Back reads or writes other data than There" in refusal(done)
+    toys.train(
         tiny,
         tmp_path / "lstm",
-        helpers.LSTM,
+        toys.LSTM,
         criterion="cross_entropy",
         max_epoch=1,
         disable_validation=True,
     )
     lstm, out = f"{tmp_path}/lstm/checkpoint_last.pt", tmp_path / "speed.json"
-    done = helpers.command(
+    done = run_here(
         "seqkd",
         "bench",
         lstm,
@@ -155,7 +158,7 @@ def test_what_does_not_compare_is_refused(tiny, teacher, measured, tmp_path):
         out,
         check=False,
     )
-    assert "nothing is left to measure" in helpers.refusal(done) and not out.exists()
+    assert "nothing is left to measure" in refusal(done) and not out.exists()
     results, made, _ = measured
     with pytest.raises(Refusal, match="on other data"):
         report.make(results, [{**made, "data_sha256": "another"}])
@@ -244,11 +247,11 @@ def test_the_picture_is_drawn(tmp_path):
 
 def test_the_report_of_a_pruned_model(tiny, teacher, tmp_path):
     """From checkpoints to the table, by the commands."""
-    helpers.command("seqkd", "prune", teacher, "--sparsity", 0.5, "-o", tmp_path / "p.pt")
+    run_here("seqkd", "prune", teacher, "--sparsity", 0.5, "-o", tmp_path / "p.pt")
     models = [f"Teacher={teacher}", f"Teacher 50%={tmp_path}/p.pt"]
-    helpers.command("seqkd", "evaluate", *models, "--data", tiny, "-o", tmp_path / "results.json")
+    run_here("seqkd", "evaluate", *models, "--data", tiny, "-o", tmp_path / "results.json")
     plot = ["--plot", tmp_path / "x.svg", "--json", tmp_path / "r.json"]
-    printed = helpers.command("seqkd", "report", tmp_path / "results.json", *plot).stdout
+    printed = run_here("seqkd", "report", tmp_path / "results.json", *plot).stdout
     made = json.loads((tmp_path / "r.json").read_text())
     assert (
         made["table3"][1]["pruned"] == pytest.approx(0.5, abs=0.03)
@@ -257,7 +260,7 @@ def test_the_report_of_a_pruned_model(tiny, teacher, tmp_path):
     )
     results = json.loads((tmp_path / "results.json").read_text())["results"]
     (tmp_path / "one.json").write_text(json.dumps({"results": results[:1]}))
-    refused = helpers.command(
+    refused = run_here(
         "seqkd", "report", tmp_path / "one.json", "--plot", tmp_path / "y.svg", check=False
     )
-    assert "none of these results is of a pruned model" in helpers.refusal(refused)
+    assert "none of these results is of a pruned model" in refusal(refused)

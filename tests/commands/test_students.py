@@ -1,4 +1,6 @@
-"""Students through the real fairseq-train: stock checkpoints with no trace of the teacher, resumed and fine-tuned."""
+"""Students through the real fairseq-train: stock checkpoints with no trace of the teacher, resumed
+and fine-tuned.
+"""
 
 import os
 import re
@@ -8,9 +10,10 @@ import subprocess
 import sys
 import time
 
-import helpers
 import pytest
 import torch
+import toys
+from commands import PLUGIN, environment_with, refusal, run_here, run_process, start_process
 from fairseq.data import iterators
 
 from fairseq_seqkd import compat, interrupts
@@ -20,7 +23,7 @@ from fairseq_seqkd import compat, interrupts
 def student(tiny, teacher, tmp_path_factory):
     """A Word-KD student after a few updates, with validation BLEU, and what fairseq-train printed."""
     folder = tmp_path_factory.mktemp("student")
-    done = helpers.train(
+    done = toys.train(
         tiny, folder, criterion="word_kd", teacher_path=teacher, max_epoch=2, lr=0.0005, seed=5, eval_bleu=True,
         eval_bleu_remove_bpe="@@ ", eval_bleu_args='{"beam": 1, "max_len_b": 20}',
     )  # fmt: skip
@@ -30,10 +33,11 @@ def student(tiny, teacher, tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain_student(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain")
-    helpers.train(tiny, folder, criterion="cross_entropy", max_epoch=2, lr=0.0005, seed=5)
+    toys.train(tiny, folder, criterion="cross_entropy", max_epoch=2, lr=0.0005, seed=5)
     return folder / "checkpoint_last.pt"
 
 
+@pytest.mark.trap(2)
 def test_no_teacher_tensor_is_in_the_checkpoint_or_the_optimizer(student, plain_student):
     ours, stock = (compat.read_checkpoint(path) for path in (student[0], plain_student))
     assert ours["model"].keys() == stock["model"].keys()
@@ -53,16 +57,19 @@ def test_no_teacher_tensor_is_in_the_checkpoint_or_the_optimizer(student, plain_
     )
 
 
+@pytest.mark.trap(3, "NumPy")
 def test_validation_is_the_students(student, tiny, teacher):
-    """A student of two epochs knows little; with the teacher's numbers in their place this would fail."""
+    """A student of two epochs knows little; with the teacher's numbers in their place this would
+    fail.
+    """
     path, printed = student
     reported = float(re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", printed)[-1])
     bleu = float(re.findall(r"valid on 'valid' subset.*? bleu ([\d.]+)", printed)[-1])
 
     def measured(checkpoint):
-        task, model, criterion = helpers.build(tiny, criterion="cross_entropy")
+        task, model, criterion = toys.build(tiny, criterion="cross_entropy")
         model.load_state_dict(compat.read_checkpoint(checkpoint)["model"])
-        _, size, log = task.valid_step(helpers.batch(task, 53), model, criterion)
+        _, size, log = task.valid_step(toys.batch(task, 53), model, criterion)
         return log["loss"].item() / size / 0.6931471805599453
 
     assert reported == pytest.approx(measured(path), abs=2e-3)
@@ -83,7 +90,9 @@ def test_training_shows_the_teachers_own_likelihood(student):
 
 
 def bare(student):
-    """--eval-bleu left NumPy values in this checkpoint, which is fairseq's own doing: without them, as plain fairseq needs."""
+    """--eval-bleu left NumPy values in this checkpoint, which is fairseq's own doing: without them,
+    as plain fairseq needs.
+    """
     state = compat.read_checkpoint(student[0])
     state["extra_state"] = {}
     path = student[0].with_name("bare.pt")
@@ -92,7 +101,9 @@ def bare(student):
 
 
 def test_plain_fairseq_loads_the_student_without_the_plugin(student, tiny):
-    """In a process that never imports us; argparse.Namespace is what torch 2.6 and later ask fairseq's users to allow."""
+    """In a process that never imports us; argparse.Namespace is what torch 2.6 and later ask
+    fairseq's users to allow.
+    """
     code = """
 import argparse, sys, torch
 torch.serialization.add_safe_globals([argparse.Namespace])
@@ -116,12 +127,12 @@ assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
             "-c",
             code,
             str(tiny),
-            *helpers.flags(options, required_batch_size_multiple=1),
+            *toys.flags(options, required_batch_size_multiple=1),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=helpers.environment(),
+        env=environment_with(),
         cwd="/",
     )
     assert done.returncode == 0, done.stdout[-3000:]
@@ -129,7 +140,8 @@ assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
 
 
 def test_everything_else_that_reads_stock_checkpoints_reads_the_student(student, tiny, tmp_path):
-    """fairseq-interactive, what torch.hub gives, fine-tuning by fairseq's criterion, CTranslate2's converter: all without
+    """fairseq-interactive, what torch.hub gives, fine-tuning by fairseq's criterion, CTranslate2's
+    converter: all without
     the plugin, and what translates says the same."""
     code = """
 import argparse, os, sys, torch
@@ -157,9 +169,9 @@ assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
     (tmp_path / "source").write_text(
         (tiny.parent / "text" / "test.de").read_text().splitlines()[0] + "\n"
     )
-    tuning = helpers.flags(
-        helpers.TINY,
-        helpers.TRAINING,
+    tuning = toys.flags(
+        toys.TINY,
+        toys.TRAINING,
         criterion="cross_entropy",
         max_update=2,
         cpu=True,
@@ -167,7 +179,7 @@ assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
     )
     done = subprocess.run(
         [sys.executable, "-c", code.replace("FINE_TUNING", repr(tuning)), bare(student), tiny, tmp_path],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=helpers.environment(), cwd="/",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment_with(), cwd="/",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     (hub,) = re.findall(r"^hub: (.*)", done.stdout, re.MULTILINE)
@@ -181,22 +193,26 @@ assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
     assert (tmp_path / "tuned" / "checkpoint_last.pt").is_file()
 
 
+@pytest.mark.trap(5, 13)
 def test_seq_kd_trains_resumes_and_seq_inter_fine_tunes_it(distilled, teacher, tmp_path):
-    """Each objective on its view; a second run of the same command continues; then Seq-Inter with the teacher beside.
+    """Each objective on its view; a second run of the same command continues; then Seq-Inter with
+    the teacher beside.
 
-    Across the end of an epoch fairseq's own resume makes other batches, so only within one are the bits compared below.
+    Across the end of an epoch fairseq's own resume makes other batches, so only within one are the
+    bits compared below.
     """
     view = distilled / "seq_kd"
-    helpers.train(view, tmp_path / "a", criterion="seq_kd", max_epoch=1)
-    resumed = helpers.train(view, tmp_path / "a", criterion="seq_kd", max_epoch=2)
+    toys.train(view, tmp_path / "a", criterion="seq_kd", max_epoch=1)
+    resumed = toys.train(view, tmp_path / "a", criterion="seq_kd", max_epoch=2)
     assert "Loaded checkpoint" in resumed.stdout
     assert re.findall(r"train \| epoch (\d+)", resumed.stdout) == ["002"]
-    tuned = helpers.train(
+    tuned = toys.train(
         distilled / "seq_inter", tmp_path / "c", criterion="seq_inter", max_epoch=1, lr=0.0005, teacher_path=teacher,
         finetune_from_model=tmp_path / "a" / "checkpoint_last.pt",
     )  # fmt: skip
     assert "loading pretrained model" in tuned.stdout and "teacher_nll_loss" in tuned.stdout
-    # The gold likelihood at the end of a short fine-tuning is near where it began, far from an untrained model's.
+    # The gold likelihood at the end of a short fine-tuning is near where it began, far from an
+    # untrained model's.
     assert (
         float(re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", tuned.stdout)[-1]) < 2.5
     )
@@ -210,60 +226,58 @@ def test_resume_in_the_middle_of_an_epoch_equals_an_undisturbed_run(tiny, teache
         "disable_validation": True,
         "max_update": 14,
     }
-    helpers.train(tiny, tmp_path / "a", save_interval_updates=9, **{**more, "max_update": 9})
-    helpers.train(tiny, tmp_path / "a", **more)
-    helpers.train(tiny, tmp_path / "b", **more)
+    toys.train(tiny, tmp_path / "a", save_interval_updates=9, **{**more, "max_update": 9})
+    toys.train(tiny, tmp_path / "a", **more)
+    toys.train(tiny, tmp_path / "b", **more)
     a, b = (compat.read_checkpoint(tmp_path / run / "checkpoint_last.pt")["model"] for run in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.trap(23)
 @pytest.mark.parametrize(
     "criterion,options",
     [("seq_kd", {}), ("word_kd", {}), ("word_kd", {"teacher_path": "absent.pt"})],
 )
 def test_fairseq_train_ends_with_one_sentence(tiny, tmp_path, criterion, options):
-    arguments = helpers.train_command(tiny, tmp_path / "save", criterion=criterion, **options)
-    done = helpers.command("fairseq-train", *arguments, check=False)
-    assert helpers.refusal(done) and done.returncode == 1
+    arguments = toys.train_command(tiny, tmp_path / "save", criterion=criterion, **options)
+    done = run_here("fairseq-train", *arguments, check=False)
+    assert refusal(done) and done.returncode == 1
     assert not (tmp_path / "save" / "checkpoint_last.pt").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_only_the_model_shows_ends_with_one_sentence_too(tiny, teacher, tmp_path, workers):
-    """In a process of its own, which also ends by itself: threads that read ahead made it abort below the sentence."""
+    """In a process of its own, which also ends by itself: threads that read ahead made it abort
+    below the sentence.
+    """
     more = {
         "criterion": "word_kd",
         "teacher_path": teacher,
         "num_workers": workers,
         "adaptive_softmax_cutoff": "8,16",
     }
-    process = helpers.start(
-        "fairseq-train", *helpers.train_command(tiny, tmp_path / "save", max_tokens=100, **more)
-    )
-    printed = process.communicate(timeout=240)[0]
-    done = subprocess.CompletedProcess(process.args, process.returncode, printed)
-    assert "--adaptive-softmax-cutoff" in helpers.refusal(done) and done.returncode == 1, printed[
-        -2000:
-    ]
+    words = toys.train_command(tiny, tmp_path / "save", max_tokens=100, **more)
+    done = run_process("fairseq-train", *words, check=False)
+    assert "--adaptive-softmax-cutoff" in refusal(done) and done.returncode == 1
 
 
 def test_ctrl_c_in_a_training_is_one_sentence(distilled, tmp_path):
     """It reaches the processes that read batches too."""
-    words = helpers.train_command(
+    words = toys.train_command(
         distilled / "seq_kd", tmp_path / "save", criterion="seq_kd", num_workers=2, max_tokens=100, max_epoch=999, log_interval=1,
         save_interval=999, save_interval_updates=40,
     )  # fmt: skip
-    process, seen = helpers.start("fairseq-train", *words, prepare=os.setpgrp), ""
+    process, seen = start_process("fairseq-train", *words), ""
     for line in process.stdout:
         seen += line
         if "num_updates=41" in line:
             break
     os.killpg(process.pid, signal.SIGINT)
-    seen += process.communicate(timeout=240)[0]
+    seen += process.communicate()
     assert process.returncode == 130 and "Traceback" not in seen, seen[-2000:]
     said = "fairseq_seqkd: interrupted; the same command goes on from the last checkpoint in its --save-dir"
     assert seen.splitlines()[-1] == said and seen.count("interrupted") == 1
-    again = helpers.command("fairseq-train", *words, "--max-update", "90").stdout
+    again = run_here("fairseq-train", *words, "--max-update", "90").stdout
     assert re.search("Loaded checkpoint .* @ [48]0 updates", again) and "num_updates=90" in again
 
 
@@ -305,12 +319,14 @@ def test_threads_that_read_ahead_are_ended():
 
 
 def test_fairseq_validate_measures_on_gold_and_needs_no_teacher(distilled, tiny, teacher, tmp_path):
-    """Any data that fairseq-validate is given, by a student of either criterion; the figures are those of the training."""
+    """Any data that fairseq-validate is given, by a student of either criterion; the figures are
+    those of the training.
+    """
     here = tmp_path / "teacher.pt"
     shutil.copyfile(teacher, here)
     for run, data, more in (("word", tiny, {"criterion": "word_kd", "teacher_path": here}),
                             ("seq", distilled / "seq_kd", {"criterion": "seq_kd"})):  # fmt: skip
-        printed = helpers.train(data, tmp_path / run, max_epoch=1, **more).stdout
+        printed = toys.train(data, tmp_path / run, max_epoch=1, **more).stdout
         (in_training,) = re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", printed)
         here.unlink(missing_ok=True)
         path = {
@@ -318,9 +334,7 @@ def test_fairseq_validate_measures_on_gold_and_needs_no_teacher(distilled, tiny,
             "max-tokens": 2000,
             "required-batch-size-multiple": 1,
         }
-        words = helpers.flags(
-            path, {"user-dir": helpers.PLUGIN, "task": "translation", "cpu": True}
-        )
-        printed = helpers.command("fairseq-validate", tiny, *words).stdout
+        words = toys.flags(path, {"user-dir": PLUGIN, "task": "translation", "cpu": True})
+        printed = run_here("fairseq-validate", tiny, *words).stdout
         (alone,) = re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", printed)
         assert float(alone) == pytest.approx(float(in_training), abs=0.002)

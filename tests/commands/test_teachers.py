@@ -1,4 +1,6 @@
-"""Which teachers are let in, and the sentence with which the others are turned away, while the criterion is built."""
+"""Which teachers are let in, and the sentence with which the others are turned away, while the
+criterion is built.
+"""
 
 import argparse
 import functools
@@ -7,9 +9,11 @@ import pickle
 import shutil
 import zipfile
 
-import helpers
+import folders
 import pytest
 import torch
+import toys
+from commands import PLUGIN, ROOT, refusal, run_here
 from fairseq.data import LanguagePairDataset
 
 from fairseq_seqkd import compat
@@ -22,12 +26,14 @@ from fairseq_seqkd.training import teacher as teachers
 
 
 def build(data, path, **more):
-    return helpers.build(data, criterion="word_kd", teacher_path=path, **more)
+    return toys.build(data, criterion="word_kd", teacher_path=path, **more)
 
 
 @pytest.fixture
 def reordered(tiny, tmp_path):
-    """The same data-bin with two symbols of the target dictionary exchanged: equal in size, not in order."""
+    """The same data-bin with two symbols of the target dictionary exchanged: equal in size, not in
+    order.
+    """
     shutil.copytree(tiny, tmp_path / "bin")
     file = tmp_path / "bin" / "dict.en.txt"
     lines = file.read_text().splitlines(keepends=True)
@@ -88,21 +94,23 @@ def test_a_model_without_both_sides_is_refused(tiny, teacher, tmp_path, side):
     half = moved(teacher, tmp_path / "half.pt", drop)
     with pytest.raises(Refusal, match=f"has no {side}: it is a language model"):
         build(tiny, half)
-    done = helpers.decode(tiny, half, tmp_path / "out", check=False)
+    done = toys.decode(tiny, half, tmp_path / "out", check=False)
     assert (
-        f"has no {side}: it is a language model" in helpers.refusal(done)
+        f"has no {side}: it is a language model" in refusal(done)
         and not (tmp_path / "out").exists()
     )
 
 
 def moved(teacher, out, change):
-    """The teacher's checkpoint with something changed, as another machine would have it: its data directory is gone."""
+    """The teacher's checkpoint with something changed, as another machine would have it: its data
+    directory is gone.
+    """
 
     def move(state):
         state["cfg"]["task"]["data"] = "/no/such/directory"
         change(state)
 
-    return helpers.changed(teacher, out, move)
+    return folders.changed(teacher, out, move)
 
 
 def test_without_its_dictionaries_a_wrong_teacher_is_found_by_its_likelihood(
@@ -138,7 +146,7 @@ def test_a_teacher_that_overflows_in_training_is_refused_at_the_first_batch(
     )
     model.train()
     with pytest.raises(Refusal, match="no numbers in float32; store them"):
-        criterion(model, helpers.batch(task))
+        criterion(model, toys.batch(task))
 
 
 def test_empty_targets_say_nothing_about_a_teacher(tiny, teacher, tmp_path):
@@ -168,7 +176,9 @@ def test_a_teacher_of_the_other_direction_is_refused(tiny, teacher, tmp_path):
 def test_a_teacher_reads_the_data_as_they_are_here_and_in_the_students_direction(
     tiny, teacher, tmp_path
 ):
-    """Its own settings may say raw text, or nothing of languages; and the folder may hold another pair, too."""
+    """Its own settings may say raw text, or nothing of languages; and the folder may hold another
+    pair, too.
+    """
     for file in tiny.iterdir():
         shutil.copy(file, tmp_path / file.name)
         shutil.copy(file, tmp_path / file.name.replace("de-en", "aa-en").replace(".de.", ".aa."))
@@ -216,7 +226,7 @@ def test_embeddings_that_a_teacher_began_with_need_not_be_there(tiny, teacher, t
     path = moved(teacher, tmp_path / "teacher.pt", begin)
     ours, plain = (build(tiny, file)[2].teacher.models[0] for file in (path, teacher))
     assert torch.equal(ours.encoder.embed_tokens.weight, plain.encoder.embed_tokens.weight)
-    printed = helpers.command(
+    printed = run_here(
         "seqkd", "evaluate", path, "--data", tiny, "--split", "valid", "--cpu"
     ).stdout
     assert "BLEU" in printed
@@ -224,11 +234,13 @@ def test_embeddings_that_a_teacher_began_with_need_not_be_there(tiny, teacher, t
         "model-overrides": "{'encoder_embed_path': None, 'decoder_embed_path': None}",
         "gen_subset": "valid",
     }
-    helpers.decode(tiny, path, tmp_path / "distilled", **told)
+    toys.decode(tiny, path, tmp_path / "distilled", **told)
 
 
 def test_truncated_sources_are_looked_at_as_the_student_has_them(tiny, teacher, tmp_path):
-    """The teacher's own --truncate-source would hide that they are too long; the student's brings long ones into play."""
+    """The teacher's own --truncate-source would hide that they are too long; the student's brings
+    long ones into play.
+    """
 
     def shorten(state):
         state["cfg"]["model"].max_source_positions = state["cfg"]["task"][
@@ -373,7 +385,7 @@ def test_a_checkpoint_in_the_format_before_torch_1_6_loads(tiny, teacher, tmp_pa
 
 def test_sentences_beyond_the_teachers_positions_are_not_probed(tiny, teacher):
     """A teacher with learned positions cannot read them at all."""
-    task, _, criterion = helpers.build(tiny, criterion="word_kd", teacher_path=teacher)
+    task, _, criterion = toys.build(tiny, criterion="word_kd", teacher_path=teacher)
     for model in criterion.teacher.models:
         model.max_positions = lambda: (7, 9)
     sizes = task.dataset("valid")
@@ -382,6 +394,7 @@ def test_sentences_beyond_the_teachers_positions_are_not_probed(tiny, teacher):
     assert found == expected[:10] and 0 < len(found) < 53
 
 
+@pytest.mark.trap("NumPy")
 def test_a_checkpoint_with_numpy_values_loads(tiny, teacher, tmp_path):
     """Validation BLEU leaves NumPy scalars and arrays in fairseq's checkpoints."""
     import numpy as np
@@ -410,7 +423,8 @@ def respelt(path, out):
             if name.endswith("data.pkl"):
                 mine, other = spellings if spellings[0] in content else reversed(spellings)
                 assert mine in content
-                # A name that is followed by a line feed, or by its length before it, as pickle has them.
+                # A name that is followed by a line feed, or by its length before it, as pickle has
+                # them.
                 content = content.replace(mine + b"\n", other + b"\n")
                 content = content.replace(
                     bytes([len(mine)]) + b"\0\0\0" + mine, bytes([len(other)]) + b"\0\0\0" + other
@@ -420,8 +434,9 @@ def respelt(path, out):
     return out
 
 
+@pytest.mark.trap(23)
 def test_a_teacher_trained_with_eval_bleu_loads(tiny, tmp_path):
-    helpers.train(
+    toys.train(
         tiny,
         tmp_path,
         criterion="cross_entropy",
@@ -434,6 +449,7 @@ def test_a_teacher_trained_with_eval_bleu_loads(tiny, tmp_path):
     assert criterion.teacher.models[0].training is False
 
 
+@pytest.mark.trap("NumPy")
 def test_reading_never_loads_more_than_weights(monkeypatch, teacher):
     """The one place that reads checkpoints asks for weights only, whatever torch's default is."""
     asked, load = [], torch.load
@@ -446,7 +462,7 @@ def test_reading_never_loads_more_than_weights(monkeypatch, teacher):
     monkeypatch.setattr(torch, "load", spy)
     compat.read_checkpoint(teacher)
     assert asked == [True]
-    for file in helpers.PLUGIN.rglob("*.py"):
+    for file in PLUGIN.rglob("*.py"):
         assert "weights_only=False" not in file.read_text().replace("`weights_only=False`", "")
 
 
@@ -454,7 +470,7 @@ def test_a_teacher_of_an_architecture_of_ones_own_needs_one_line_in_its_user_dir
     """As the README has it: fairseq takes one --user-dir, and that imports this package."""
     own, lines = (
         tmp_path / "own_models",
-        [f"import sys; sys.path.insert(0, {str(helpers.ROOT)!r})", "import fairseq_seqkd"],
+        [f"import sys; sys.path.insert(0, {str(ROOT)!r})", "import fairseq_seqkd"],
     )
     lines += ["from fairseq.models import register_model_architecture"]
     lines += [
@@ -463,7 +479,7 @@ def test_a_teacher_of_an_architecture_of_ones_own_needs_one_line_in_its_user_dir
     own.mkdir()
     (own / "__init__.py").write_text("\n".join(lines))
     mine = {"user_dir": own, "arch": "seqkd_own"}
-    helpers.train(
+    toys.train(
         tiny,
         tmp_path / "teacher",
         criterion="cross_entropy",
@@ -472,9 +488,9 @@ def test_a_teacher_of_an_architecture_of_ones_own_needs_one_line_in_its_user_dir
         **mine,
     )
     teacher = tmp_path / "teacher" / "checkpoint_last.pt"
-    helpers.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", user_dir=own)
+    toys.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", user_dir=own)
     data = tmp_path / "out" / "seq_kd"
-    done = helpers.train(
+    done = toys.train(
         data, tmp_path / "student", criterion="seq_kd", max_update=1, train_subset="valid", **mine
     )
     assert "num_updates 1" in done.stdout or "num_updates=1" in done.stdout

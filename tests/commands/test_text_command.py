@@ -1,12 +1,16 @@
-"""`seqkd text`: what it writes against a detokenisation by hand, that every row is a line, and what it refuses."""
+"""`seqkd text`: what it writes against a detokenisation by hand, that every row is a line, and what
+it refuses.
+"""
 
 import re
 import shutil
 import tracemalloc
 
-import helpers
+import manifests
 import numpy as np
 import pytest
+import toys
+from commands import run_here
 from fairseq.data import Dictionary, data_utils
 
 from fairseq_seqkd import cli
@@ -54,14 +58,14 @@ def copied(distilled, tmp_path):
 
 
 def change_manifest(folder, **more):
-    content = helpers.read_manifest(folder)
-    helpers.write_manifest(folder, {**content, **more})
+    content = manifests.read(folder)
+    manifests.write(folder, {**content, **more})
 
 
 def rewrite(folder, name, content):
     """Replaces a file of a view, and what the manifest says of it."""
     (folder / name).write_bytes(content)
-    files = dict(helpers.read_manifest(folder)["files"])
+    files = dict(manifests.read(folder)["files"])
     files[name] = {"bytes": len(content), "sha256": sha256(folder / name)}
     change_manifest(folder, files=files)
 
@@ -71,7 +75,7 @@ def test_lines_are_the_store_detokenised_by_hand(distilled, tiny, tmp_path, caps
     assert text(distilled, "--view", view, "-o", tmp_path / "train") == 0
     printed = capsys.readouterr()
     assert (
-        f"{TRAIN} lines each | {helpers.read_manifest(distilled)['signature']}" in printed.out
+        f"{TRAIN} lines each | {manifests.read(distilled)['signature']}" in printed.out
         and printed.err == ""
     )
     source, target = symbols(tiny, "de"), symbols(tiny, "en")
@@ -108,9 +112,7 @@ def test_a_student_with_a_vocabulary_of_its_own_is_preprocessed_and_trained(dist
         "trainpref": tmp_path / "train",
         "validpref": tmp_path / "valid",
     }
-    helpers.command(
-        "fairseq-preprocess", *helpers.flags(prefixes, destdir=tmp_path / "bin", workers=1)
-    )
+    run_here("fairseq-preprocess", *toys.flags(prefixes, destdir=tmp_path / "bin", workers=1))
     assert (
         len(side(tmp_path / "bin", "train", "de"))
         == len(side(tmp_path / "bin", "train", "en"))
@@ -119,7 +121,7 @@ def test_a_student_with_a_vocabulary_of_its_own_is_preprocessed_and_trained(dist
     dictionary = Dictionary.load(str(tmp_path / "bin" / "dict.en.txt"))
     words = [dictionary.string(ids) for ids in side(tmp_path / "bin", "train", "en")]
     assert words == lines(tmp_path / "train.en")
-    helpers.train(
+    toys.train(
         tmp_path / "bin",
         tmp_path / "student",
         criterion="label_smoothed_cross_entropy",
@@ -176,7 +178,7 @@ def test_options_of_a_bpe_reach_fairseqs_registry(distilled, tmp_path, monkeypat
 
 
 def test_what_similarity_was_measured_with_is_not_forgotten(copied, tmp_path):
-    settings = helpers.read_manifest(copied)["settings"]
+    settings = manifests.read(copied)["settings"]
     settings["similarity"] = {
         **settings["similarity"],
         "post_process": None,
@@ -254,7 +256,8 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
         assert parallel_text.write(pair, (tmp_path / "a", tmp_path / "b")) == n
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # A list of anything takes 8 bytes a sentence, kept lines more than 50; other threads of this process may take some kilobytes.
+    # A list of anything takes 8 bytes a sentence, kept lines more than 50; other threads of this
+    # process may take some kilobytes.
     assert peaks[1] - peaks[0] < 5 * 19_000
     assert len(lines(tmp_path / "b")) == 20_000
 

@@ -19,10 +19,9 @@ from pathlib import Path
 import torch
 
 TESTS = Path(__file__).resolve().parent.parent
-for folder in (TESTS, TESTS / "support"):
-    sys.path.insert(0, str(folder))
+sys.path.insert(0, str(TESTS / "support"))
 
-import helpers  # noqa: E402
+import toys  # noqa: E402
 
 DATA = "data-bin"  # where the checkpoint says that its training data were
 SAVE_DIR = "checkpoints"
@@ -32,13 +31,9 @@ def train(folder: Path) -> Path:
     """Train the teacher in a folder and return its checkpoint."""
     text = folder / "text"
     subprocess.run([sys.executable, Path(__file__).with_name("make_tiny.py"), text], check=True)
-    prefixes = {f"{split}pref": text / split for split in ("train", "valid", "test")}
+    toys.binarise(text, folder / "bin")
     languages = {"source-lang": "de", "target-lang": "en"}
-    preprocessing = helpers.flags(languages, prefixes, destdir=folder / "bin", workers=1)
-    helpers.command("fairseq-preprocess", *preprocessing)
-    options = {"criterion": "cross_entropy", "max-epoch": 30, "dropout": 0.1}
-    options["disable-validation"] = True
-    helpers.train(folder / "bin", folder / "trained", {**options, **languages})
+    toys.train(folder / "bin", folder / "trained", toys.TEACHER, languages)
     return folder / "trained" / "checkpoint_last.pt"
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the tiny parallel corpus of the tests: a toy language that a small teacher learns in seconds.
+"""Makes the tiny parallel corpus of the tests: a toy language that a small teacher learns in
+seconds.
 
-A source sentence is a row of noun phrases (adjective noun). Its translation puts the noun first, translates word by
-word, cuts words into "@@" subwords, and now and then takes a synonym, so that a teacher has something to be unsure of.
-The sizes are no multiples of 8 on purpose.
+A source sentence is a row of noun phrases (adjective noun). Its translation puts the noun first,
+translates word by word, cuts words into "@@" subwords, and now and then takes a synonym, so that a
+teacher has something to be unsure of. The sizes are no multiples of 8 on purpose.
 
     python make_tiny.py OUTPUT_DIR
 """

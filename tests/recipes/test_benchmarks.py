@@ -1,4 +1,6 @@
-"""The recipes of public benchmarks on archives of their shape: the text that is cut, and every command of --try."""
+"""The recipes of public benchmarks on archives of their shape: the text that is cut, and every
+command of --try.
+"""
 
 import gzip
 import hashlib
@@ -10,11 +12,12 @@ import subprocess
 import sys
 import tarfile
 
-import helpers
 import pytest
-from recipe_runs import recipe
+from commands import ROOT
 
-RECIPES = helpers.ROOT / "recipes"
+from recipes import recipe
+
+RECIPES = ROOT / "recipes"
 WORDS = {
     "de": ["Haus", "Hund", "geht", "schnell", "ja,", "nein!"],
     "en": ["house", "dog", "goes", "fast", "yes,", "no!"],
@@ -205,7 +208,8 @@ def test_archives_are_compared_with_their_checksums(tmp_path):
     found = hashlib.md5((tmp_path / "de-en.tgz").read_bytes()).hexdigest()
     refusal = f"has the md5 {found}, it should have 10936dfdf616504ddbd844e91b94ef4a"
     assert done.returncode != 0 and refusal in done.stdout
-    # What was taken unchecked once is compared when that is no longer said. A data-bin that is none ends the run behind it.
+    # What was taken unchecked once is compared when that is no longer said. A data-bin that is none
+    # ends the run behind it.
     (tmp_path / "work" / "done").mkdir(exist_ok=True)
     for name in ("text", "pieces", "binarise"):
         (tmp_path / "work" / "done" / name).touch()
@@ -249,7 +253,9 @@ def test_without_a_network_it_says_what_to_do(tmp_path):
 
 
 def test_a_page_in_place_of_an_archive_is_not_kept(tmp_path):
-    """Where no checksum is known, the first download's would count for ever; the next one finds its way."""
+    """Where no checksum is known, the first download's would count for ever; the next one finds its
+    way.
+    """
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "curl").write_text(
         '#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\necho "<html>log in</html>" >"$2"\n'
@@ -302,7 +308,7 @@ def test_the_papers_tables_from_end_to_end(tmp_path):
         for lang in ("de", "en"):
             with gzip.open(tmp_path / f"{name}.{lang}.gz", "wt") as file:
                 file.writelines(line + "\n" for line in sentences(lang, count, seed))
-    paper = helpers.ROOT / "examples" / "multi30k" / "paper.sh"
+    paper = ROOT / "examples" / "multi30k" / "paper.sh"
     words = [
         "--text",
         tmp_path,
@@ -348,7 +354,8 @@ def test_the_papers_tables_from_end_to_end(tmp_path):
     shares = [row["pruned"] for row in found["table3"] if row["test"] == "test_2016_flickr"]
     assert shares == pytest.approx([0, 0, 0, 0.5, 0.5, 0.8, 0.8, 0.85, 0.85, 0.9, 0.9], abs=0.02)
     assert len([row for row in found["sweeps"] if row["test"] == "val"]) == 13
-    # From a teacher that is there, as --model takes it: its dictionary and its pieces, and what it is trained further from.
+    # From a teacher that is there, as --model takes it: its dictionary and its pieces, and what it
+    # is trained further from.
     model = tmp_path / "model"
     (model / "data-bin").mkdir(parents=True)
     for name, source in (

@@ -1,4 +1,6 @@
-"""The worked example runs as it is written, on a small text; the paper's tables are what was measured."""
+"""The worked example runs as it is written, on a small text; the paper's tables are what was
+measured.
+"""
 
 import json
 import re
@@ -6,11 +8,11 @@ import shutil
 import subprocess
 import sys
 
-import helpers
 import pytest
 import warm
+from commands import BIN, ROOT, environment_with
 
-EXAMPLE = helpers.ROOT / "examples" / "own_text" / "README.md"
+EXAMPLE = ROOT / "examples" / "own_text" / "README.md"
 FEWER = {
     r"--max-update \d+": "--max-update 12",
     r"--vocabulary \d+": "--vocabulary 60",
@@ -38,25 +40,25 @@ def test_the_worked_example_works(tmp_path):
     pytest.importorskip("ctranslate2")
     pytest.importorskip("matplotlib")
     subprocess.run(
-        [sys.executable, helpers.ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True
+        [sys.executable, ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True
     )
     for lang in ("de", "en"):
         (tmp_path / "text" / f"train.{lang}").rename(tmp_path / f"corpus.{lang}")
     clone = tmp_path / "fairseq_seqkd"
     clone.mkdir()
-    for path in helpers.ROOT.iterdir():
+    for path in ROOT.iterdir():
         (clone / path.name).symlink_to(path)
     (clone / "examples").unlink()
     shutil.copytree(
-        helpers.ROOT / "examples", clone / "examples"
+        ROOT / "examples", clone / "examples"
     )  # a report looks into folders, and must pass over these
     script = commands(EXAMPLE)
     for found, fewer in FEWER.items():
         script, times = re.subn(found, fewer, script)
         assert times, f"nothing in the example is {found}"
     (tmp_path / "bin.warm").mkdir()
-    shims = warm.shims(tmp_path / "bin.warm", helpers.BIN)
-    environment = helpers.environment(PATH=f"{shims}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin")
+    shims = warm.shims(tmp_path / "bin.warm", BIN)
+    environment = environment_with(PATH=f"{shims}:{BIN}:/usr/local/bin:/usr/bin:/bin")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=tmp_path,
@@ -79,7 +81,7 @@ def test_the_worked_example_works(tmp_path):
 
 
 def test_the_papers_tables_are_made_of_what_was_measured(tmp_path):
-    kept = helpers.ROOT / "examples" / "multi30k"
+    kept = ROOT / "examples" / "multi30k"
     shutil.copytree(kept / "measured", tmp_path / "measured")
     subprocess.run([sys.executable, kept / "results.py", tmp_path], check=True)
     for name in ("RESULTS.md", "results.json"):
@@ -129,7 +131,7 @@ def test_a_student_that_has_not_finished_its_training_is_not_measured(part, tmp_
             (
                 work / "students" / f"transformer.{size}.{run}.1" / "checkpoint_last.pt"
             ).touch()  # as after its first epoch
-    script = helpers.ROOT / "examples" / "multi30k" / "paper.sh"
+    script = ROOT / "examples" / "multi30k" / "paper.sh"
     done = subprocess.run(
         [
             "bash",
@@ -143,9 +145,7 @@ def test_a_student_that_has_not_finished_its_training_is_not_measured(part, tmp_
             "transformer",
             *part,
         ],
-        env=helpers.environment(
-            VIRTUAL_ENV=sys.prefix, PATH=f"{helpers.BIN}:/usr/local/bin:/usr/bin:/bin"
-        ),
+        env=environment_with(VIRTUAL_ENV=sys.prefix, PATH=f"{BIN}:/usr/local/bin:/usr/bin:/bin"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -177,7 +177,7 @@ def test_paper_refuses_wrong_options(options, sentence, tmp_path):
     for name in ("teacher.pt", "spm.model", "data-bin/dict.de.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    script = helpers.ROOT / "examples" / "multi30k" / "paper.sh"
+    script = ROOT / "examples" / "multi30k" / "paper.sh"
     words = ["bash", script, "--text", "text", *options]
     done = subprocess.run(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
@@ -188,7 +188,7 @@ def test_paper_refuses_wrong_options(options, sentence, tmp_path):
 
 @pytest.mark.parametrize("other", ["0123456789ab", "unknown"])
 def test_students_of_two_teachers_are_not_averaged(tmp_path, other):
-    kept = helpers.ROOT / "examples" / "multi30k"
+    kept = ROOT / "examples" / "multi30k"
     name = "transformer.small.test.json"
     found = json.loads((kept / "measured" / name).read_text())
     seq_kd = next(result for result in found["results"] if result["name"] == "Seq-KD")
@@ -211,7 +211,7 @@ def test_students_of_two_teachers_are_not_averaged(tmp_path, other):
 def test_a_work_folder_that_is_not_there_is_refused(tmp_path):
     words = [
         sys.executable,
-        helpers.ROOT / "examples" / "multi30k" / "results.py",
+        ROOT / "examples" / "multi30k" / "results.py",
         tmp_path / "absent",
     ]
     done = subprocess.run(words, capture_output=True, text=True)
@@ -224,14 +224,14 @@ def test_a_work_folder_that_is_not_there_is_refused(tmp_path):
 
 def test_nothing_measured_yet_makes_no_tables(tmp_path):
     subprocess.run(
-        [sys.executable, helpers.ROOT / "examples" / "multi30k" / "results.py", tmp_path],
+        [sys.executable, ROOT / "examples" / "multi30k" / "results.py", tmp_path],
         check=True,
     )
     assert not any(json.loads((tmp_path / "results.json").read_text()).values())
 
 
 def test_further_runs_have_teachers_of_their_own(tmp_path):
-    kept = helpers.ROOT / "examples" / "multi30k"
+    kept = ROOT / "examples" / "multi30k"
     name = "transformer.small.test.json"
     first = (kept / "measured" / name).read_text()
     teacher = json.loads(first)["results"][0]["checkpoint_sha256"]
@@ -270,7 +270,7 @@ def test_further_runs_have_teachers_of_their_own(tmp_path):
 
 
 def test_tables_of_one_run_say_which(tmp_path):
-    kept = helpers.ROOT / "examples" / "multi30k"
+    kept = ROOT / "examples" / "multi30k"
     (tmp_path / "measured" / "again").mkdir(parents=True)
     for name in ("speed.transformer.json", "pruned.test.json"):
         shutil.copy(kept / "measured" / name, tmp_path / "measured" / "again")
@@ -289,7 +289,7 @@ def test_tables_of_one_run_say_which(tmp_path):
 def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(monkeypatch):
     import sacrebleu
 
-    monkeypatch.syspath_prepend(helpers.ROOT / "examples" / "multi30k")
+    monkeypatch.syspath_prepend(ROOT / "examples" / "multi30k")
     from results import unpunished
 
     references = [
@@ -329,8 +329,10 @@ def test_bleu_without_its_brevity_penalty_is_what_sacrebleu_multiplies_it_with(m
     ],
 )
 def test_claims_on_multi30k_are_judged_as_asked(monkeypatch, taught, broken):
-    """At the borders: level with the beam, a third of the gap, four times the mode, 0.2 below the best."""
-    monkeypatch.syspath_prepend(helpers.ROOT / "examples" / "multi30k")
+    """At the borders: level with the beam, a third of the gap, four times the mode, 0.2 below the
+    best.
+    """
+    monkeypatch.syspath_prepend(ROOT / "examples" / "multi30k")
     from results import BEST, judge
 
     def row(name, greedy, beam, ppl, mode):

@@ -1,4 +1,6 @@
-"""The recipes: text from descriptions of packages, help pages and files, and quickstart from end to end on a cut-down input."""
+"""The recipes: text from descriptions of packages, help pages and files, and quickstart from end to
+end on a cut-down input.
+"""
 
 import json
 import math
@@ -11,11 +13,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import helpers
+import processes
 import pytest
-from recipe_runs import recipe
+import toys
+from commands import BIN, ROOT, environment_with, heed_interrupts
 
-RECIPES = helpers.ROOT / "recipes"
+from recipes import recipe
+
+RECIPES = ROOT / "recipes"
 PAGE = """<html><head><title>No paragraph</title></head><body>
 <h1 id="hd_1">{title}</h1>
 <p id="par_1" class="paragraph">{first} <span class="emph">{second}</span></p>
@@ -257,13 +262,13 @@ def quickstart(work, text, **more):
         "beam": 3,
     }
     lengths = {"teacher-updates": 250, "student-updates": 15, "tuning-updates": 5}
-    return recipe(RECIPES / "quickstart.sh", text.parent, *helpers.flags(options, lengths, more))
+    return recipe(RECIPES / "quickstart.sh", text.parent, *toys.flags(options, lengths, more))
 
 
 @pytest.mark.slow
 def test_quickstart_goes_from_text_to_the_table_and_continues(tmp_path):
     subprocess.run(
-        [sys.executable, helpers.ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True
+        [sys.executable, ROOT / "tests/data/make_tiny.py", tmp_path / "text"], check=True
     )
     done = quickstart(tmp_path / "work", tmp_path / "text")
     assert done.returncode == 0, done.stdout[-3000:]
@@ -297,7 +302,7 @@ def test_a_stage_whose_command_fails_is_not_done(tmp_path):
     """Also where the failing command is not the last one of its stage."""
     script = f"""
 set -euo pipefail
-ROOT={helpers.ROOT} WORK={tmp_path} JOBS=2
+ROOT={ROOT} WORK={tmp_path} JOBS=2
 . "$ROOT/recipes/lib.sh"
 do_bad() {{ sleep 1; false; echo "went on"; }}
 do_good() {{ sleep 0.1; }}
@@ -312,15 +317,16 @@ echo "went on"
     assert "went on" not in (tmp_path / "logs" / "bad@1.log").read_text()
 
 
-SMALL = " ".join(helpers.flags(helpers.TINY, {"share-all-embeddings": False}))
-TRAINING = "--optimizer adam --lr 5e-3 --warmup-updates 2 --warmup-init-lr 1e-4"  # the last one is of inverse_sqrt alone
+SMALL = " ".join(toys.flags(toys.TINY, {"share-all-embeddings": False}))
+# The last one is of inverse_sqrt alone.
+TRAINING = "--optimizer adam --lr 5e-3 --warmup-updates 2 --warmup-init-lr 1e-4"
 SHORT = {"updates": 8, "tuning-updates": 4, "max-tokens": 1000, "batch": 1000, "beam": 2}
 
 
 def own_data(folder, *words, **more):
     options = {"work": folder / "work", "student": SMALL, "training": TRAINING, **SHORT}
     more = {key.replace("_", "-"): value for key, value in more.items()}
-    return recipe(RECIPES / "own_data.sh", folder, *words, *helpers.flags({**options, **more}))
+    return recipe(RECIPES / "own_data.sh", folder, *words, *toys.flags({**options, **more}))
 
 
 @pytest.mark.slow
@@ -532,7 +538,7 @@ def test_own_data_refuses_one_matrix_for_two_dictionaries_before_the_search(
 
 def shell(script, **more):
     """Runs a script of bash that has the recipes' functions."""
-    head = f'set -euo pipefail\nROOT={helpers.ROOT}\n. "$ROOT/recipes/lib.sh"\n'
+    head = f'set -euo pipefail\nROOT={ROOT}\n. "$ROOT/recipes/lib.sh"\n'
     return subprocess.Popen(
         ["bash", "-c", head + script],
         stdout=subprocess.PIPE,
@@ -544,7 +550,8 @@ def shell(script, **more):
 
 @pytest.mark.parametrize(
     "gpus,batch,at_once,expected",
-    [  # GPUs there are, tokens of a batch, of a device at a time; (GPUs used, tokens of each, times)
+    # GPUs there are, tokens of a batch, of a device at a time; (GPUs used, tokens of each, times).
+    [
         (0, 32000, 4000, (1, 4000, 8)),
         (1, 4096, 8192, (1, 4096, 1)),
         (4, 4096, 4096, (4, 1024, 1)),
@@ -583,9 +590,7 @@ cfg = OmegaConf.structured(DistributedTrainingConfig(distributed_world_size=4, t
 infer_init_method(cfg)
 print("processes", cfg.distributed_world_size, cfg.distributed_num_procs, cfg.distributed_no_spawn, cfg.distributed_init_method)
 """
-    environment = helpers.environment(
-        **slurm, PATH=f"{tmp_path}:{helpers.BIN}:{os.environ['PATH']}"
-    )
+    environment = environment_with(**slurm, PATH=f"{tmp_path}:{BIN}:{os.environ['PATH']}")
     printed = shell(
         f"WORK={tmp_path}/work; begin_work settings; python -c '{code}'", env=environment
     ).communicate()[0]
@@ -593,7 +598,9 @@ print("processes", cfg.distributed_world_size, cfg.distributed_num_procs, cfg.di
 
 
 def test_a_checkpoint_that_was_cut_short_is_made_whole(teacher, tmp_path):
-    """fairseq's newest checkpoint is whole before it is copied to the names that a training goes on from."""
+    """fairseq's newest checkpoint is whole before it is copied to the names that a training goes on
+    from.
+    """
     content = teacher.read_bytes()
     for name, part in (
         ("checkpoint1.pt", content[:-1]),
@@ -639,11 +646,11 @@ do_long() {{
 {last}
 echo ended
 """
-    run = shell(script, start_new_session=True, preexec_fn=helpers.heed_interrupts)
-    helpers.wait_until(
+    run = shell(script, start_new_session=True, preexec_fn=heed_interrupts)
+    processes.wait_until(
         lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text().endswith("\n")
     )
-    helpers.wait_until((tmp_path / "done" / "quick@1").exists)
+    processes.wait_until((tmp_path / "done" / "quick@1").exists)
     run.send_signal(number)
     said, _ = run.communicate(timeout=60)
     assert run.returncode == 1 and said.endswith(
@@ -653,7 +660,7 @@ echo ended
         "quick@1"
     ]
     sleeper = int((tmp_path / "begun").read_text())
-    helpers.wait_until(lambda: not helpers.is_running(sleeper))
+    processes.wait_until(lambda: not processes.is_running(sleeper))
 
     said, _ = shell(script).communicate(timeout=60)
     assert (
@@ -677,7 +684,7 @@ on_both_cores {tmp_path}/run train data || echo ended with $?
     said, _ = shell(script).communicate(timeout=60)
     assert said == "ended with 1\n"
     other = int((tmp_path / "other").read_text())
-    helpers.wait_until(lambda: not helpers.is_running(other))
+    processes.wait_until(lambda: not processes.is_running(other))
 
 
 def test_half_of_an_environment_is_made_anew(tmp_path):
@@ -712,7 +719,9 @@ need_environment {tmp_path}/venv '' && echo "in $VIRTUAL_ENV"
     not shutil.which("dpkg-deb"), reason="no dpkg-deb, which Debian and Ubuntu have"
 )
 def test_without_python3_venv_pip_comes_from_a_package(tmp_path):
-    """As on a Debian that has python3 alone: no ensurepip, nobody is root, and there are no lists of packages."""
+    """As on a Debian that has python3 alone: no ensurepip, nobody is root, and there are no lists
+    of packages.
+    """
     ensurepip = pytest.importorskip("ensurepip")
     bundled = (
         sysconfig.get_config_var("WHEEL_PKG_DIR") or Path(ensurepip.__file__).parent / "_bundled"
@@ -753,9 +762,9 @@ def quickstart_with(fakes, folder, *words, **variables):
     for name, content in fakes.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{content}\n")
         (folder / "bin" / name).chmod(0o755)
-    environment = helpers.environment(
+    environment = environment_with(
         VIRTUAL_ENV=sys.prefix,
-        PATH=f"{folder / 'bin'}:{helpers.BIN}:/usr/local/bin:/usr/bin:/bin",
+        PATH=f"{folder / 'bin'}:{BIN}:/usr/local/bin:/usr/bin:/bin",
         **variables,
     )
     done = subprocess.run(
@@ -783,7 +792,9 @@ def test_a_package_whose_download_broke_off_is_fetched_again(tmp_path):
 
 
 def test_descriptions_are_fetched_without_touching_the_machines_lists(tmp_path):
-    """The fake is offline first, then gives the lists of the test, of which too little is left to train on."""
+    """The fake is offline first, then gives the lists of the test, of which too little is left to
+    train on.
+    """
     (tmp_path / "lists").mkdir()
     make_lists(tmp_path / "lists")
     fakes = {"apt-get": 'echo "$@" >>"$SAID"; [ -n "$LISTS" ] || exit 100\ncp "$LISTS"/* "${2#*=}"'}
@@ -834,7 +845,9 @@ side_by_side quick@{{1..40}} meet@1 meet@2
 
 
 def test_nothing_waits_for_ever_for_a_stage_that_failed(tmp_path):
-    """Where bash has lost the code of a job, as it may of those that end at once, a stage that waits for it has to see it."""
+    """Where bash has lost the code of a job, as it may of those that end at once, a stage that
+    waits for it has to see it.
+    """
     script = f"""
 WORK={tmp_path} JOBS=2
 begin_work settings

@@ -1,4 +1,6 @@
-"""The SLURM recipe: what it submits, seen by a stand-in for sbatch; and, under recipes/slurm/test.sh, a real SLURM."""
+"""The SLURM recipe: what it submits, seen by a stand-in for sbatch; and, under
+recipes/slurm/test.sh, a real SLURM.
+"""
 
 import json
 import os
@@ -8,11 +10,14 @@ import subprocess
 import sys
 import time
 
-import helpers
+import folders
 import pytest
+import toys
+from commands import PLUGIN, ROOT, environment_with
 
-RECIPE = helpers.ROOT / "recipes" / "slurm" / "decode.sh"
-# Notes how it was called and what it was to run, then runs it, as SLURM would, where the test asks for that.
+RECIPE = ROOT / "recipes" / "slurm" / "decode.sh"
+# Notes how it was called and what it was to run, then runs it, as SLURM would, where the test asks
+# for that.
 SBATCH = """#!{python}
 import json, os, pathlib, subprocess, sys
 calls = pathlib.Path({calls!r})
@@ -32,7 +37,9 @@ sys.exit(int(os.environ.get("FAIL", 0)))
 
 
 class Cluster:
-    """A folder with a stand-in for sbatch on PATH, and a virtual environment with one for fairseq-generate."""
+    """A folder with a stand-in for sbatch on PATH, and a virtual environment with one for
+    fairseq-generate.
+    """
 
     def __init__(self, folder):
         self.folder, self.calls, self.venv = folder, folder / "calls", folder / "an environment"
@@ -137,7 +144,7 @@ def test_the_job_gets_every_argument_as_it_was(cluster):
         seen = json.loads(done.stdout)
         assert seen["arguments"] == [
             "--user-dir",
-            str(helpers.PLUGIN),
+            str(PLUGIN),
             *words,
             "--task",
             "teacher_decoding",
@@ -235,8 +242,8 @@ PARTS = {"part_size": 4, "max_tokens": 60}
 @pytest.fixture(scope="module")
 def undisturbed(tiny, teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "distilled"
-    helpers.decode(tiny, teacher, folder, **PARTS)
-    return helpers.tree(folder)
+    toys.decode(tiny, teacher, folder, **PARTS)
+    return folders.tree(folder)
 
 
 class Run:
@@ -244,8 +251,8 @@ class Run:
 
     def __init__(self, data, teacher, folder, workers):
         self.folder, self.logs, self.distilled = folder, folder / "logs", folder / "distilled"
-        environment = helpers.environment(VIRTUAL_ENV=sys.prefix)
-        arguments = helpers.decode_command(data, teacher, self.distilled, **PARTS)
+        environment = environment_with(VIRTUAL_ENV=sys.prefix)
+        arguments = toys.decode_command(data, teacher, self.distilled, **PARTS)
         done = run(
             RECIPE, "--workers", workers, "--logs", self.logs, "--", *arguments, env=environment
         )
@@ -292,6 +299,7 @@ class Run:
         print("scancel", *arguments)
 
 
+@pytest.mark.trap(17)
 @real
 def test_a_job_array_leaves_the_bytes_of_one_process(tiny, teacher, undisturbed, tmp_path):
     """With three tasks for two places: the last one comes when the work is done, or nearly."""
@@ -303,14 +311,15 @@ def test_a_job_array_leaves_the_bytes_of_one_process(tiny, teacher, undisturbed,
         r"began as rank (\d+) of (\d+)", (decode.distilled / "decoding.log").read_text()
     )
     assert {("0", "3"), ("1", "3")} <= set(ranks), ranks
-    assert helpers.tree(decode.distilled) == undisturbed
+    assert folders.tree(decode.distilled) == undisturbed
     again = Run(tiny, teacher, tmp_path, 1)
     again.wait("once more", lambda: again.ended(again.finish))
     assert (
-        set(again.state.values()) == {"COMPLETED"} and helpers.tree(decode.distilled) == undisturbed
+        set(again.state.values()) == {"COMPLETED"} and folders.tree(decode.distilled) == undisturbed
     )
 
 
+@pytest.mark.trap(17)
 @real
 def test_a_worker_killed_in_the_middle_leaves_no_trace(tiny, teacher, undisturbed, tmp_path):
     decode = Run(tiny, teacher, tmp_path, 2)
@@ -321,7 +330,7 @@ def test_a_worker_killed_in_the_middle_leaves_no_trace(tiny, teacher, undisturbe
     assert "complete" not in decode.output("decode-*_0")
     decode.wait("the finishing job has ended", lambda: decode.ended(decode.finish))
     assert decode.state[decode.finish] == "COMPLETED" and decode.state[victim] != "COMPLETED"
-    assert helpers.tree(decode.distilled) == undisturbed
+    assert folders.tree(decode.distilled) == undisturbed
 
 
 @real
@@ -342,4 +351,4 @@ def test_what_cancelled_workers_left_is_decoded_by_the_finishing_job(
         "parts done" in decode.output("finish-*")
         and "nothing is left" not in decode.output("finish-*").split("parts done")[0]
     )
-    assert helpers.tree(decode.distilled) == undisturbed
+    assert folders.tree(decode.distilled) == undisturbed

@@ -1,36 +1,31 @@
-"""Bad inputs, a row each: what is given, the part of the one sentence that it gets, and the exit code. Then odd inputs that
-are no bad ones, which must work.
+"""Bad inputs, a row each: what is given, the part of the one sentence that it gets, and the exit
+code. Then odd inputs that are no bad ones, which must work.
 
-The commands run in this process, as the console scripts run them. A refusal leaves every file and folder around as it was.
+The commands run in this process, as the console scripts run them. A refusal leaves every file and
+folder around as it was.
 """
 
 import contextlib
-import copy
-import functools
-import io
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 
-import fairseq_cli.generate
-import fairseq_cli.preprocess
-import fairseq_cli.train
-import helpers
+import folders
+import manifests
 import numpy as np
 import pytest
+import toys
+from commands import environment_with, refusal, run_here
+from composing import compose_quickly
 from fairseq import options as fairseq_options
 from fairseq.data.data_utils import load_indexed_dataset
 from fairseq.dataclass import utils as fairseq_utils
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from similarity import sentence_bleu
 
 import fairseq_seqkd
-from fairseq_seqkd import cli
 from fairseq_seqkd.corpus import views
 from fairseq_seqkd.corpus.databin import load_dictionary
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
@@ -43,44 +38,10 @@ from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
 
 fairseq_seqkd.register()
 
-MAINS = {
-    "fairseq-generate": fairseq_cli.generate.cli_main,
-    "fairseq-preprocess": fairseq_cli.preprocess.cli_main,
-    "fairseq-train": fairseq_cli.train.cli_main,
-    "seqkd": lambda: cli.main(sys.argv[1:]),
-}
 STORE = DistributionStore.NAME
 
-composed = fairseq_utils.compose
-parse = functools.lru_cache(maxsize=None)(OverridesParser.create().parse_override)
-kinds = {}  # names of the task, the criterion and the like, and which options there are: (all that was said, what it made)
 
-
-def compose(name, overrides, strict):
-    """hydra's compose, with which fairseq spends half a second of every command: once for each kind of command, and then
-    changed where other words were said."""
-    said = [parse(text) for text in overrides]
-    kind = tuple(
-        text if "." not in one.key_or_group else one.key_or_group
-        for text, one in zip(overrides, said)
-    )
-    if kind not in kinds:
-        kinds[kind] = (set(overrides), composed(name, overrides=overrides, strict=strict))
-    known, found = kinds[kind][0], copy.deepcopy(kinds[kind][1])
-    for text, one in zip(overrides, said):
-        if text not in known:
-            OmegaConf.update(found, one.key_or_group, one.value(), force_add=True)
-    return found
-
-
-@pytest.fixture(autouse=True, scope="module")
-def composes_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fairseq_utils, "compose", compose)
-        yield
-
-
-def test_a_configuration_is_the_one_that_hydra_composes(at, monkeypatch):
+def test_a_configuration_is_the_one_that_hydra_composes(at):
     for more in (
         {},
         {
@@ -94,37 +55,13 @@ def test_a_configuration_is_the_one_that_hydra_composes(at, monkeypatch):
         args = fairseq_options.parse_args_and_arch(
             fairseq_options.get_generation_parser(), [str(word) for word in at.decode(**more)[1:]]
         )
-        mine = fairseq_utils.convert_namespace_to_omegaconf(args)
-        with monkeypatch.context() as patch:
-            patch.setattr(fairseq_utils, "compose", composed)
-            assert mine == fairseq_utils.convert_namespace_to_omegaconf(args)
-
-
-@pytest.fixture(autouse=True)
-def unchanged_process():
-    """The task listens to Ctrl-C in its own way."""
-    listens = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, listens)
+        expected = fairseq_utils.convert_namespace_to_omegaconf(args)
+        with compose_quickly():
+            assert fairseq_utils.convert_namespace_to_omegaconf(args) == expected
 
 
 def run(name, *words):
-    """A command in this process; ends as a process does. Returns what helpers.command returns."""
-    argv, sys.argv, printed = sys.argv, [name, *map(str, words)], io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        try:
-            found = MAINS[name]()
-            code = found if isinstance(found, int) else 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-            if isinstance(end.code, str):
-                print(end.code)
-        except Exception:
-            traceback.print_exc(file=printed)
-            code = 1
-        finally:
-            sys.argv = argv
-    return subprocess.CompletedProcess([name, *words], code, printed.getvalue())
+    return run_here(name, *words, check=False)
 
 
 def around(folder):
@@ -183,7 +120,9 @@ SIZE_OF_SENTENCE_3 = HEADER.size + 4 * 3
 
 
 class Place:
-    """Where a row puts its files (`here`, empty at first), and the words of the commands that it runs there."""
+    """Where a row puts its files (`here`, empty at first), and the words of the commands that it
+    runs there.
+    """
 
     def __init__(self, here, **made):
         self.here, self.made = here, made
@@ -218,10 +157,12 @@ class Place:
 
     def changed(self, change):
         """A checkpoint like the teacher's, of which the state has changed."""
-        return helpers.changed(self.made["teacher"], self.here / "changed.pt", change)
+        return folders.changed(self.made["teacher"], self.here / "changed.pt", change)
 
     def with_gold(self, kind, name):
-        """A directory like the one made, in whose view seq_kd the valid split's gold stands as another one."""
+        """A directory like the one made, in whose view seq_kd the valid split's gold stands as
+        another one.
+        """
         found = shutil.copytree(self.made[kind], self.here / kind)
         for file in self.made["tiny"].glob("valid.*"):
             shutil.copy(file, found / "seq_kd" / file.name.replace("valid", name))
@@ -235,15 +176,15 @@ class Place:
         ]
         return [
             "fairseq-generate",
-            *helpers.decode_command(*paths, **{"gen_subset": "valid", "part_size": 16, **more}),
+            *toys.decode_command(*paths, **{"gen_subset": "valid", "part_size": 16, **more}),
         ]
 
     def score(self, *args, **more):
-        return self.decode(*args, **{**helpers.SCORING, **more})
+        return self.decode(*args, **{**toys.SCORING, **more})
 
     def train(self, data=None, **more):
         (self.here / "student").mkdir(exist_ok=True)  # fairseq makes it before anybody is asked
-        words = helpers.train_command(
+        words = toys.train_command(
             data or self.made["tiny"], self.here / "student", max_update=1, **more
         )
         return ["fairseq-train", *words]
@@ -302,7 +243,9 @@ class Place:
 
 @pytest.fixture(scope="module")
 def begun(tiny, teacher, tmp_path_factory):
-    """A decode of the validation split of which all parts are there, and nothing is made of them yet."""
+    """A decode of the validation split of which all parts are there, and nothing is made of them
+    yet.
+    """
     out = tmp_path_factory.mktemp("begun") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Distilled, "finish", lambda self, build: False)
@@ -662,7 +605,7 @@ def test_it_is_refused_in_one_sentence_and_nothing_is_touched(at, words, sentenc
     command = words(at)
     before = around(at.here)
     done = run(*command)
-    said = helpers.refusal(done)
+    said = refusal(done)
     assert sentence in said and done.returncode == code
     assert said.isprintable() and len(said) < 700
     assert around(at.here) == before
@@ -692,7 +635,7 @@ def one_longer(content):
 def test_a_part_that_is_cut_is_done_again(at, valid, change):
     out = at.broken("begun", "parts/000002.part", change)
     assert run(*at.decode(out=out)).returncode == 0
-    assert helpers.tree(out) == helpers.tree(valid)
+    assert folders.tree(out) == folders.tree(valid)
 
 
 @pytest.mark.parametrize(
@@ -710,13 +653,13 @@ def test_a_part_that_is_damaged_otherwise_stops_the_run_until_it_is_removed(
     at, valid, change, sentence
 ):
     out = at.broken("begun", "parts/000002.part", change)
-    before = helpers.tree(out)
-    said = helpers.refusal(run(*at.decode(out=out)))
+    before = folders.tree(out)
+    said = refusal(run(*at.decode(out=out)))
     assert sentence in said and str(out / "parts" / "000002.part") in said
-    assert helpers.tree(out) == before
+    assert folders.tree(out) == before
     (out / "parts" / "000002.part").unlink()
     assert run(*at.decode(out=out)).returncode == 0
-    assert helpers.tree(out) == helpers.tree(valid)
+    assert folders.tree(out) == folders.tree(valid)
 
 
 # Disks that are full, read-only, or gone. What is finished is whole, and the same command goes on.
@@ -761,19 +704,19 @@ def test_a_full_disk_leaves_nothing_by_halves_and_the_command_goes_on(at, words,
     command = words(at)
     with full_disk(size):
         done = run(*command)
-    said = helpers.refusal(done)
+    said = refusal(done)
     assert "cannot be written: File too large" in said and done.returncode == 1
     assert not (at / made).is_file() and not list(at.here.rglob("*.partial"))
     assert run(*command).returncode == 0 and (at / made).exists()
     if made == "new":
-        assert helpers.tree(at / made) == helpers.tree(at.made["distilled"])
+        assert folders.tree(at / made) == folders.tree(at.made["distilled"])
 
 
 def test_a_full_disk_under_a_decode_changes_no_byte(at, valid):
     with full_disk(3000):
         assert run(*at.decode()).returncode == 1
     assert run(*at.decode()).returncode == 0
-    assert helpers.tree(at / "out") == helpers.tree(valid)
+    assert folders.tree(at / "out") == folders.tree(valid)
 
 
 @pytest.mark.parametrize(
@@ -787,7 +730,7 @@ def test_standard_output_is_full_or_nobody_reads_it(distilled, out, code, said):
     with os.fdopen(writer, "wb") as nobody, Path(out or os.devnull).open("wb") as file:
         stdout = file if out else nobody
         done = subprocess.run(
-            command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=helpers.environment()
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment_with()
         )
     lines = done.stderr.splitlines()
     assert done.returncode == code and len(lines) == len(said)
@@ -850,7 +793,7 @@ READ_ONLY = [
 )
 def test_a_folder_that_is_read_only(at, read_only, words, sentence):
     done = run(*words(at, read_only))
-    said = helpers.refusal(done)
+    said = refusal(done)
     assert (
         sentence in said
         and ("Read-only" in said or "Permission denied" in said)
@@ -870,9 +813,9 @@ def test_a_directory_that_vanishes_stops_the_run_and_it_begins_anew(at, valid, m
 
     monkeypatch.setattr(NBestRecorder, "begin_part", vanish)
     done = run(*at.decode())
-    assert "out" in helpers.refusal(done) and done.returncode == 1
+    assert "out" in refusal(done) and done.returncode == 1
     assert run(*at.decode()).returncode == 0
-    assert helpers.tree(at / "out") == helpers.tree(valid)
+    assert folders.tree(at / "out") == folders.tree(valid)
 
 
 def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, valid, monkeypatch):
@@ -884,14 +827,12 @@ def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, valid, monkeyp
         lambda self, first: (shutil.rmtree(data, True), begin_part(self, first)),
     )
     done = run(*at.decode(data))
-    assert "is missing by now; put it back" in helpers.refusal(done) and done.returncode == 1
-    assert (
-        not list((at / "out").glob("seq_*")) and not helpers.read_manifest(at / "out")["complete"]
-    )
+    assert "is missing by now; put it back" in refusal(done) and done.returncode == 1
+    assert not list((at / "out").glob("seq_*")) and not manifests.read(at / "out")["complete"]
     monkeypatch.undo()
     shutil.copytree(at.made["tiny"], data)
     assert run(*at.decode(data)).returncode == 0
-    assert helpers.tree(at / "out") == helpers.tree(valid)
+    assert folders.tree(at / "out") == folders.tree(valid)
 
 
 @pytest.mark.parametrize(
@@ -915,12 +856,9 @@ def test_gold_that_is_binarised_anew_meanwhile_is_in_no_view(at, monkeypatch, wh
     monkeypatch.setattr(where, method, lambda *args: (binarised_anew(), before(*args)))
     done = run(*(at.score if when == "while it is scored" else at.decode)(data))
     assert (
-        f"tiny has changed since {at / 'out'} was begun" in helpers.refusal(done)
-        and done.returncode == 1
+        f"tiny has changed since {at / 'out'} was begun" in refusal(done) and done.returncode == 1
     )
-    assert (
-        not list((at / "out").glob("seq_*")) and not helpers.read_manifest(at / "out")["complete"]
-    )
+    assert not list((at / "out").glob("seq_*")) and not manifests.read(at / "out")["complete"]
 
 
 # Places that are odd and no bad ones: the same bytes are there in the end.
@@ -963,18 +901,17 @@ PLACES = [
 @pytest.mark.parametrize("words, made", [row[1:] for row in PLACES], ids=[row[0] for row in PLACES])
 def test_an_odd_place_holds_what_any_other_does(at, valid, words, made):
     assert run(*words(at)).returncode == 0
-    found = helpers.tree(at / made, ignore=(".lock", ".keep", "decoding.log"))
-    assert found == helpers.tree(valid)
+    found = folders.tree(at / made, ignore=(".lock", ".keep", "decoding.log"))
+    assert found == folders.tree(valid)
 
 
 def test_a_dictionary_with_windows_line_ends_has_the_same_symbols(at, valid):
     assert run(*windows_dictionary(at)).returncode == 0
-    ours, theirs = helpers.tree(at / "out"), helpers.tree(valid)
+    ours, theirs = folders.tree(at / "out"), folders.tree(valid)
     assert ours[NBestStore.NAME] == theirs[NBestStore.NAME]
     assert ours["seq_kd/valid.de-en.en.bin"] == theirs["seq_kd/valid.de-en.en.bin"]
     assert (
-        helpers.read_manifest(at / "out")["settings"]["data"]
-        != helpers.read_manifest(valid)["settings"]["data"]
+        manifests.read(at / "out")["settings"]["data"] != manifests.read(valid)["settings"]["data"]
     )
 
 
@@ -989,7 +926,8 @@ def test_a_view_that_is_a_link_is_read_and_not_followed_for_writing(at):
 # Text that is odd and no bad one. The toy teacher has learnt a little of all of it.
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one picture of five characters
-ODD = {  # what it is: (lines of the sources, of the targets, {reason: sentences that the manifest lists})
+# What it is: (lines of the sources, of the targets, {reason: sentences that the manifest lists}).
+ODD = {
     "empty lines": (["", "rot Haus", ""], ["", "", "red ."], {}),
     "only unknown words": (["qqq", "qqq zzz qqq"], ["zzz .", "zzz"], {}),
     "a source of 10,000 tokens": (
@@ -1064,7 +1002,9 @@ def sentences(kind):
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """A folder with the decode (out/), the distributions (D/), the text of the views and of gold, of all kinds of odd text."""
+    """A folder with the decode (out/), the distributions (D/), the text of the views and of gold,
+    of all kinds of odd text.
+    """
     home = tmp_path_factory.mktemp("odd")
     known = [
         pair
@@ -1086,12 +1026,10 @@ def odd(tmp_path_factory):
     }
     done = run(
         "fairseq-preprocess",
-        *helpers.flags({"source-lang": "xx", "target-lang": "ja", "workers": 1, **prefixes}),
+        *toys.flags({"source-lang": "xx", "target-lang": "ja", "workers": 1, **prefixes}),
     )
     assert done.returncode == 0, done.stdout
-    helpers.train(
-        home / "bin", home, criterion="cross_entropy", max_epoch=12, disable_validation=True
-    )
+    toys.train(home / "bin", home, criterion="cross_entropy", max_epoch=12, disable_validation=True)
     place, teacher = Place(home), home / "checkpoint_last.pt"
     for command in (
         place.decode(home / "bin", teacher, beam=3, nbest=3, max_len_b=8, part_size=7),
@@ -1110,7 +1048,7 @@ def odd(tmp_path_factory):
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_text_is_decoded_and_comes_back(odd, kind):
     (sources, targets, reasons), ids = ODD[kind], sentences(kind)
-    content, store = helpers.read_manifest(odd / "out"), NBestStore(odd / "out")
+    content, store = manifests.read(odd / "out"), NBestStore(odd / "out")
     assert content["complete"] and content["sentences"] == len(store) == sum(
         len(lines) for lines, _, _ in ODD.values()
     )
@@ -1127,11 +1065,7 @@ def test_odd_text_is_decoded_and_comes_back(odd, kind):
         ("seq_kd", lambda nbest: 0),
         ("seq_inter", lambda nbest: np.argmax([h.similarity for h in nbest])),
     ):
-        assert (
-            helpers.read_manifest(odd / "out" / view)["rows"]
-            == len(rows)
-            == len(store) - len(too_long)
-        )
+        assert manifests.read(odd / "out" / view)["rows"] == len(rows) == len(store) - len(too_long)
         found = {lang: lines_of(odd / f"{view}.{lang}") for lang in ("xx", "ja")}
         assert [found["xx"][rows.index(i)] for i in kept] == [
             plain(sources[i - ids[0]]) for i in kept
@@ -1145,17 +1079,17 @@ def test_odd_text_is_decoded_and_comes_back(odd, kind):
     )
     gold = load_indexed_dataset(str(odd / "bin" / "valid.xx-ja.ja"), None, "mmap")
     for i in kept:  # Japanese is compared by characters
-        expected = [
-            helpers.similarity(output(h.tokens), reference(gold[i]), "char") for h in store[i]
-        ]
+        expected = [sentence_bleu(output(h.tokens), reference(gold[i]), "char") for h in store[i]]
         assert [h.similarity for h in store[i]] == pytest.approx(expected, abs=1e-3)
     for lang, lines in (("xx", sources), ("ja", targets)):
         assert lines_of(odd / f"gold.{lang}")[ids.start : ids.stop] == [*map(plain, lines)]
 
 
 def test_odd_targets_are_scored(odd):
-    """As many tokens as they have words, each with its EOS; what is longer than the teacher's positions is listed."""
-    content, store = helpers.read_manifest(odd / "D"), DistributionStore(odd / "D")
+    """As many tokens as they have words, each with its EOS; what is longer than the teacher's
+    positions is listed.
+    """
+    content, store = manifests.read(odd / "D"), DistributionStore(odd / "D")
     words = [[len(line.split()) for kind in ODD.values() for line in kind[side]] for side in (0, 1)]
     too_long = [i for i, pair in enumerate(zip(*words)) if max(pair) > 1023]
     assert content["complete"] and content["listed"]["too_long"] == too_long and len(too_long) == 2

@@ -1,16 +1,15 @@
-"""Many at once: workers on one directory, ranks that are given twice, trainings that read while the teacher goes on."""
+"""Many at once: workers on one directory, ranks that are given twice, trainings that read while the
+teacher goes on.
+"""
 
-import fairseq_cli.generate
-import fairseq_cli.train
-import helpers
 import pytest
 import torch
+import toys
+from commands import start_process
+from folders import tree
 
-import fairseq_seqkd
-from fairseq_seqkd import cli
 from fairseq_seqkd.checkpoint import Checkpoint
 
-fairseq_seqkd.register()
 pytestmark = pytest.mark.slow
 
 EIGHT = 8
@@ -18,34 +17,27 @@ ONE_EPOCH = {"max-epoch": 1, "disable-validation": True, "seed": 3}
 
 
 def generate(*words):
-    return helpers.fork(lambda: helpers.generate(words))
+    return start_process("fairseq-generate", *words)
 
 
 def train(data, save_dir, *options):
-    """fairseq-train in a fork."""
-
-    def run():
-        import sys
-
-        sys.argv = ["fairseq-train", *helpers.train_command(data, save_dir, *options)]
-        fairseq_cli.train.cli_main()
-        return 0
-
-    return helpers.fork(run, f"{save_dir}.log")
+    return start_process("fairseq-train", *toys.train_command(data, save_dir, *options))
 
 
-def all_well(*children):
-    return [helpers.wait(child) for child in children] == [0] * len(children)
+def assert_all_succeed(*processes):
+    printed = [process.communicate() for process in processes]
+    codes = [process.returncode for process in processes]
+    assert codes == [0] * len(processes), "\n".join(printed)[-4000:]
 
 
 def test_eight_workers_of_which_all_have_one_rank(distilled, tiny, teacher, tmp_path):
     shared = {"part_size": 32, "distributed_world_size": EIGHT, "distributed_rank": 5}
-    words = helpers.decode_command(tiny, teacher, tmp_path / "out", **shared)
-    assert all_well(*(generate(*words) for _ in range(EIGHT)))
-    alone = helpers.decode_command(tiny, teacher, tmp_path / "alone", part_size=32)
-    assert all_well(generate(*alone))
-    assert helpers.tree(tmp_path / "out") == helpers.tree(tmp_path / "alone")
-    assert helpers.tree(tmp_path / "out" / "seq_kd") == helpers.tree(distilled / "seq_kd")
+    words = toys.decode_command(tiny, teacher, tmp_path / "out", **shared)
+    assert_all_succeed(*(generate(*words) for _ in range(EIGHT)))
+    alone = toys.decode_command(tiny, teacher, tmp_path / "alone", part_size=32)
+    assert_all_succeed(generate(*alone))
+    assert tree(tmp_path / "out") == tree(tmp_path / "alone")
+    assert tree(tmp_path / "out" / "seq_kd") == tree(distilled / "seq_kd")
 
 
 @pytest.fixture
@@ -58,28 +50,29 @@ def trainings(distilled, whole, tiny):
 def test_two_trainings_read_while_the_teacher_goes_on(
     trainings, distilled, whole, tiny, teacher, tmp_path
 ):
-    """They read the data-bin, a view and stored distributions; beside them the commands that made these run again, others look
+    """They read the data-bin, a view and stored distributions; beside them the commands that made
+    these run again, others look
     at them, and a new decode of the same data goes on. Nobody disturbs anybody."""
     quiet = [
         train(data, tmp_path / f"{name}.quiet", options, ONE_EPOCH)
         for name, (data, options) in trainings.items()
     ]
-    assert all_well(*quiet)
-    before = helpers.tree(distilled), helpers.tree(whole)
-    store_all = {"topk": helpers.EVERYTHING, "store_dtype": "float32", **helpers.SCORING}
+    assert_all_succeed(*quiet)
+    before = tree(distilled), tree(whole)
+    store_all = {"topk": toys.EVERYTHING, "store_dtype": "float32", **toys.SCORING}
     busy = [
         *(
             train(data, tmp_path / f"{name}.busy", options, ONE_EPOCH)
             for name, (data, options) in trainings.items()
         ),
-        generate(*helpers.decode_command(tiny, teacher, distilled)),
-        generate(*helpers.decode_command(tiny, teacher, whole, **store_all)),
-        *(generate(*helpers.decode_command(tiny, teacher, tmp_path / "new")) for _ in range(2)),
-        helpers.fork(lambda: cli.main(["inspect", str(distilled)])),
+        generate(*toys.decode_command(tiny, teacher, distilled)),
+        generate(*toys.decode_command(tiny, teacher, whole, **store_all)),
+        *(generate(*toys.decode_command(tiny, teacher, tmp_path / "new")) for _ in range(2)),
+        start_process("seqkd", "inspect", distilled),
     ]
-    assert all_well(*busy)
-    assert (helpers.tree(distilled), helpers.tree(whole)) == before
-    assert helpers.tree(tmp_path / "new") == helpers.tree(distilled)
+    assert_all_succeed(*busy)
+    assert (tree(distilled), tree(whole)) == before
+    assert tree(tmp_path / "new") == tree(distilled)
     for name in trainings:
         alone, beside = (
             Checkpoint(tmp_path / f"{name}.{how}" / "checkpoint_last.pt").weights

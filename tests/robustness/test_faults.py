@@ -1,51 +1,56 @@
-"""What may happen to a decode of hours: workers die at any moment, disks fill and cut files, two workers take one rank."""
+"""Decodes whose workers die, whose disks fill, and whose files are cut, end with the same bytes."""
 
-import errno
-import fcntl
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
-import fairseq_cli.generate  # noqa: F401  (loaded once, before the forks)
-import helpers
+import processes
 import pytest
 import stopping
+import toys
+from commands import refusal, start_process
+from folders import tree
 
-import fairseq_seqkd
 from fairseq_seqkd.corpus import progress
 
-fairseq_seqkd.register()
+WITHOUT_LOCKS = """
+import errno, fcntl, socket
+
+def no_lock(*arguments):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+fcntl.flock = no_lock
+socket.gethostname = lambda: "another-machine"  # no byte may depend on it
+"""
 
 
-def fork(*words, prepare=lambda: None):
-    """Decodes in a process of its own; `prepare` runs there first."""
+def start(command, prepare=""):
+    return start_process("fairseq-generate", *command, prepare=prepare)
 
-    def work():
-        prepare()
-        return helpers.generate(words)
 
-    return helpers.fork(work)
+def finish(worker):
+    """Waits for a worker. Returns its exit code."""
+    worker.communicate()
+    return worker.returncode
 
 
 def decode_and_kill(command, parts_folder, parts, pause):
-    """SIGKILL before the part after the first so many gets its name, or, where a pause is given, so many seconds later."""
-    child = fork(*command, prepare=lambda: stopping.at_parts(parts_folder, parts))
-    while helpers.is_running(child) and not helpers.is_stopped(child):
+    """Kills a decode before it names the part after the first `parts`, or `pause` seconds later."""
+    worker = start(command, prepare=stopping.at_parts_code(parts_folder, parts))
+    while processes.is_running(worker.pid) and not processes.is_stopped(worker.pid):
         time.sleep(0.005)
     if pause:
-        os.kill(child, signal.SIGCONT)
+        os.kill(worker.pid, signal.SIGCONT)
         time.sleep(pause)
-    os.kill(child, signal.SIGKILL)
-    helpers.wait(child)
+    worker.kill()
 
 
 def test_eight_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, teacher, tmp_path):
     out, rng = tmp_path / "out", random.Random(8)
-    parts, command = out / "parts", helpers.decode_command(tiny, teacher, out, part_size=64)
+    parts, command = out / "parts", toys.decode_command(tiny, teacher, out, part_size=64)
     killed_at = []
     for turn, wanted in enumerate((0, 1, 2, 4, 5, 6, 5, 7)):
         decode_and_kill(command, parts, wanted, rng.uniform(0, 0.2) if turn % 2 else 0)
@@ -60,49 +65,43 @@ def test_eight_kills_a_cut_part_and_two_workers_of_one_rank(distilled, tiny, tea
     decode_and_kill(command, parts, 5, 0)
     newest = max(parts.glob("*.part"), key=lambda part: part.stat().st_mtime_ns)
     os.truncate(newest, newest.stat().st_size * 2 // 3)
-    workers = [fork(*command) for _ in range(2)]
-    assert [helpers.wait(worker) for worker in workers] == [0, 0]
-    assert helpers.tree(out) == helpers.tree(distilled)
+    workers = [start(command) for _ in range(2)]
+    assert [finish(worker) for worker in workers] == [0, 0]
+    assert tree(out) == tree(distilled)
 
 
 def test_without_locks_the_same_work_is_done_twice_with_the_same_bytes(
     distilled, tiny, teacher, tmp_path
 ):
-    """Two workers of one directory on a file system without locks, one of which finishes while the other is in the middle."""
+    """Two workers of one directory on a file system without locks, one of which finishes while the
+    other is in the middle.
+    """
     out = tmp_path / "out"
-    command = helpers.decode_command(tiny, teacher, out, part_size=64)
+    command = toys.decode_command(tiny, teacher, out, part_size=64)
 
-    def without_locks():
-        def no_lock(*arguments):
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        fcntl.flock = no_lock
-        socket.gethostname = lambda: "another-machine"  # of which no byte may tell
-
-    slow = fork(*command, prepare=lambda: (without_locks(), stopping.at_parts(out / "parts", 3)))
-    helpers.wait_until(
-        lambda: helpers.is_stopped(slow) or not helpers.is_running(slow), seconds=240
+    slow = start(command, WITHOUT_LOCKS + stopping.at_parts_code(out / "parts", 3))
+    processes.wait_until(
+        lambda: processes.is_stopped(slow.pid) or slow.poll() is not None, seconds=240
     )
-    assert helpers.is_stopped(slow)
-    assert helpers.wait(fork(*command, prepare=without_locks)) == 0
-    assert helpers.tree(out) == helpers.tree(distilled)
-    os.kill(slow, signal.SIGCONT)
-    assert helpers.wait(slow) == 0
-    assert helpers.tree(out) == helpers.tree(distilled)
+    assert processes.is_stopped(slow.pid)
+    assert finish(start(command, WITHOUT_LOCKS)) == 0
+    assert tree(out) == tree(distilled)
+    os.kill(slow.pid, signal.SIGCONT)
+    assert finish(slow) == 0
+    assert tree(out) == tree(distilled)
     assert "another-machine" in (out / "decoding.log").read_text()
 
 
 @pytest.mark.slow
 def test_a_cut_part_is_named_and_done_again(distilled, tiny, teacher, tmp_path):
     out = tmp_path / "out"
-    worker = helpers.decode_until(3, tiny, teacher, out)
+    worker = toys.decode_until(3, tiny, teacher, out)
     worker.kill()
-    worker.communicate()
     part = sorted((out / "parts").glob("*.part"))[1]
     os.truncate(part, 100)
-    printed = helpers.decode(tiny, teacher, out).stdout
+    printed = toys.decode(tiny, teacher, out).stdout
     assert f"{part} is damaged: it is removed, and decoded again" in printed
-    assert helpers.tree(out) == helpers.tree(distilled)
+    assert tree(out) == tree(distilled)
 
 
 @pytest.fixture
@@ -135,13 +134,13 @@ def test_a_disk_that_fills_up_stops_the_run_and_emptied_it_goes_on(
     distilled, tiny, teacher, tmp_path, small_disk
 ):
     out = small_disk / "out"
-    worker = helpers.decode_until(2, tiny, teacher, out)
+    worker = toys.decode_until(2, tiny, teacher, out)
     filler = fill(small_disk)
-    printed = helpers.tell(worker)
-    sentence = helpers.refusal(subprocess.CompletedProcess([], worker.returncode, printed))
+    printed = processes.resume(worker)
+    sentence = refusal(subprocess.CompletedProcess([], worker.returncode, printed))
     assert "cannot be" in sentence and "No space left" in sentence
-    again = helpers.decode(tiny, teacher, out, check=False)
-    assert "MB free" in helpers.refusal(again) or "No space left" in helpers.refusal(again)
+    again = toys.decode(tiny, teacher, out, check=False)
+    assert "MB free" in refusal(again) or "No space left" in refusal(again)
     filler.unlink()
-    helpers.decode(tiny, teacher, out)
-    assert helpers.tree(out) == helpers.tree(distilled)
+    toys.decode(tiny, teacher, out)
+    assert tree(out) == tree(distilled)

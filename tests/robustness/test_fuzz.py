@@ -1,7 +1,9 @@
-"""Fuzzing of every reader of our own formats: whatever the bytes, it reads them or ends with a Refusal, and nothing else.
+"""Fuzzing of every reader of our own formats: whatever the bytes, it reads them or ends with a
+Refusal, and nothing else.
 
-A valid file is damaged in ways that files are damaged, and in ways that an attacker would choose: bits, lengths, cuts, pieces
-moved, numbers replaced by others. Eighty inputs a reader, and five thousand among the slow tests.
+A valid file is damaged in ways that files are damaged, and in ways that an attacker would choose:
+bits, lengths, cuts, pieces moved, numbers replaced by others. Eighty inputs a reader, and five
+thousand among the slow tests.
 """
 
 import json
@@ -87,7 +89,9 @@ def damage(content, how):
 
 
 def with_value(content, place, what):
-    """JSON in which one value, of all that there are, is another; also behind a length, as safetensors has it."""
+    """JSON in which one value, of all that there are, is another; also behind a length, as
+    safetensors has it.
+    """
     start = 0 if content[:1] in b"{[" else 8
     end = len(content) if not start else 8 + int.from_bytes(content[:8], "little")
     tree = json.loads(content[start:end])
@@ -127,7 +131,9 @@ def read_distributions(folder):
 
 
 def with_the_right_checksum(read, module):
-    """A reader of files whose checksum fits whatever is in them: damage has another one, an attacker's file the right one."""
+    """A reader of files whose checksum fits whatever is in them: damage has another one, an
+    attacker's file the right one.
+    """
 
     def reads(folder):
         with mock.patch.object(module, "checksum", return_value=mock.ANY):

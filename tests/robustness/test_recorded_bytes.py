@@ -43,9 +43,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple
 
-import helpers
+import folders
 import pytest
 import torch
+import toys
+from commands import run_here
 from safetensors.numpy import load_file
 
 DATA = next(
@@ -149,7 +151,7 @@ def general_manifest(content: dict) -> dict:
 def of_directory(folder: Path) -> Hashes:
     """Hash every file of a directory that a command has left."""
     everywhere, here = {}, {}
-    for name, content in helpers.tree(folder).items():
+    for name, content in folders.tree(folder).items():
         path = folder / name
         within = str(Path(name).parent / "_")[:-1] if "/" in name else ""
         if path.suffix == ".safetensors":
@@ -255,12 +257,12 @@ class Workspace:
 
     def decode(self, name: str, data: Path, **options: Any) -> Path:
         """Decode with the recorded teacher into a folder of that name."""
-        helpers.decode(data, TEACHER, self.folder / name, **options)
+        toys.decode(data, TEACHER, self.folder / name, **options)
         return self.folder / name
 
     def seqkd(self, *words: Any) -> None:
         """Run a command of this package."""
-        helpers.command("seqkd", *words)
+        run_here("seqkd", *words)
 
     @functools.cached_property
     def fairseq(self) -> Path:
@@ -332,7 +334,7 @@ def distributions(work: Workspace) -> Hashes:
     """Record the teacher's eight most probable symbols on the targets of a split."""
     folder = work.folder / "distributions"
     options = {"gen_subset": "valid", "part_size": 16, "topk": 8}
-    helpers.score(work.tiny, TEACHER, folder, **options)
+    toys.score(work.tiny, TEACHER, folder, **options)
     return of_directory(folder)
 
 
@@ -340,7 +342,7 @@ def select_chrf(work: Workspace) -> Hashes:
     """Record another choice from the decoded lists: by chrF, from two of each, filtered."""
     options = {"similarity": "chrf", "nbest": 2, "filter-length-ratio": 2.3}
     out = work.folder / "select-chrf"
-    work.seqkd("select", work.fairseq, "--data", work.tiny, "-o", out, *helpers.flags(options))
+    work.seqkd("select", work.fairseq, "--data", work.tiny, "-o", out, *toys.flags(options))
     return of_directory(out)
 
 
@@ -348,7 +350,7 @@ def select_mbr(work: Workspace) -> Hashes:
     """Record another choice from the decoded lists: the MBR choice on tokens as they are."""
     options = {"select": "mbr", "nbest": 3, "post-process": "none"}
     out = work.folder / "select-mbr"
-    work.seqkd("select", work.fairseq, "--data", work.tiny, "-o", out, *helpers.flags(options))
+    work.seqkd("select", work.fairseq, "--data", work.tiny, "-o", out, *toys.flags(options))
     return of_directory(out)
 
 
@@ -529,6 +531,6 @@ def test_no_path_is_stored(workspace: Workspace, hashed: Callable[[str], Hashes]
     paths = [workspace.folder / name for name in ("fairseq", "distributions", "select-chrf")]
     files = {"class-blind.pt": (workspace.folder / "class-blind.pt").read_bytes()}
     for path in paths:
-        files.update({f"{path}/{name}": stored for name, stored in helpers.tree(path).items()})
+        files.update({f"{path}/{name}": stored for name, stored in folders.tree(path).items()})
     base = str(workspace.folder.parent).encode()
     assert [name for name, content in files.items() if base in content] == []

@@ -1,6 +1,8 @@
-"""What works with the official fairseq 0.12.2 on Python 3.10, on data that were distilled elsewhere: recipes/compat.sh py310.
+"""What works with the official fairseq 0.12.2 on Python 3.10, on data that were distilled
+elsewhere: recipes/compat.sh py310.
 
-No module of the ordinary tests: SEQKD_TOY names a folder with bin/, teacher/, distilled/ and distributions/.
+No module of the ordinary tests: SEQKD_TOY names a folder with bin/, teacher/, distilled/ and
+distributions/.
 """
 
 import os

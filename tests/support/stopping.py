@@ -1,38 +1,55 @@
-"""A decode that stops by itself, as SIGSTOP does, in the middle of its work: however fast the machine, a test finds it there.
+"""Makes a decode stop itself, as SIGSTOP does, in the middle of its work, however fast it is.
 
-Imports nothing that is not Python's own: processes load it as they start.
+This module imports nothing but the standard library: processes load it as they start.
 """
 
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+PathLike = Union[str, Path]
 
 
-def at_parts(folder, parts, flag=None):
-    """Makes this process stop, once, before it gives a part its name while so many are there and `flag`, if given, is."""
-    stopped = []
+def at_parts(folder: PathLike, parts: int, flag: Optional[PathLike] = None) -> None:
+    """Makes this process stop once, before it names a part while there are `parts` of them.
 
-    def hook(event, arguments):
-        if (
-            stopped
-            or event != "os.rename"
-            or not str(arguments[1]).endswith(".part")
-            or (flag and not Path(flag).exists())
-        ):
+    Args:
+        folder: where parts are committed.
+        parts: the number of parts that must be there.
+        flag: a file without which the process does not stop.
+    """
+    stops: List[str] = []
+
+    def hook(event: str, arguments: Tuple[Any, ...]) -> None:
+        if stops or event != "os.rename" or not str(arguments[1]).endswith(".part"):
+            return
+        if flag and not Path(flag).exists():
             return
         if len(list(Path(folder).glob("*.part"))) >= parts:
-            stopped.append(event)
+            stops.append(event)
             os.kill(os.getpid(), signal.SIGSTOP)
 
     sys.addaudithook(hook)
 
 
-def environment(hook, folder, parts, flag=None):
-    """Writes what makes every Python process do the above into the folder `hook`; returns the variable that it takes."""
+def at_parts_code(folder: PathLike, parts: int, flag: Optional[PathLike] = None) -> str:
+    """Returns Python code that calls `at_parts`, for processes that can import this module."""
+    flag = flag and str(flag)
+    return f"import stopping\nstopping.at_parts({str(folder)!r}, {parts}, {flag!r})\n"
+
+
+def environment(
+    hook: Path, folder: PathLike, parts: int, flag: Optional[PathLike] = None
+) -> Dict[str, str]:
+    """Returns a variable with which every Python process calls `at_parts` as it starts.
+
+    Args:
+        hook: a folder to make, for the code that Python runs at its start.
+    """
     hook.mkdir()
-    here = str(Path(__file__).parent)
-    lines = ["import sys", f"sys.path.append({here!r})", "import stopping", "sys.path.pop()"]
-    lines += [f"stopping.at_parts({str(folder)!r}, {parts}, {flag and str(flag)!r})", ""]
-    (hook / "sitecustomize.py").write_text("\n".join(lines))
+    lines = ["import sys", f"sys.path.append({str(Path(__file__).parent)!r})"]
+    code = "\n".join([*lines, at_parts_code(folder, parts, flag), "sys.path.pop()\n"])
+    (hook / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(hook)}

@@ -1,8 +1,8 @@
-"""Commands that start warm: processes forked from one that has imported torch, fairseq and sacrebleu already.
+"""Starts commands as processes forked from one that has imported torch, fairseq and sacrebleu.
 
-A fairseq command spends four seconds on imports, and the tests run some two hundred of them. `run` gives a command a
-process of its own, as a shell does: its own arguments, environment, working folder, output and exit code; only the
-imports are there. This package is not among them, so the plugin is found and registered by --user-dir as ever.
+The imports take four seconds. The process is otherwise as a shell starts it, with its own
+arguments, environment, working folder, output and exit code. This package is not imported, so
+--user-dir finds and registers the plugin as ever.
 """
 
 import atexit
@@ -20,6 +20,7 @@ import sys
 import threading
 import uuid
 from pathlib import Path
+from typing import Dict, List, NoReturn, Optional, Union
 
 COMMANDS = ("fairseq-generate", "fairseq-preprocess", "fairseq-train", "seqkd")
 SHIM = """#!{python} -SE
@@ -28,61 +29,123 @@ sys.path.insert(0, {here!r})
 import warm
 sys.exit(warm.ask({address!r}, {script!r}, sys.argv[1:]))
 """
-_server = None
+_server: Optional["Server"] = None
 
 
-def run(script, arguments, env, timeout):
-    """Runs a console script. Returns (exit code, what it printed); raises TimeoutExpired and kills it after `timeout` s."""
-    reader, writer = os.pipe()
-    pipe = os.fdopen(reader, encoding="utf-8", errors="replace")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked, pipe:
+class Process:
+    """A command that was started, much like a subprocess.Popen; its output and errors are in
+    `stdout`.
+
+    Args:
+        script: the console script.
+        arguments: its arguments.
+        env: its environment.
+        prepare: Python code that runs in the process before the script.
+    """
+
+    def __init__(
+        self, script: Path, arguments: List[str], env: Dict[str, str], prepare: str = ""
+    ) -> None:
+        self.args = [str(script), *arguments]
+        self.returncode: Optional[int] = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reader, writer = os.pipe()
+        self.stdout = os.fdopen(reader, encoding="utf-8", errors="replace")
         with os.fdopen(writer, "wb"), Path(os.devnull).open("rb") as nothing:
-            asked.connect(server().address)
-            send(asked, script, arguments, env, [nothing.fileno(), writer, writer])
-        pid = json.loads(asked.recv(1000))["pid"]
-        printed = []
-        thread = threading.Thread(target=lambda: printed.append(pipe.read()), daemon=True)
+            self._socket.connect(server().address)
+            send(self._socket, script, arguments, env, [nothing.fileno(), writer, writer], prepare)
+        self.pid: int = json.loads(self._socket.recv(1000))["pid"]
+
+    def poll(self) -> Optional[int]:
+        """Returns the exit code, negative for a signal, or None while the process runs."""
+        if self.returncode is None and select.select([self._socket], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self) -> int:
+        """Waits for the end. Returns the exit code, negative for a signal."""
+        if self.returncode is None:
+            self.returncode = json.loads(self._socket.recv(1000))["code"]
+            self._socket.close()
+        return self.returncode
+
+    def communicate(self, timeout: float = 240) -> str:
+        """Waits for the end. Returns what was printed since the last reading.
+
+        Raises:
+            subprocess.TimeoutExpired: after `timeout` seconds; the process is then killed.
+        """
+        printed: List[str] = []
+        thread = threading.Thread(target=lambda: printed.append(self.stdout.read()), daemon=True)
         thread.start()
         thread.join(timeout)
         late = thread.is_alive()
         if late:
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
             thread.join()
-        code = json.loads(asked.recv(1000))["code"]
-    if late:
-        raise subprocess.TimeoutExpired([script, *arguments], timeout, "".join(printed))
-    return code, "".join(printed)
+        self.stdout.close()
+        self.wait()
+        if late:
+            raise subprocess.TimeoutExpired(self.args, timeout, "".join(printed))
+        return "".join(printed)
+
+    def kill(self) -> None:
+        """Kills the process, and waits for its end."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.wait()
 
 
-def shims(folder, scripts):
-    """Fills a folder with fairseq-train and the like that start warm, for scripts that call them. Returns it for PATH."""
+def shims(folder: Path, scripts: Path) -> Path:
+    """Fills a folder, for PATH, with commands of fairseq and seqkd that start quickly.
+
+    Args:
+        folder: the folder.
+        scripts: where the console scripts are.
+    """
     for name in COMMANDS:
-        facts = {
+        values = {
             "python": sys.executable,
             "here": str(Path(__file__).parent),
             "address": server().address,
         }
-        (folder / name).write_text(SHIM.format(**facts, script=str(scripts / name)))
+        (folder / name).write_text(SHIM.format(**values, script=str(scripts / name)))
         (folder / name).chmod(0o755)
     return folder
 
 
-def ask(address, script, arguments):
-    """What a shim does: has the command run with this process's folder, environment, input and output. Returns its exit code."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked:
-        asked.connect(address)
-        send(asked, script, arguments, dict(os.environ), [0, 1, 2])
-        asked.recv(1000)
-        return json.loads(asked.recv(1000))["code"]
+def ask(address: str, script: str, arguments: List[str]) -> int:
+    """Has a command run with the folder, environment and streams of this process, a shim.
+
+    Returns:
+        Its exit code.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(address)
+        send(connection, script, arguments, dict(os.environ), [0, 1, 2])
+        connection.recv(1000)
+        return json.loads(connection.recv(1000))["code"]
 
 
-def send(asked, script, arguments, env, streams):
-    request = {"argv": [str(script), *arguments], "env": env, "cwd": str(Path.cwd())}
-    socket.send_fds(asked, [json.dumps(request).encode()], streams)
+def send(
+    connection: socket.socket,
+    script: Union[str, Path],
+    arguments: List[str],
+    env: Dict[str, str],
+    streams: List[int],
+    prepare: str = "",
+) -> None:
+    """Sends the server what it is to run, with the file descriptors of input, output, errors."""
+    request = {
+        "argv": [str(script), *arguments],
+        "env": env,
+        "cwd": str(Path.cwd()),
+        "prepare": prepare,
+    }
+    socket.send_fds(connection, [json.dumps(request).encode()], streams)
 
 
-def server():
-    """The one of this process, started when it is first needed."""
+def server() -> "Server":
+    """Returns the server of this process, which starts when it is first needed."""
     global _server
     if _server is None or _server.pid != os.getpid():
         _server = Server()
@@ -90,35 +153,35 @@ def server():
 
 
 class Server:
-    """The process that has the imports; whoever connects to its address may ask for a command."""
+    """The process that has the imports. Whoever connects to its address may ask for a command."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pid = os.getpid()
-        self.address = f"\0warm-{uuid.uuid4().hex}"  # Linux's kind that is no file, so that nobody has to remove it
-        self.ours, theirs = socket.socketpair()
+        # An abstract address of Linux is no file, so nobody has to remove it.
+        self.address = f"\0warm-{uuid.uuid4().hex}"
+        # The server ends when our end of the lifeline closes, with this process at the latest.
+        self._lifeline, far_end = socket.socketpair()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(self.address)
         listener.listen()
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONUNBUFFERED": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-        with theirs, listener:  # it ends when our end closes, with this process at the latest
-            numbers = [listener.fileno(), theirs.fileno()]
-            self.process = subprocess.Popen(
-                [sys.executable, __file__, *map(str, numbers)], pass_fds=numbers, env=environment
+        fixed = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""}
+        with far_end, listener:
+            numbers = [listener.fileno(), far_end.fileno()]
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, *map(str, numbers)],
+                pass_fds=numbers,
+                env={**os.environ, **fixed},
             )
         atexit.register(self.close)
 
-    def close(self):
-        self.ours.close()
-        self.process.wait()
+    def close(self) -> None:
+        """Ends the server."""
+        self._lifeline.close()
+        self._process.wait()
 
 
-def serve(listener, lifeline):
-    """Forks a process for everyone who connects, until the lifeline is cut."""
+def serve(listener: socket.socket, lifeline: socket.socket) -> None:
+    """Forks a process for everyone who connects, until the lifeline closes."""
     for module in (
         "fairseq_cli.generate",
         "fairseq_cli.preprocess",
@@ -126,43 +189,43 @@ def serve(listener, lifeline):
         "sacrebleu",
     ):
         importlib.import_module(module)
-
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C in the terminal is for pytest, which then closes the lifeline
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_IGN
-    )  # nobody waits for those that wait for the commands
+    # Ctrl-C in the terminal is for pytest, which then closes the lifeline.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Nobody waits for the processes that wait for commands.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while lifeline not in select.select([listener, lifeline], [], [])[0]:
-        asked, _ = listener.accept()
+        connection, _ = listener.accept()
         if not os.fork():
             listener.close()
             lifeline.close()
-            answer(asked)
-        asked.close()
+            answer(connection)
+        connection.close()
 
 
-def answer(asked):
-    """Runs the command that is asked for, says which process it is, waits for it, and says how it ended."""
+def answer(connection: socket.socket) -> None:
+    """Runs the command that is asked for; sends the id of its process, then its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    message, fds, _, _ = socket.recv_fds(asked, 1 << 20, 3)
+    message, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
     pid = os.fork()
     if not pid:
-        asked.close()
-        become(**json.loads(message), streams=fds)
-    for number in fds:
+        connection.close()
+        become(**json.loads(message), streams=streams)
+    for number in streams:
         os.close(number)
-    asked.send(json.dumps({"pid": pid}).encode())
+    connection.send(json.dumps({"pid": pid}).encode())
     _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(BrokenPipeError):  # who asked has gone
-        asked.send(json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode())
+    with contextlib.suppress(BrokenPipeError):  # whoever asked has gone
+        connection.send(json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode())
     os._exit(0)
 
 
-def become(argv, env, cwd, streams):
-    """Turns the forked process into the command, and ends it."""
+def become(
+    argv: List[str], env: Dict[str, str], cwd: str, prepare: str, streams: List[int]
+) -> NoReturn:
+    """Turns this process into the command, and ends it."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -170,9 +233,10 @@ def become(argv, env, cwd, streams):
     os.environ.clear()
     os.environ.update(env)
     sys.argv = argv
-    log_as_cold(Path(argv[0]).name)
+    reset_log(Path(argv[0]).name)
     code = 1
     try:
+        exec(prepare, {})
         runpy.run_path(argv[0], run_name="__main__")
         code = 0
     except SystemExit as end:
@@ -182,16 +246,19 @@ def become(argv, env, cwd, streams):
     except BaseException:
         sys.excepthook(*sys.exc_info())
     with contextlib.suppress(BrokenPipeError):
-        threading._shutdown()
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code)  # without taking torch down, which takes a second
+    os._exit(code)  # without the second that torch's end takes
 
 
-def log_as_cold(name):
-    """Leaves the log as the command would find it. fairseq-train and its like, and seqkd, set its form before other modules of
-    fairseq do; fairseq-generate does not, and comes first in `serve` too."""
+def reset_log(name: str) -> None:
+    """Leaves the log as a command finds it when nothing is imported.
+
+    fairseq-train, its like and seqkd set the form of the log before other modules of fairseq do.
+    fairseq-generate does not, and `serve` imports it first, too.
+    """
     if name == "fairseq-generate":
         return
     logging.root.handlers.clear()

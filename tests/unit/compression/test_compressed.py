@@ -3,7 +3,6 @@
 import json
 from argparse import Namespace
 
-import helpers
 import numpy as np
 import pytest
 import torch
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from fairseq_seqkd import compat
 from fairseq_seqkd.compression import compressed as sparse
 from fairseq_seqkd.errors import Refusal
 
@@ -108,46 +106,6 @@ def test_at_eighty_per_cent_it_is_a_quarter(tmp_path):
         found = sparse.restore(tmp_path / "x.sparse")["model"]["w"]
         assert found.dtype == torch.float32
         assert torch.equal(found, weights.half().float() if half else weights)
-
-
-def test_the_commands_bring_a_student_back(tiny, tmp_path):
-    helpers.train(tiny, tmp_path, criterion="cross_entropy", max_epoch=1)
-    student, small, back = (
-        tmp_path / name for name in ("checkpoint_last.pt", "x.sparse", "back.pt")
-    )
-    pruned = tmp_path / "pruned.pt"
-    helpers.command("seqkd", "prune", student, "--sparsity", 0.8, "-o", pruned)
-    done = helpers.command("seqkd", "compress", pruned, "-o", small)
-    assert "are not zero" in done.stdout and small.stat().st_size < pruned.stat().st_size
-    with safe_open(str(small), framework="pt") as file:
-        values = sum(file.get_tensor(key).numel() for key in file.keys() if key.endswith(".values"))  # noqa: SIM118
-    matrices = [t for name, t in compat.read_checkpoint(pruned)["model"].items() if t.dim() > 1]
-    assert values == sum(
-        int(torch.count_nonzero(t)) for t in matrices
-    )  # zeros are 0.0, none is -0.0
-    helpers.command("seqkd", "restore", small, "-o", back)
-    assert same(compat.read_checkpoint(pruned), compat.read_checkpoint(back))
-    half, again = tmp_path / "half.sparse", tmp_path / "half.pt"
-    helpers.command("seqkd", "compress", pruned, "--fp16", "-o", half)
-    helpers.command("seqkd", "restore", half, "-o", again)
-    assert half.stat().st_size < 0.8 * small.stat().st_size
-    halved = {
-        name: weights.half().float()
-        for name, weights in compat.read_checkpoint(pruned)["model"].items()
-    }
-    assert same(
-        halved,
-        {name: weights.float() for name, weights in compat.read_checkpoint(again)["model"].items()},
-    )
-    options = helpers.flags(
-        {"gen-subset": "test", "cpu": True, "user-dir": helpers.PLUGIN, "beam": 1}
-    )
-    printed = [
-        helpers.command("fairseq-generate", tiny, "--path", path, *options).stdout
-        for path in (pruned, back)
-    ]
-    texts = [[line for line in text.splitlines() if line.startswith("H-")] for text in printed]
-    assert texts[0] == texts[1] and len(texts[0]) >= 40
 
 
 def damaged(path, out, change):

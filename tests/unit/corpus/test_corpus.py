@@ -1,4 +1,6 @@
-"""What is on disk: files that are whole or absent, fairseq's index format, the plan, the store, manifests and text."""
+"""What is on disk: files that are whole or absent, fairseq's index format, the plan, the store,
+manifests and text.
+"""
 
 import contextlib
 import errno
@@ -67,6 +69,7 @@ def test_a_lock_is_held_by_one(tmp_path):
 # databin.py
 
 
+@pytest.mark.trap(22)
 @given(sentences=SENTENCES, vocabulary=st.sampled_from([60_001, 70_000]))
 @settings(max_examples=25, deadline=None)
 def test_the_writer_writes_fairseqs_bytes(tmp_path_factory, sentences, vocabulary):
@@ -103,6 +106,7 @@ def test_a_split_is_found_in_either_direction(tiny):
 # plan.py
 
 
+@pytest.mark.trap(19)
 @given(
     lengths=st.lists(st.integers(1, 40), max_size=150),
     size=st.integers(1, 60),

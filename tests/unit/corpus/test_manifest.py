@@ -4,7 +4,7 @@ import copy
 import json
 import shutil
 
-import helpers
+import manifests
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,27 +65,27 @@ def test_a_manifest_that_is_read_and_written_has_the_same_bytes(
 
 
 def test_a_manifest_without_results_has_their_keys_neither(tmp_path):
-    content = helpers.manifest_content()
+    content = manifests.content()
     content["settings"]["filters"] = {}
-    helpers.write_manifest(tmp_path, content)
+    manifests.write(tmp_path, content)
     manifest.write(tmp_path, manifest.read(tmp_path))
-    assert helpers.read_manifest(tmp_path) == {"format": manifest.FORMAT, **content}
+    assert manifests.read(tmp_path) == {"format": manifest.FORMAT, **content}
 
 
 def test_options_of_another_fairseq_are_kept(tmp_path):
     """Its versions differ in their options, and JSON of Python knows infinity."""
-    content = helpers.manifest_content()
+    content = manifests.content()
     content["settings"]["search"].update(unkpen=float("inf"), invented=[{"a": 1}], others=None)
     content["settings"]["filters"] = {}
-    helpers.write_manifest(tmp_path, content)
+    manifests.write(tmp_path, content)
     work = manifest.read(tmp_path)
     assert (work.settings.search.beam, work.settings.search.others["unkpen"]) == (5, float("inf"))
     manifest.write(tmp_path, work)
-    assert helpers.read_manifest(tmp_path)["settings"] == content["settings"]
+    assert manifests.read(tmp_path)["settings"] == content["settings"]
 
 
 def test_lists_are_read_as_arrays(tmp_path):
-    helpers.write_manifest(tmp_path, helpers.manifest_content(listed={"empty": [3, 1 << 40]}))
+    manifests.write(tmp_path, manifests.content(listed={"empty": [3, 1 << 40]}))
     ids = manifest.read(tmp_path).listed["empty"]
     assert isinstance(ids, np.ndarray) and ids.tolist() == [3, 1 << 40]
 
@@ -101,7 +101,7 @@ def test_what_is_no_manifest_is_refused(tmp_path, content):
 
 def test_lists_deeper_than_the_stack_are_damage(tmp_path):
     depth = 100_000
-    text = json.dumps({"format": manifest.FORMAT, **helpers.manifest_content(listed="deep")})
+    text = json.dumps({"format": manifest.FORMAT, **manifests.content(listed="deep")})
     (tmp_path / manifest.NAME).write_text(text.replace('"deep"', "[" * depth + "]" * depth))
     with pytest.raises(Refusal, match="is damaged"):
         manifest.read(tmp_path)
@@ -132,13 +132,13 @@ def test_lists_deeper_than_the_stack_are_damage(tmp_path):
     ],
 )
 def test_damage_is_named_with_its_place(tmp_path, place, value, sentence):
-    content = copy.deepcopy(helpers.manifest_content())
+    content = copy.deepcopy(manifests.content())
     *keys, last = place.split(".")
     entries = content
     for key in keys:
         entries = entries[key]
     entries[last] = value
-    helpers.write_manifest(tmp_path, content)
+    manifests.write(tmp_path, content)
     with pytest.raises(Refusal) as refused:
         manifest.read(tmp_path)
     assert f"manifest.json is damaged ({sentence}" in refused.value.sentence

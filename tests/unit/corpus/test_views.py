@@ -1,7 +1,5 @@
 """Views and the directory they are in: what is refused as training data, and memory that does not grow with the corpus."""
 
-import json
-import shutil
 import tracemalloc
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 
 from fairseq_seqkd.corpus import manifest, mmap_format, views
 from fairseq_seqkd.corpus.databin import LanguagePair, Split
-from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import choose
@@ -157,62 +154,3 @@ def test_all_views_are_written_in_one_pass_over_the_store(tmp_path, monkeypatch)
     monkeypatch.setattr(NBestStore, "blocks", lambda self: passes.append(1) or blocks(self))
     finish(tmp_path / "x", PART)
     assert len(passes) == 2 + 1  # `finish` makes two to choose
-
-
-@pytest.fixture
-def view(distilled, tmp_path):
-    shutil.copytree(distilled / "seq_kd", tmp_path / "view")
-    return tmp_path / "view"
-
-
-def change(folder, **entries):
-    content = json.loads((folder / manifest.NAME).read_text())
-    (folder / manifest.NAME).write_text(json.dumps({**content, **entries}))
-
-
-def test_a_finished_view_can_be_moved_and_used_alone(view):
-    assert views.check_view(view, "seq_kd").complete is True
-
-
-@pytest.mark.parametrize(
-    "damage,sentence",
-    [
-        (lambda folder: (folder / manifest.NAME).unlink(), "holds no teacher's translations"),
-        (lambda folder: change(folder, complete=False), "is not finished"),
-        (lambda folder: change(folder, view="seq_inter"), "holds seq_inter targets"),
-        (lambda folder: change(folder, format="other"), "is not a manifest"),
-        (lambda folder: change(folder, files=None), "is not finished"),
-        (
-            lambda folder: change(folder, files=[]),
-            r"is damaged .Expected `object . null`, got `array`",
-        ),
-        (lambda folder: (folder / "train.de-en.en.bin").unlink(), "is not the file that belongs"),
-        (
-            lambda folder: (folder / "train.de-en.en.bin").write_bytes(b"1"),
-            "is not the file that belongs",
-        ),
-    ],
-)
-def test_what_is_no_finished_view_is_refused(view, damage, sentence):
-    damage(view)
-    with pytest.raises(Refusal, match=sentence):
-        views.check_view(view, "seq_kd")
-
-
-def test_a_distilled_directory_is_not_the_view_in_it(distilled):
-    with pytest.raises(Refusal, match="train on the view in it"):
-        views.check_view(distilled, "seq_kd")
-
-
-def test_a_directory_with_a_part_missing_is_not_finished(distilled, tmp_path):
-    settings = manifest.read(distilled).settings
-    unfinished = Distilled(tmp_path / "out", settings, parts=2)
-    unfinished.begin()
-    nothing = Block.from_lists([[]], np.dtype(np.uint16), with_similarity=True)
-    unfinished.commit(0, nothing)
-    assert unfinished.finish(lambda store: pytest.fail("built from half the parts")) is False
-    assert manifest.read(tmp_path / "out").complete is False
-    unfinished.commit(1, nothing)
-    with pytest.raises(Refusal, match="holds 2 sentences instead of 509"):
-        unfinished.finish(lambda store: pytest.fail("built from parts of something else"))
-    assert manifest.read(tmp_path / "out").complete is False

@@ -36,6 +36,7 @@ def options(rank, size):
     return Namespace(distributed_rank=rank, distributed_world_size=size)
 
 
+@pytest.mark.trap(18)
 @pytest.mark.parametrize(
     "environment,expected",
     [

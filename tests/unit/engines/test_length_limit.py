@@ -4,9 +4,9 @@ import math
 import subprocess
 import sys
 
-import helpers
 import numpy as np
 import pytest
+from commands import ROOT
 
 from fairseq_seqkd.corpus.plan import too_long
 from fairseq_seqkd.engines.length_limit import LengthLimit, check_length_options
@@ -46,7 +46,7 @@ def test_a_deployed_student_needs_neither_torch_nor_fairseq_for_its_limit():
         "import fairseq_seqkd.engines.length_limit, sys\n"
         "assert not {'torch', 'fairseq', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=helpers.ROOT)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 def test_sentences_that_exceed_the_positions_of_either_side_are_too_long():

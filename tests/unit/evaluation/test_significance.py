@@ -1,6 +1,7 @@
-"""Which differences are chance: the bootstrap test against sacrebleu's own command, COMET's columns, and stars in Table 1."""
+"""Which differences are chance: the bootstrap test against sacrebleu's own command, COMET's
+columns, and stars in Table 1.
+"""
 
-import hashlib
 import json
 import random
 import re
@@ -8,14 +9,11 @@ import subprocess
 import sys
 import types
 
-import helpers
 import pytest
 
-from fairseq_seqkd import cli
-from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.commands.evaluate import compare
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import comet, results, significance, systems
+from fairseq_seqkd.evaluation import results, significance, systems
 from fairseq_seqkd.evaluation.cache import Cache, key
 from fairseq_seqkd.report import table1 as table
 
@@ -160,51 +158,6 @@ def test_seeds_that_contradict_each_other_earn_no_star(texts):
     assert f"{both[2]:+.2f} with p = 0.0" in report["claims"][0]["seen"]
 
 
-@pytest.fixture(scope="module")
-def evaluated(tiny, teacher, tmp_path_factory):
-    """(folder, arguments of the command that was run there): the teacher and a weaker student under two names."""
-    home = tmp_path_factory.mktemp("evaluated")
-    options = {"criterion": "cross_entropy", "max_epoch": 2, "disable_validation": True}
-    helpers.train(tiny, home / "weak", **options)
-    arguments = [
-        f"Student={home}/weak/checkpoint_last.pt",
-        f"Seq-KD={teacher}",
-        "--data",
-        tiny,
-        "-o",
-        home / "results.json",
-    ]
-    done = helpers.command("seqkd", "evaluate", *arguments, "--cache", home / "cache")
-    return home, arguments, done.stdout
-
-
-def test_evaluate_compares_pairs_and_knows_them_the_next_time(evaluated, tiny):
-    home, arguments, printed = evaluated
-    pairs = json.loads((home / "results.json").read_text())["pairs"]
-    assert len(pairs) == 4 and all(0 < pair["p_value"] <= 1 for pair in pairs)
-    rows = {r["name"]: r for r in json.loads((home / "results.json").read_text())["results"]}
-    (greedy,) = (p for p in pairs if p["search_a"] == p["search_b"] == "greedy")
-    assert greedy["difference"] == pytest.approx(
-        rows["Seq-KD"]["bleu_greedy"] - rows["Student"]["bleu_greedy"]
-    )
-    assert ("*" in printed.splitlines()[-2]) == (greedy["p_value"] < 0.05)
-    before = {path: path.stat().st_mtime_ns for path in (home / "cache").iterdir()}
-    assert (
-        helpers.command("seqkd", "evaluate", *arguments, "--cache", home / "cache").stdout
-        == printed
-    )
-    assert {path: path.stat().st_mtime_ns for path in (home / "cache").iterdir()} == before
-    # A third system is compared with those of the file, which are not named again.
-    third = [f"Third={home}/weak/checkpoint_last.pt", *arguments[2:]]
-    helpers.command("seqkd", "evaluate", *third, "--cache", home / "cache")
-    found = json.loads((home / "results.json").read_text())["pairs"]
-    assert {(p["a"], p["b"]) for p in found} >= {
-        ("Third", "Student"),
-        ("Third", "Seq-KD"),
-        ("Seq-KD", "Student"),
-    }
-
-
 def test_damaged_comparisons_are_refused(tmp_path):
     for pairs in (
         {},
@@ -215,99 +168,6 @@ def test_damaged_comparisons_are_refused(tmp_path):
         with pytest.raises(Refusal, match="damaged comparisons"):
             results.pairs_of({"results": [], "pairs": pairs}, "results.json")
     assert results.pairs_of({"results": []}, "results.json") == []
-
-
-@pytest.fixture
-def scorer(monkeypatch):
-    """A module in place of unbabel-comet, which is called as its own documentation calls it. What was `asked` and `loaded`."""
-    asked, loaded = [], []
-
-    class Model:
-        def predict(self, samples, batch_size, gpus, progress_bar):
-            asked.append(samples)
-            share = sum(sample["mt"] == sample["ref"] for sample in samples) / len(samples)
-            return types.SimpleNamespace(system_score=share, scores=[])
-
-    module = types.ModuleType("comet")
-    module.download_model = lambda name: f"/models/{name}"
-    module.load_from_checkpoint = lambda path: loaded.append(path) or Model()
-    module.__spec__ = types.SimpleNamespace(name="comet")
-    monkeypatch.setitem(sys.modules, "comet", module)
-    monkeypatch.setattr(comet.metadata, "version", lambda name: "2.2.6")
-    return types.SimpleNamespace(asked=asked, loaded=loaded)
-
-
-def test_the_command_measures_comet_and_text_as_it_is_told(tiny, teacher, scorer, tmp_path):
-    words = [
-        "--data",
-        tiny,
-        "--comet",
-        "Unbabel/x",
-        "--post-process",
-        "none",
-        "--cache",
-        tmp_path,
-        "-o",
-        tmp_path / "r.json",
-    ]
-    assert cli.main(["evaluate", str(teacher), *map(str, words)]) == 0
-    (found,) = results.read(tmp_path / "r.json")
-    assert found["comet_signature"] == "comet:2.2.6|model:Unbabel/x" and len(scorer.asked) == 2
-    for search, samples in zip(("greedy", "beam5"), scorer.asked):
-        assert (
-            found[f"comet_{search}"] == sum(s["mt"] == s["ref"] for s in samples) / len(samples) > 0
-        )
-    assert found["settings"]["post_process"] is None and any(
-        "@@" in sample["ref"] for sample in scorer.asked[0]
-    )
-
-
-def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, scorer, tmp_path):
-    import torch
-
-    import fairseq_seqkd
-    from fairseq_seqkd.evaluation import measure
-
-    fairseq_seqkd.register()
-    system, device, asked = (
-        systems.prepare(Checkpoint(teacher), str(tiny)),
-        torch.device("cpu"),
-        scorer.asked,
-    )
-    outputs = measure.measure(system, device)["outputs"]
-    cache, name = Cache(tmp_path), "Unbabel/wmt22-comet-da"
-    found = [comet.Scorer(name, device, cache, [system]).scores(system, outputs) for _ in range(2)]
-    assert scorer.loaded == [
-        f"/models/{name}"
-    ]  # before anything is scored, and not where everything is known
-    sources, references = systems.texts(system)
-    assert found[0] == found[1] and len(asked) == 2  # once a search, and nothing the second time
-    assert asked[0] == [
-        {"src": s, "mt": m, "ref": r} for s, m, r in zip(sources, outputs["greedy"], references)
-    ]
-    assert (
-        found[0]["comet_greedy"]
-        == sum(a == b for a, b in zip(outputs["greedy"], references)) / len(references)
-        > 0
-    )
-    assert found[0]["comet_signature"] == "comet:2.2.6|model:Unbabel/wmt22-comet-da"
-    again = comet.Scorer(name, device, cache, [system], again=True).scores(system, outputs)
-    assert again == found[0] and len(asked) == 4  # whatever the cache holds
-    (tmp_path / "model.ckpt").write_bytes(b"weights")
-    signature = comet.Scorer(str(tmp_path / "model.ckpt"), device, cache, [system]).signature
-    assert signature == f"comet:2.2.6|model:model.ckpt:{hashlib.sha256(b'weights').hexdigest()[:8]}"
-    row = {
-        "name": "A",
-        "seed": None,
-        "ppl": 2.0,
-        "mode_probability": 0.1,
-        "bleu_greedy": 20.0,
-        "bleu_beam5": 21.0,
-        **found[0],
-    }
-    assert "| COMET K=1 " in table.markdown_table(
-        table.make_rows([row])
-    ) and "wmt22" in table.to_markdown(table.make_report([row]))
 
 
 @pytest.fixture
@@ -390,7 +250,9 @@ def test_outputs_that_were_made_again_are_compared_again(texts, tmp_path, monkey
 
 
 def test_comparisons_are_of_their_references_and_checkpoints(texts, tmp_path, monkeypatch):
-    """The same outputs may be judged by corrected references, or be those of a checkpoint whose file was written anew."""
+    """The same outputs may be judged by corrected references, or be those of a checkpoint whose
+    file was written anew.
+    """
     cache, system = (
         Cache(tmp_path),
         types.SimpleNamespace(settings={"bleu_tokenizer": "13a"}, data_sha256="gold"),
@@ -437,24 +299,3 @@ def test_no_difference_and_a_single_sentence_are_no_sign_of_anything(texts):
         )
         == []
     )
-
-
-def test_a_cache_that_cannot_be_written_is_refused_before_the_work(tiny, teacher, tmp_path):
-    (tmp_path / "file").write_text("")
-    arguments = [
-        teacher,
-        "--data",
-        tiny,
-        "--cache",
-        tmp_path / "file" / "cache",
-        "-o",
-        tmp_path / "r.json",
-    ]
-    done = helpers.command("seqkd", "evaluate", *arguments, check=False)
-    assert "--cache" in helpers.refusal(done) and "BLEU" not in done.stdout
-
-
-def test_without_comet_the_option_is_refused(tiny, teacher, monkeypatch):
-    monkeypatch.setattr(comet, "find_spec", lambda name: None)
-    with pytest.raises(Refusal, match="pip install unbabel-comet"):
-        cli.main(["evaluate", str(teacher), "--data", str(tiny), "--comet", "Unbabel/x"])

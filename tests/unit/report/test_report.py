@@ -1,4 +1,6 @@
-"""Table 1 from measurements: averaging, refusals, what the claims say at their borders, and the two forms of output."""
+"""Table 1 from measurements: averaging, refusals, what the claims say at their borders, and the two
+forms of output.
+"""
 
 import json
 import os
@@ -402,6 +404,7 @@ def test_percent(share, text):
     assert text_table.percent(share) == text
 
 
+@pytest.mark.trap(28)
 def test_importing_the_report_needs_no_torch():
     code = "import sys, fairseq_seqkd.report.table1; assert 'torch' not in sys.modules and 'fairseq' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,9 +4,10 @@ import multiprocessing
 import subprocess
 import sys
 
-import helpers
 import numpy as np
+import processes
 import pytest
+from commands import ROOT
 
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import pool as scoring
@@ -62,17 +63,17 @@ def test_workers_end_with_their_parent_however_it_ends():
         "print(*(p.pid for p in multiprocessing.active_children()), flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=helpers.ROOT
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as parent:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()
     assert pids
-    helpers.wait_until(lambda: not any(map(helpers.is_running, pids)))
+    processes.wait_until(lambda: not any(map(processes.is_running, pids)))
 
 
 def test_workers_load_neither_fairseq_nor_torch():
     program = "import fairseq_seqkd.selection.pool, sys\nassert not {'torch', 'fairseq'} & set(sys.modules), sorted(sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=helpers.ROOT)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 def test_scores_are_float32():

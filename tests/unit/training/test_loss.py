@@ -1,4 +1,6 @@
-"""losses.py and divergences.py against loops written out by hand, closed forms, autograd, and the limits of floating point."""
+"""losses.py and divergences.py against loops written out by hand, closed forms, autograd, and the
+limits of floating point.
+"""
 
 import math
 
@@ -131,7 +133,9 @@ def test_the_gradient_is_that_of_finite_differences(seed, rows, vocabulary, obje
 def test_a_stored_distribution_is_a_whole_one_with_a_flat_tail(
     seed, k, alpha, smoothing, temperature, tail
 ):
-    """Loss and gradient of the top k against those of the same distribution written out over the vocabulary."""
+    """Loss and gradient of the top k against those of the same distribution written out over the
+    vocabulary.
+    """
     student, teacher, target, keep = example(seed, 5, 7)
     probabilities, ids = teacher.topk(k, dim=-1)
     rest = 1 - probabilities.sum(-1)
@@ -205,11 +209,14 @@ def test_chunks_change_nothing(monkeypatch):
     assert torch.equal(found[0], found[1]) and torch.equal(found[1], found[2])
 
 
+@pytest.mark.trap(6)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("divergence", divergences.NAMES)
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_no_nan_at_the_limits(dtype, divergence, temperature):
-    """Probabilities of 0 and 1 on either side, in agreement and in contradiction, and rows of padding."""
+    """Probabilities of 0 and 1 on either side, in agreement and in contradiction, and rows of
+    padding.
+    """
     certain = torch.tensor(
         [[30000.0, -30000.0, 0.0], [0.0, -math.inf, 0.0], [-30000.0, 30000.0, 0.0], [0.0, 0.0, 0.0]]
     )
@@ -272,7 +279,9 @@ def test_only_padding_is_zero():
 
 
 def test_half_precision_gradients_are_scaled_before_they_are_rounded():
-    """fairseq multiplies the loss of --fp16 so that small gradients survive: they must not be rounded before that."""
+    """fairseq multiplies the loss of --fp16 so that small gradients survive: they must not be
+    rounded before that.
+    """
     logits = torch.zeros(1, 4096, dtype=torch.float16, requires_grad=True)
     teacher = torch.full((1, 4096), 1 / 4096)
     teacher[0, 0] += 1e-6

@@ -1,6 +1,8 @@
-"""The report's page: what it says is what was measured, it needs nothing but itself, and a browser can use it.
+"""The report's page: what it says is what was measured, it needs nothing but itself, and a browser
+can use it.
 
-The tests in a browser run where Debian's chromium and chromium-driver and the package selenium are: recipes/test_page.sh.
+The tests in a browser run where Debian's chromium and chromium-driver and the package selenium are:
+recipes/test_page.sh.
 """
 
 import base64
@@ -12,8 +14,9 @@ from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
 
-import helpers
 import pytest
+import toys
+from commands import run_here
 
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.report import page, report
@@ -36,9 +39,9 @@ def run_dir(tiny, teacher, distilled, tmp_path_factory):
         "seq_kd": (home / "distilled" / "seq_kd", "seq_kd"),
     }
     for name, (data, criterion) in trainings.items():
-        done = helpers.train(data, home / name, criterion=criterion, **common)
+        done = toys.train(data, home / name, criterion=criterion, **common)
         (home / f"{name}.log").write_text(done.stdout)
-    helpers.command(
+    run_here(
         "seqkd",
         "prune",
         home / "seq_kd" / "checkpoint_last.pt",
@@ -54,7 +57,7 @@ def run_dir(tiny, teacher, distilled, tmp_path_factory):
         f"Seq-KD={last['seq_kd']}",
         f"Seq-KD 50%={home}/pruned.pt",
     ]
-    helpers.command("seqkd", "evaluate", *systems, "--data", tiny, "-o", home / "results.json")
+    run_here("seqkd", "evaluate", *systems, "--data", tiny, "-o", home / "results.json")
     first = json.loads((home / "results.json").read_text())["results"][0]
     speeds = [
         {
@@ -73,13 +76,15 @@ def written(run_dir):
     """(text of the page, content of the JSON, text of the Markdown) of one call."""
     out = run_dir.parent
     outputs = [word for kind in ("html", "json", "md") for word in ("-o", out / f"report.{kind}")]
-    helpers.command("seqkd", "report", run_dir, *outputs)
+    run_here("seqkd", "report", run_dir, *outputs)
     texts = [(out / f"report.{kind}").read_text() for kind in ("html", "json", "md")]
     return texts[0], json.loads(texts[1]), texts[2]
 
 
 class Elements(HTMLParser):
-    """Every element with its attributes and the text in it; complains of what is not closed in order."""
+    """Every element with its attributes and the text in it; complains of what is not closed in
+    order.
+    """
 
     def __init__(self, text):
         super().__init__()
@@ -202,7 +207,7 @@ def test_markdown_and_page_have_the_same_sections(written):
 
 
 def test_a_page_of_files_alone_has_what_they_have(run_dir, tmp_path):
-    helpers.command("seqkd", "report", run_dir / "results.json", "-o", tmp_path / "r.html")
+    run_here("seqkd", "report", run_dir / "results.json", "-o", tmp_path / "r.html")
     found = Elements((tmp_path / "r.html").read_text())
     assert (
         len(found.of("svg")) == 4 and "Single sentences" not in found.all[0]["text"]
@@ -243,7 +248,7 @@ def test_letters_of_formulas_are_letters_and_logs_need_no_decode(run_dir, tmp_pa
     content = json.loads((tmp_path / "run" / "results.json").read_text())
     content["results"][1]["name"] = "A $\\frac$ b"
     (tmp_path / "run" / "results.json").write_text(json.dumps(content))
-    helpers.command("seqkd", "report", tmp_path / "run", "-o", tmp_path / "r.html")
+    run_here("seqkd", "report", tmp_path / "run", "-o", tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
     assert "A $\\frac$ b" in text and "Training: Seq-KD" in text and "Single sentences" not in text
 
@@ -254,7 +259,7 @@ def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how)
     from fairseq_seqkd.report import run_folder
     from fairseq_seqkd.report import sections as details
 
-    helpers.decode(tiny, teacher, tmp_path / "distilled", **how)
+    toys.decode(tiny, teacher, tmp_path / "distilled", **how)
     shutil.copytree(tiny, tmp_path / "bin")
     run = run_folder.Run()
     assert not list(run_folder.walk(tmp_path, run))
@@ -288,7 +293,7 @@ def test_text_without_targets_has_a_pipeline_and_no_beams(tiny, teacher, tmp_pat
     shutil.copytree(tiny, tmp_path / "bin")
     for ending in ("bin", "idx"):
         (tmp_path / "bin" / f"train.de-en.en.{ending}").unlink()
-    helpers.decode(tmp_path / "bin", teacher, tmp_path / "distilled")
+    toys.decode(tmp_path / "bin", teacher, tmp_path / "distilled")
     run = run_folder.Run()
     assert not list(run_folder.walk(tmp_path, run))
     made = details.of(run, [])

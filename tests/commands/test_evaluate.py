@@ -1,0 +1,63 @@
+"""`seqkd evaluate` measures text as the options make it."""
+
+import argparse
+
+from commands import refusal, run_here
+
+from fairseq_seqkd.checkpoint import Checkpoint
+from fairseq_seqkd.commands.text_options import Decoders
+from fairseq_seqkd.evaluation import results, systems
+
+
+def test_bpe_and_tokenizer_are_undone_on_both_sides(tiny, teacher, tmp_path):
+    """fairseq's `characters` takes spaces away, so a sentence is one word; its settings tell such
+    results from others.
+    """
+    told = {}
+    for name, words in (
+        ("plain", []),
+        ("letters", ["--bpe", "characters"]),
+        ("moses", ["--tokenizer", "moses"]),
+    ):
+        out = tmp_path / f"{name}.json"
+        common = [
+            "--data",
+            tiny,
+            "--split",
+            "valid",
+            "--cpu",
+            "--cache",
+            tmp_path / "cache",
+            "-o",
+            out,
+        ]
+        printed = run_here("seqkd", "evaluate", f"A={teacher}", *common, *words).stdout
+        told[name] = results.read(out)[0]
+        assert "BLEU" in printed
+    assert (
+        "undone" not in told["plain"]["settings"]
+        and told["plain"]["settings"]["post_process"] == "@@ "
+    )
+    assert told["letters"]["settings"] == {
+        **told["plain"]["settings"],
+        "undone": "--bpe characters",
+        "post_process": None,
+    }
+    assert told["moses"]["settings"] == {**told["plain"]["settings"], "undone": "--tokenizer moses"}
+    system = systems.prepare(
+        Checkpoint(teacher),
+        tiny,
+        "valid",
+        decoders=Decoders(argparse.Namespace(**LETTERS), "evaluate"),
+    )
+    sources, references = systems.texts(system)
+    assert (
+        all(" " not in line for line in (*sources, *references))
+        and told["letters"]["bleu_beam5"] < 100
+    )
+    assert told["letters"]["length_ratio_greedy"] != told["plain"]["length_ratio_greedy"]
+    done = run_here("seqkd", "evaluate", teacher, "--data", tiny, "--moses-no-escape", check=False)
+    assert "unknown options: --moses-no-escape; see `seqkd evaluate --help`" in refusal(done)
+
+
+LETTERS = {"bpe": "characters", "tokenizer": None, "fairseq_options": []}
