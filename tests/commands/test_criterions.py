@@ -1,4 +1,4 @@
-"""The criterions against fairseq's own, against a loop by hand, and the promises about the teacher."""
+"""The criterions against fairseq's own and a loop by hand; what they promise about the teacher."""
 
 import argparse
 import dataclasses

@@ -39,8 +39,25 @@ def parse(*words):
 
 @pytest.mark.trap(13)
 def test_what_is_not_ours_goes_to_fairseq_as_it_is():
-    words = ["data-bin", "--path", "a.pt:b.pt", "--lenpen", "-0.5", "-s", "de", "--model-overrides", "{'x': 1}",
-             "--post-process=@@ ", "--num-workers", "3", "--fp16", "--distill-dir", "out", "--seed", "1"]  # fmt: skip
+    words = [
+        "data-bin",
+        "--path",
+        "a.pt:b.pt",
+        "--lenpen",
+        "-0.5",
+        "-s",
+        "de",
+        "--model-overrides",
+        "{'x': 1}",
+        "--post-process=@@ ",
+        "--num-workers",
+        "3",
+        "--fp16",
+        "--distill-dir",
+        "out",
+        "--seed",
+        "1",
+    ]
     arguments = parse(*words[:5], "--workers", "7", *words[5:], "--gpus", "0,2")
     assert (arguments.workers, arguments.gpus, arguments.fairseq_options) == (7, "0,2", words)
     added = ["--user-dir", str(PLUGIN), "--task", "teacher_decoding"]
@@ -143,8 +160,14 @@ def fake(tmp_path, monkeypatch):
         script = tmp_path / "fake.py"
         script.write_text(FAKE + body)
         monkeypatch.setattr(decode, "GENERATE", [sys.executable, str(script)])
-        code = "import sys; from fairseq_seqkd import cli; from fairseq_seqkd.commands import decode, workers; "
-        code += f"workers.PATIENCE = 1000; decode.GENERATE = [sys.executable, {str(script)!r}]; sys.exit(cli.main(sys.argv[1:]))"
+        code = (
+            "import sys; from fairseq_seqkd import cli; from fairseq_seqkd.commands "
+            "import decode, workers; "
+        )
+        code += (
+            f"workers.PATIENCE = 1000; decode.GENERATE = [sys.executable, "
+            f"{str(script)!r}]; sys.exit(cli.main(sys.argv[1:]))"
+        )
         return [sys.executable, "-c", code, *words(tmp_path)]
 
     return put
@@ -177,7 +200,8 @@ def test_a_complete_directory_is_exit_0_and_its_signature(tmp_path, fake, capsys
 
 def test_a_refusal_is_said_once_and_stops_the_others(tmp_path, fake, capsys):
     fake(
-        "if rank: time.sleep(0.5 if rank == 1 else 60)\nsys.exit('fairseq_seqkd: --nbest 9 asks for more')"
+        "if rank: time.sleep(0.5 if rank == 1 else 60)\nsys.exit('fairseq_seqkd: --nbest 9 "
+        "asks for more')"
     )
     with pytest.raises(Refusal) as refusal:
         cli.main(words(tmp_path))
@@ -198,7 +222,8 @@ def test_an_earlier_runs_refusal_is_not_this_ones(tmp_path, fake):
 
 def test_what_fairseqs_own_parser_says_is_a_refusal_too(tmp_path, fake):
     fake(
-        "import argparse; argparse.ArgumentParser(prog='generate.py').error('unrecognized arguments: --typo')"
+        "import argparse; argparse.ArgumentParser(prog='generate.py').error('unrecognized "
+        "arguments: --typo')"
     )
     with pytest.raises(
         Refusal, match="^fairseq_seqkd: fairseq-generate: unrecognized arguments: --typo$"
@@ -208,7 +233,8 @@ def test_what_fairseqs_own_parser_says_is_a_refusal_too(tmp_path, fake):
 
 def test_a_workers_death_is_made_good_at_the_end(tmp_path, fake, capsys):
     fake(
-        "state(False)\nif rank == 1 and first: os.kill(os.getpid(), signal.SIGKILL)\nif not first: state(True)"
+        "state(False)\nif rank == 1 and first: os.kill(os.getpid(), signal.SIGKILL)\nif not "
+        "first: state(True)"
     )
     assert cli.main(words(tmp_path)) == 0
     errors = capsys.readouterr().err
@@ -275,7 +301,8 @@ def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
     out, errors = stop(tmp_path, process, number)
     assert process.returncode == 130 and out == ""
     assert [line for line in errors.splitlines() if not line.startswith("3 workers")] == [
-        "fairseq_seqkd: interrupted; files written so far are complete, run the same command to continue"
+        "fairseq_seqkd: interrupted; files written so far are complete, run the same command "
+        "to continue"
     ]
     assert len(list(tmp_path.glob("clean-*"))) == 3 and not any(
         map(processes.exists, pids(tmp_path))
@@ -283,7 +310,11 @@ def test_stopping_it_stops_all_and_is_one_sentence(tmp_path, fake, number):
 
 
 def test_who_does_not_listen_is_killed_at_the_second_request(tmp_path, fake):
-    deaf = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n(notes.parent / f'ready-{rank}').touch()\ntime.sleep(600)"
+    deaf = (
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "(notes.parent / f'ready-{rank}').touch()\n"
+        "time.sleep(600)"
+    )
     process = subprocess.Popen(
         fake(deaf), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -390,10 +390,14 @@ def test_filters_leave_out_count_and_list(distilled, tiny, teacher, tmp_path):
                 "length_ratio": not 1 / 2.3 <= len(target) / len(source) <= 2.3,
                 "score": store[i][best].log_prob / len(row) < low,
                 "copy": sum(common.values()) / max(len(target), len(source)) >= 0.05,
-                "repeats": any(target[a : a + n] == target[a + n : a + 2 * n] != [] for n in range(1, 5) for a in range(len(row))
-                               if len(target[a + n : a + 2 * n]) == n),
+                "repeats": any(
+                    target[a : a + n] == target[a + n : a + 2 * n] != []
+                    for n in range(1, 5)
+                    for a in range(len(row))
+                    if len(target[a + n : a + 2 * n]) == n
+                ),
                 "empty": not target,
-            }  # fmt: skip
+            }
             everything.append(any(failed.values()))
             for rule, fails in failed.items():
                 expected[rule] += [i] * fails
@@ -428,7 +432,10 @@ def test_filters_that_leave_nothing_are_one_sentence_and_the_hypotheses_are_kept
     more = {"gen_subset": "valid", "filter_score": -0.0001}
     for _ in range(2):  # it is said again
         done = toys.decode(tiny, teacher, tmp_path / "out", check=False, **more)
-        sentence = "no view seq_kd and seq_inter: of 53 sentences none was left (53 fail --filter-score -0.0001)"
+        sentence = (
+            "no view seq_kd and seq_inter: of 53 sentences none was left (53 fail "
+            "--filter-score -0.0001)"
+        )
         assert sentence in refusal(done)
     assert len(NBestStore(tmp_path / "out")) == 53 and not (tmp_path / "out" / "seq_kd").exists()
 

@@ -17,22 +17,21 @@ from commands import BIN, PLUGIN, refusal, run_here
 ctranslate2 = pytest.importorskip("ctranslate2")
 
 from fairseq_seqkd import cli  # noqa: E402
-from fairseq_seqkd.checkpoint import Checkpoint
+from fairseq_seqkd.checkpoint import Checkpoint  # noqa: E402
 from fairseq_seqkd.deployment import config as folder  # noqa: E402
 from fairseq_seqkd.deployment import export  # noqa: E402
 from fairseq_seqkd.deployment.translate import Translator  # noqa: E402
-from fairseq_seqkd.engines import (  # noqa: E402
-    by_length,
-    cublas,
-    int8_support,  # noqa: E402
-)
+from fairseq_seqkd.engines import by_length, cublas, int8_support  # noqa: E402
 from fairseq_seqkd.errors import Refusal  # noqa: E402
 
 LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it
 
 
 # What cuts the toy English as make_tiny.py has it, in the order of the merges.
-TOY_CODES = "t r, e e</w>, tr ee</w>, r e, o l, a g, ag e, s m, sm a, l l</w>, t i, ti n, n e, h o, ho u, s e</w>, d o, b o, bo o, b a"
+TOY_CODES = (
+    "t r, e e</w>, tr ee</w>, r e, o l, a g, ag e, s m, sm a, l l</w>, t i, ti n, "
+    "n e, h o, ho u, s e</w>, d o, b o, bo o, b a"
+)
 
 
 def run_export(*arguments, check=True):
@@ -69,9 +68,14 @@ def pieces(tiny, tmp_path_factory):
 
     home, text = tmp_path_factory.mktemp("pieces"), tiny.parent / "text"
     sentencepiece.SentencePieceTrainer.train(
-        input=f"{text}/train.de,{text}/train.en", model_prefix=f"{home}/spm", vocab_size=60, model_type="bpe",
-        character_coverage=1.0, hard_vocab_limit=False, minloglevel=2,
-    )  # fmt: skip
+        input=f"{text}/train.de,{text}/train.en",
+        model_prefix=f"{home}/spm",
+        vocab_size=60,
+        model_type="bpe",
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     processor = sentencepiece.SentencePieceProcessor(model_file=f"{home}/spm.model")
     for split in ("train", "valid", "test"):
         for lang in ("de", "en"):
@@ -238,7 +242,10 @@ def test_a_full_disk_ends_a_translation_with_one_sentence(exported):
 
 def test_a_reader_that_goes_away_is_no_error(exported, tiny):
     text = tiny.parent / "text" / "train.de"
-    script = f"set -o pipefail; cat {text} {text} {text} | {BIN}/seqkd translate {exported[0]} | head -n 1"
+    script = (
+        f"set -o pipefail; cat {text} {text} {text} | {BIN}/seqkd translate "
+        f"{exported[0]} | head -n 1"
+    )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 1 and not done.stderr
 
@@ -448,7 +455,7 @@ def test_an_lstm_is_told_what_can_be_done(tiny, tmp_path):
 
 
 def test_a_student_whose_sources_alone_are_cut(tiny, teacher, tmp_path):
-    """The toy English is cut with BPE, the German is words: what is on the source's side decides."""
+    """The toy English has subwords, the German has words: the side of the source decides."""
     run_export(
         teacher, "--data", tiny, "-o", tmp_path / "words"
     )  # German to English: nothing to cut
@@ -497,9 +504,13 @@ def test_another_subword_model_is_seen(pieces, tiny, tmp_path):
 
     data, checkpoint, _, text = pieces
     sentencepiece.SentencePieceTrainer.train(
-        input=f"{text}/train.de", model_prefix=f"{tmp_path}/other", vocab_size=30, model_type="unigram", hard_vocab_limit=False,
+        input=f"{text}/train.de",
+        model_prefix=f"{tmp_path}/other",
+        vocab_size=30,
+        model_type="unigram",
+        hard_vocab_limit=False,
         minloglevel=2,
-    )  # fmt: skip
+    )
     done = run_export(
         checkpoint,
         "--sentencepiece-model",

@@ -148,7 +148,8 @@ def test_a_gpu_that_ctranslate2_cannot_use_is_refused(monkeypatch):
     monkeypatch.setattr(ctranslate2, "get_supported_compute_types", fail)
     with pytest.raises(
         Refusal,
-        match="cannot use device cuda .CUDA failed with error CUDA driver version is insufficient.; use",
+        match="cannot use device cuda .CUDA failed with error CUDA driver version is "
+        "insufficient.; use",
     ):
         check_installed("float32", on_gpu=True)
 
@@ -453,7 +454,7 @@ def test_wrong_options_stop_at_the_start(tiny, teacher, tmp_path, more, sentence
 
 @pytest.mark.parametrize("architecture", [{}, toys.LSTM], ids=["transformer", "lstm"])
 def test_without_its_wastes_fairseq_finds_the_very_same(tiny, architecture):
-    """fairseq's generator as it is, against the engine's: every token and every bit of the scores."""
+    """fairseq's generator as it is, and the engine: every token and every bit of the scores."""
     task, model, _ = toys.build(tiny, architecture, criterion="cross_entropy", seed=3)
     model.eval()
     batch = toys.batch(task, 9)

@@ -31,8 +31,12 @@ TASK = "translation_multi_simple_epoch"
 PAIRS = {"task": TASK, "langs": "de,en,fr", "lang-pairs": "de-en,en-de"}
 TOKENS = {**PAIRS, "encoder-langtok": "src", "decoder-langtok": True}
 REPLACING = {
-    **PAIRS, "encoder-langtok": "tgt", "decoder-langtok": True, "lang-tok-style": "mbart", "lang-tok-replacing-bos-eos": True,
-}  # fmt: skip
+    **PAIRS,
+    "encoder-langtok": "tgt",
+    "decoder-langtok": True,
+    "lang-tok-style": "mbart",
+    "lang-tok-replacing-bos-eos": True,
+}
 VALID = 53  # sentences
 SYMBOLS = 32  # of the data's dictionary
 
@@ -99,9 +103,16 @@ def side(folder, lang, split="valid"):
 def stock(data, teacher, settings, pair):
     """{sentence id: best hypothesis} as the stock task prints it."""
     options = {
-        "user-dir": PLUGIN, "path": teacher, "source-lang": pair[0], "target-lang": pair[1], "gen-subset": "valid",
-        "beam": 4, "max-len-b": 30, "cpu": True, "required-batch-size-multiple": 1,
-    }  # fmt: skip
+        "user-dir": PLUGIN,
+        "path": teacher,
+        "source-lang": pair[0],
+        "target-lang": pair[1],
+        "gen-subset": "valid",
+        "beam": 4,
+        "max-len-b": 30,
+        "cpu": True,
+        "required-batch-size-multiple": 1,
+    }
     printed = run_here("fairseq-generate", data, *toys.flags(options, settings)).stdout
     return {int(i): text for i, text in re.findall(r"^H-(\d+)\t\S+\t(.*)$", printed, re.MULTILINE)}
 
@@ -216,9 +227,20 @@ def test_dictionaries_batches_and_beginnings_are_the_stock_tasks(both, tmp_path,
     assert found.target_dictionary.symbols == task.target_dictionary.symbols
 
     gold = load_langpair_dataset(
-        str(both), "valid", "de", found.source_dictionary, "en", found.target_dictionary, False, None, 1,
-        task.args.left_pad_source, False, 1024, 1024,
-    )  # fmt: skip
+        str(both),
+        "valid",
+        "de",
+        found.source_dictionary,
+        "en",
+        found.target_dictionary,
+        False,
+        None,
+        1,
+        task.args.left_pad_source,
+        False,
+        1024,
+        1024,
+    )
     searched = found.for_search(gold)
     ours, theirs = found.as_trained(searched), task.dataset("valid")
     rows = list(range(9))
@@ -315,11 +337,16 @@ def test_two_shards_write_the_same_bytes(decoded, both, multi, tmp_path):
         start_process(
             "fairseq-generate",
             *toys.decode_command(
-                both, multi, tmp_path / "out", distributed_world_size=2, distributed_rank=rank, **DECODE
+                both,
+                multi,
+                tmp_path / "out",
+                distributed_world_size=2,
+                distributed_rank=rank,
+                **DECODE,
             ),
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     printed = [worker.communicate() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
     assert folders.tree(tmp_path / "out") == folders.tree(decoded)
@@ -327,8 +354,12 @@ def test_two_shards_write_the_same_bytes(decoded, both, multi, tmp_path):
 
 def test_the_manifest_names_the_tokens_and_a_change_is_refused(decoded, both, multi):
     assert manifests.read(decoded)["settings"]["teacher"]["languages"] == {
-        "encoder": "__de__", "encoder_id": SYMBOLS, "decoder": "__en__", "decoder_id": SYMBOLS + 1, "replacing_bos_eos": False,
-    }  # fmt: skip
+        "encoder": "__de__",
+        "encoder_id": SYMBOLS,
+        "decoder": "__en__",
+        "decoder_id": SYMBOLS + 1,
+        "replacing_bos_eos": False,
+    }
     before = folders.tree(decoded)
     done = toys.decode(both, multi, decoded, check=False, **DECODE, teacher_target_lang="fr")
     assert 'teacher.languages.decoder was "__en__", now "__fr__"' in refusal(done)
@@ -443,11 +474,14 @@ def test_options_that_do_not_go_with_the_teacher_are_refused(
     request, both, which, options, sentence
 ):
     cfg = SimpleNamespace(
-        data=str(both), source_lang="de", target_lang="en",
-        teacher_source_lang=options.get("teacher_source_lang"), teacher_target_lang=None,
+        data=str(both),
+        source_lang="de",
+        target_lang="en",
+        teacher_source_lang=options.get("teacher_source_lang"),
+        teacher_target_lang=None,
         common_eval=SimpleNamespace(path=str(request.getfixturevalue(which)), model_overrides="{}"),
         generation=SimpleNamespace(prefix_size=options.get("prefix_size", 0)),
-    )  # fmt: skip
+    )
     with pytest.raises(Refusal, match=sentence):
         teacher_languages(cfg, [Checkpoint(cfg.common_eval.path, "teacher")])
 

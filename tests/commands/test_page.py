@@ -61,11 +61,19 @@ def run_dir(tiny, teacher, distilled, tmp_path_factory):
     first = json.loads((home / "results.json").read_text())["results"][0]
     speeds = [
         {
-            **first, "engine": engine, "beam": beam, "words_per_second": 100.0 * k, "words_per_second_rounds": [100.0 * k],
-            "size_bytes": 10**6, "bleu": 30.0 + k, "peak_memory_mb": 200.0,
+            **first,
+            "engine": engine,
+            "beam": beam,
+            "words_per_second": 100.0 * k,
+            "words_per_second_rounds": [100.0 * k],
+            "size_bytes": 10**6,
+            "bleu": 30.0 + k,
+            "peak_memory_mb": 200.0,
         }
-        for k, (engine, beam) in enumerate([("fairseq", 5), ("fairseq", 1), ("ctranslate2-int8", 5), ("ctranslate2-int8", 1)], 1)
-    ]  # fmt: skip
+        for k, (engine, beam) in enumerate(
+            [("fairseq", 5), ("fairseq", 1), ("ctranslate2-int8", 5), ("ctranslate2-int8", 1)], 1
+        )
+    ]
     facts = {key: first[key] for key in ("data_sha256", "settings", "versions", "machine", "date")}
     (home / "speed.json").write_text(json.dumps({"speeds": speeds, **facts}))
     return home
@@ -277,7 +285,8 @@ def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how)
     else:
         assert max(h.similarity for h in nbest) <= 0
         clip = re.search(
-            r'<clipPath id="beam0-[^>]*>\s*<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"',
+            r'<clipPath id="beam0-[^>]*>\s*<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" '
+            r'height="([\d.]+)"',
             page_text,
         )
         x, y, width, height = map(float, clip.groups())
@@ -341,9 +350,16 @@ def browser():
 
     options = webdriver.ChromeOptions()
     for argument in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
-    ):  # fmt: skip
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-sync",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--hide-scrollbars",
+    ):
         options.add_argument(argument)
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -394,7 +410,8 @@ def test_no_error_no_overflow_and_every_figure_has_a_size(opened, width, scheme)
     assert (
         script(
             browser,
-            "getComputedStyle(document.querySelector('#curves-text_1 text, #curves-text_1 g')).fill",
+            "getComputedStyle(document.querySelector('#curves-text_1 text, #curves-text_1 "
+            "g')).fill",
         )
         == ink
     )
@@ -426,7 +443,10 @@ def test_sentences_are_chosen_with_the_keyboard(opened, written):
     from selenium.webdriver.common.keys import Keys
 
     browser, beams = opened(), written[1]["beams"]
-    shown = "[...document.querySelectorAll('[data-beam]')].filter(b => b.getClientRects().length).map(b => b.dataset.beam)"
+    shown = (
+        "[...document.querySelectorAll('[data-beam]')].filter(b => "
+        "b.getClientRects().length).map(b => b.dataset.beam)"
+    )
     assert script(browser, shown) == ["0"]
     browser.find_element(By.ID, "sentence").send_keys(Keys.ARROW_DOWN)
     assert script(browser, shown) == ["1"]
@@ -463,7 +483,8 @@ def test_printed_it_has_every_section_and_nothing_to_press(opened):
     assert not script(browser, "document.querySelector('.controls').getClientRects().length")
     sections = script(
         browser,
-        "[...document.querySelectorAll('section')].map(s => [s.id, s.getBoundingClientRect().height > 100])",
+        "[...document.querySelectorAll('section')].map(s => [s.id, "
+        "s.getBoundingClientRect().height > 100])",
     )
     assert [name for name, _ in sections] == [
         "results",

@@ -112,16 +112,22 @@ def test_torchrun(tiny, teaching, tmp_path):
         assert mine == pytest.approx(theirs, abs=2e-3)
 
 
-# fmt: off
 OTHERS = {
     "clipped, in turns, averaged by sentence, softened": {
-        "update-freq": 3, "clip-norm": 0.1, "sentence-avg": True, "temperature": 2.0, "label-smoothing": 0.1, "alpha": 0.7,
+        "update-freq": 3,
+        "clip-norm": 0.1,
+        "sentence-avg": True,
+        "temperature": 2.0,
+        "label-smoothing": 0.1,
+        "alpha": 0.7,
     },
     "fp16, accuracy, a prefix left out": {
-        "fp16": True, "fp16-no-flatten-grads": True, "report-accuracy": True, "ignore-prefix-size": 1,
+        "fp16": True,
+        "fp16-no-flatten-grads": True,
+        "report-accuracy": True,
+        "ignore-prefix-size": 1,
     },
 }
-# fmt: on
 
 
 @pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS)

@@ -21,12 +21,20 @@ from fairseq_seqkd import compat, interrupts
 
 @pytest.fixture(scope="module")
 def student(tiny, teacher, tmp_path_factory):
-    """A Word-KD student after a few updates, with validation BLEU, and what fairseq-train printed."""
+    """A Word-KD student after a few updates with BLEU, and what its training printed."""
     folder = tmp_path_factory.mktemp("student")
     done = toys.train(
-        tiny, folder, criterion="word_kd", teacher_path=teacher, max_epoch=2, lr=0.0005, seed=5, eval_bleu=True,
-        eval_bleu_remove_bpe="@@ ", eval_bleu_args='{"beam": 1, "max_len_b": 20}',
-    )  # fmt: skip
+        tiny,
+        folder,
+        criterion="word_kd",
+        teacher_path=teacher,
+        max_epoch=2,
+        lr=0.0005,
+        seed=5,
+        eval_bleu=True,
+        eval_bleu_remove_bpe="@@ ",
+        eval_bleu_args='{"beam": 1, "max_len_b": 20}',
+    )
     return folder / "checkpoint_last.pt", done.stdout
 
 
@@ -154,7 +162,8 @@ hub = TransformerModel.from_pretrained(os.path.dirname(path), os.path.basename(p
 print("hub:", hub.translate(source, beam=1, max_len_b=20))
 
 from fairseq_cli.interactive import cli_main
-sys.argv = ["", data, "--path", path, "--input", f"{out}/source", "--beam", "1", "--max-len-b", "20", "--cpu"]
+sys.argv = ["", data, "--path", path, "--input", f"{out}/source"]
+sys.argv += ["--beam", "1", "--max-len-b", "20", "--cpu"]
 cli_main()
 
 from ctranslate2.converters import FairseqConverter
@@ -178,9 +187,20 @@ assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
         disable_validation=True,
     )
     done = subprocess.run(
-        [sys.executable, "-c", code.replace("FINE_TUNING", repr(tuning)), bare(student), tiny, tmp_path],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment_with(), cwd="/",
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            code.replace("FINE_TUNING", repr(tuning)),
+            bare(student),
+            tiny,
+            tmp_path,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment_with(),
+        cwd="/",
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     (hub,) = re.findall(r"^hub: (.*)", done.stdout, re.MULTILINE)
     (interactive,) = re.findall(r"^H-0\t\S+\t(.*)", done.stdout, re.MULTILINE)
@@ -207,9 +227,14 @@ def test_seq_kd_trains_resumes_and_seq_inter_fine_tunes_it(distilled, teacher, t
     assert "Loaded checkpoint" in resumed.stdout
     assert re.findall(r"train \| epoch (\d+)", resumed.stdout) == ["002"]
     tuned = toys.train(
-        distilled / "seq_inter", tmp_path / "c", criterion="seq_inter", max_epoch=1, lr=0.0005, teacher_path=teacher,
+        distilled / "seq_inter",
+        tmp_path / "c",
+        criterion="seq_inter",
+        max_epoch=1,
+        lr=0.0005,
+        teacher_path=teacher,
         finetune_from_model=tmp_path / "a" / "checkpoint_last.pt",
-    )  # fmt: skip
+    )
     assert "loading pretrained model" in tuned.stdout and "teacher_nll_loss" in tuned.stdout
     # The gold likelihood at the end of a short fine-tuning is near where it began, far from an
     # untrained model's.
@@ -264,9 +289,16 @@ def test_what_only_the_model_shows_ends_with_one_sentence_too(tiny, teacher, tmp
 def test_ctrl_c_in_a_training_is_one_sentence(distilled, tmp_path):
     """It reaches the processes that read batches too."""
     words = toys.train_command(
-        distilled / "seq_kd", tmp_path / "save", criterion="seq_kd", num_workers=2, max_tokens=100, max_epoch=999, log_interval=1,
-        save_interval=999, save_interval_updates=40,
-    )  # fmt: skip
+        distilled / "seq_kd",
+        tmp_path / "save",
+        criterion="seq_kd",
+        num_workers=2,
+        max_tokens=100,
+        max_epoch=999,
+        log_interval=1,
+        save_interval=999,
+        save_interval_updates=40,
+    )
     process, seen = start_process("fairseq-train", *words), ""
     for line in process.stdout:
         seen += line
@@ -275,7 +307,10 @@ def test_ctrl_c_in_a_training_is_one_sentence(distilled, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     seen += process.communicate()
     assert process.returncode == 130 and "Traceback" not in seen, seen[-2000:]
-    said = "fairseq_seqkd: interrupted; the same command goes on from the last checkpoint in its --save-dir"
+    said = (
+        "fairseq_seqkd: interrupted; the same command goes on from the last checkpoint in "
+        "its --save-dir"
+    )
     assert seen.splitlines()[-1] == said and seen.count("interrupted") == 1
     again = run_here("fairseq-train", *words, "--max-update", "90").stdout
     assert re.search("Loaded checkpoint .* @ [48]0 updates", again) and "num_updates=90" in again
@@ -324,8 +359,10 @@ def test_fairseq_validate_measures_on_gold_and_needs_no_teacher(distilled, tiny,
     """
     here = tmp_path / "teacher.pt"
     shutil.copyfile(teacher, here)
-    for run, data, more in (("word", tiny, {"criterion": "word_kd", "teacher_path": here}),
-                            ("seq", distilled / "seq_kd", {"criterion": "seq_kd"})):  # fmt: skip
+    for run, data, more in (
+        ("word", tiny, {"criterion": "word_kd", "teacher_path": here}),
+        ("seq", distilled / "seq_kd", {"criterion": "seq_kd"}),
+    ):
         printed = toys.train(data, tmp_path / run, max_epoch=1, **more).stdout
         (in_training,) = re.findall(r"valid on 'valid' subset.*? nll_loss ([\d.]+)", printed)
         here.unlink(missing_ok=True)

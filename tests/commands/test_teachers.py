@@ -57,7 +57,7 @@ def test_a_dictionary_of_another_size_is_refused(tiny, teacher, tmp_path):
 
 
 def test_a_further_folder_with_another_dictionary_is_refused(tiny, teacher, reordered):
-    """fairseq reads all of them with the first one's, as long as the numbers of symbols allow it."""
+    """fairseq reads all of them with those of the first if the numbers of symbols allow it."""
     data = f"{tiny}:{reordered}"
     with pytest.raises(
         Refusal, match=f"{reordered}/dict.en.txt is another dictionary than that of {tiny}"
@@ -474,7 +474,8 @@ def test_a_teacher_of_an_architecture_of_ones_own_needs_one_line_in_its_user_dir
     )
     lines += ["from fairseq.models import register_model_architecture"]
     lines += [
-        "register_model_architecture('transformer', 'seqkd_own')(lambda args: setattr(args, 'dropout', 0.1))"
+        "register_model_architecture('transformer', 'seqkd_own')(lambda args: setattr(args, "
+        "'dropout', 0.1))"
     ]
     own.mkdir()
     (own / "__init__.py").write_text("\n".join(lines))
@@ -497,6 +498,6 @@ def test_a_teacher_of_an_architecture_of_ones_own_needs_one_line_in_its_user_dir
 
 
 def test_the_files_of_the_tests_are_what_they_seem(teacher):
-    """Guards the fixtures: a checkpoint is a zip file with a Namespace in it, as fairseq writes it."""
+    """Guards the fixtures: a checkpoint is a zip file with a Namespace, as fairseq writes it."""
     assert zipfile.is_zipfile(teacher)
     assert isinstance(compat.read_checkpoint(teacher)["cfg"]["model"], argparse.Namespace)

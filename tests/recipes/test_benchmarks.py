@@ -241,7 +241,10 @@ def test_without_a_network_it_says_what_to_do(tmp_path):
         "#!/bin/sh\necho 'curl: (6) Could not resolve host' >&2\nexit 6\n"
     )
     (tmp_path / "bin" / "curl").chmod(0o755)
-    script = f'PATH="{tmp_path / "bin"}:$PATH" exec bash {RECIPES / "iwslt15_th_en.sh"} --work {tmp_path / "work"}'
+    script = (
+        f'PATH="{tmp_path / "bin"}:$PATH" exec bash {RECIPES / "iwslt15_th_en.sh"} '
+        f"--work {tmp_path / 'work'}"
+    )
     (tmp_path / "offline.sh").write_text(script)
     done = recipe(tmp_path / "offline.sh", tmp_path)
     assert (
@@ -261,7 +264,10 @@ def test_a_page_in_place_of_an_archive_is_not_kept(tmp_path):
         '#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\necho "<html>log in</html>" >"$2"\n'
     )
     (tmp_path / "bin" / "curl").chmod(0o755)
-    script = f'PATH="{tmp_path / "bin"}:$PATH" exec bash {RECIPES / "iwslt15_th_en.sh"} --work {tmp_path / "work"} "$@"'
+    script = (
+        f'PATH="{tmp_path / "bin"}:$PATH" exec bash {RECIPES / "iwslt15_th_en.sh"} '
+        f'--work {tmp_path / "work"} "$@"'
+    )
     (tmp_path / "page.sh").write_text(script)
     for given in ([], ["--data", tmp_path]):
         (tmp_path / "th-en.tgz").write_text("<html>log in</html>")

@@ -284,10 +284,19 @@ def test_quickstart_goes_from_text_to_the_table_and_continues(tmp_path):
     ]
     assert [row["name"] for row in report["rows"]] == [*names, "Seq-KD + Seq-Inter + Word-KD"]
     columns = {
-        "params", "bleu_greedy", "bleu_beam5", "ppl", "mode_probability", "sentences_per_second_greedy",
-        "sentences_per_second_beam5", "sacrebleu_signature", "distillation_signature", "length_ratio_greedy",
-        "length_ratio_beam5", "hit_limit_greedy",
-    }  # fmt: skip
+        "params",
+        "bleu_greedy",
+        "bleu_beam5",
+        "ppl",
+        "mode_probability",
+        "sentences_per_second_greedy",
+        "sentences_per_second_beam5",
+        "sacrebleu_signature",
+        "distillation_signature",
+        "length_ratio_greedy",
+        "length_ratio_beam5",
+        "hit_limit_greedy",
+    }
     assert all(columns <= row.keys() for row in report["rows"])
     assert (tmp_path / "work" / "report.md").read_text() in done.stdout
     assert "view:seq_inter" in report["rows"][-1]["distillation_signature"]
@@ -345,8 +354,14 @@ def test_own_data_trains_what_it_is_asked_for(tiny, teacher, tmp_path):
     report = json.loads((work / "report.json").read_text())
     found = {row["name"]: row["distillation_signature"] for row in report["rows"]}
     assert [*found] == [
-        "Teacher", "Student", "Word-KD", "Seq-KD", "Word-KD + Seq-Inter", "Seq-KD + Word-KD", "Seq-KD + Seq-Inter + Word-KD",
-    ]  # fmt: skip
+        "Teacher",
+        "Student",
+        "Word-KD",
+        "Seq-KD",
+        "Word-KD + Seq-Inter",
+        "Seq-KD + Word-KD",
+        "Seq-KD + Seq-Inter + Word-KD",
+    ]
     assert (
         found["Student"] is None
         and "word_teacher" in found["Word-KD"]
@@ -588,7 +603,8 @@ from omegaconf import OmegaConf
 torch.cuda.device_count = lambda: 8
 cfg = OmegaConf.structured(DistributedTrainingConfig(distributed_world_size=4, tpu=False))
 infer_init_method(cfg)
-print("processes", cfg.distributed_world_size, cfg.distributed_num_procs, cfg.distributed_no_spawn, cfg.distributed_init_method)
+sizes = cfg.distributed_world_size, cfg.distributed_num_procs
+print("processes", *sizes, cfg.distributed_no_spawn, cfg.distributed_init_method)
 """
     environment = environment_with(**slurm, PATH=f"{tmp_path}:{BIN}:{os.environ['PATH']}")
     printed = shell(
@@ -670,7 +686,9 @@ echo ended
 
 def test_of_two_processes_that_train_none_outlives_the_other_one(tmp_path):
     (tmp_path / "fairseq-train").write_text(f"""#!/bin/sh
-case "$*" in *"--distributed-rank 0 "*) while [ ! -e {tmp_path}/other ]; do sleep 0.1; done; exit 1 ;; esac
+case "$*" in
+    *"--distributed-rank 0 "*) while [ ! -e {tmp_path}/other ]; do sleep 0.1; done; exit 1 ;;
+esac
 echo $$ >{tmp_path}/other
 exec sleep 600
 """)
@@ -688,7 +706,7 @@ on_both_cores {tmp_path}/run train data || echo ended with $?
 
 
 def test_half_of_an_environment_is_made_anew(tmp_path):
-    """As it is left where Debian's python3-venv is missing, or by Ctrl-C while pip is put into it."""
+    """As it is left without Debian's python3-venv, or by Ctrl-C while pip is put into it."""
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     (tmp_path / "venv" / "bin" / "python").symlink_to(sys.executable)
     script = f"""
@@ -733,7 +751,10 @@ def test_without_python3_venv_pip_comes_from_a_package(tmp_path):
     (tmp_path / "package" / "DEBIAN").mkdir(parents=True)
     wheels.mkdir(parents=True)
     shutil.copy(found[0], wheels)
-    facts = "Package: python3-pip-whl\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: pip\n"
+    facts = (
+        "Package: python3-pip-whl\nVersion: 1\nArchitecture: all\nMaintainer: a "
+        "<a@b.c>\nDescription: pip\n"
+    )
     (tmp_path / "package" / "DEBIAN" / "control").write_text(facts)
     subprocess.run(
         ["dpkg-deb", "-b", tmp_path / "package", tmp_path / "pip.deb"],
@@ -745,7 +766,8 @@ bare() {{ [[ "$*" == *--without-pip* ]] && {sys.executable} "$@"; }}
 apt-get() {{
     case "$*" in
         *Lists=*update) touch {tmp_path}/updated ;;
-        *download\\ python3-pip-whl) [ -e {tmp_path}/updated ] && cp {tmp_path}/pip.deb python3-pip-whl_1_all.deb ;;
+        *download\\ python3-pip-whl)
+            [ -e {tmp_path}/updated ] && cp {tmp_path}/pip.deb python3-pip-whl_1_all.deb ;;
     esac
 }}
 make_environment bare {tmp_path}/venv && {tmp_path}/venv/bin/pip --version
@@ -769,15 +791,19 @@ def quickstart_with(fakes, folder, *words, **variables):
     )
     done = subprocess.run(
         ["bash", RECIPES / "quickstart.sh", "--work", folder / "work", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
     assert done.returncode == 1
     return done.stdout
 
 
 def test_a_package_whose_download_broke_off_is_fetched_again(tmp_path):
     fakes = {
-        "apt-get": 'for name; do :; done\nprintf "%s" "$APT_GIVES" >"${name}_1_all.deb"; [ "$APT_GIVES" = whole ]',
+        "apt-get": 'for name; do :; done\nprintf "%s" "$APT_GIVES" >"${name}_1_all.deb"; [ '
+        '"$APT_GIVES" = whole ]',
         "dpkg-deb": 'cat "$2"; exit 1',
     }
     words = ["--text", "help", "--pair", "es-en"]

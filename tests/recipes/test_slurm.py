@@ -23,7 +23,9 @@ import json, os, pathlib, subprocess, sys
 calls = pathlib.Path({calls!r})
 first = next(i for i, word in enumerate(sys.argv) if i and not word.startswith("-"))
 with calls.open("a") as file:
-    print(json.dumps({{"options": sys.argv[1:first], "script": sys.argv[first], "arguments": sys.argv[first + 1:]}}), file=file)
+    given = {{"options": sys.argv[1:first], "script": sys.argv[first]}}
+    given["arguments"] = sys.argv[first + 1:]
+    print(json.dumps(given), file=file)
 number = len(calls.read_text().splitlines())
 if number == int(os.environ.get("REFUSE", 0)):
     sys.exit("sbatch: error: invalid partition specified")
@@ -31,7 +33,8 @@ print(f"{{4710 + number}};cluster")
 """
 GENERATE = """#!{python}
 import json, os, sys
-print(json.dumps({{"arguments": sys.argv[1:], "threads": os.environ["OMP_NUM_THREADS"], "venv": os.environ.get("VIRTUAL_ENV")}}))
+variables = {{"threads": os.environ["OMP_NUM_THREADS"], "venv": os.environ.get("VIRTUAL_ENV")}}
+print(json.dumps({{"arguments": sys.argv[1:], **variables}}))
 sys.exit(int(os.environ.get("FAIL", 0)))
 """
 
@@ -262,9 +265,13 @@ class Run:
 
     @property
     def state(self):
-        """{job, or job_task: its state}, from the controller, because nothing keeps accounts here."""
-        done = subprocess.run(["squeue", "--all", "--array", "--noheader", "--states=all", "--format=%i %T"],
-                              stdout=subprocess.PIPE, text=True, check=True)  # fmt: skip
+        """Returns the states by job or job_task, from the controller: there is no accounting."""
+        done = subprocess.run(
+            ["squeue", "--all", "--array", "--noheader", "--states=all", "--format=%i %T"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
         return dict(
             line.split()
             for line in done.stdout.splitlines()

@@ -42,7 +42,7 @@ def test_eight_workers_of_which_all_have_one_rank(distilled, tiny, teacher, tmp_
 
 @pytest.fixture
 def trainings(distilled, whole, tiny):
-    """(data, options) of two students: of the teacher's translations, and of what it said of gold."""
+    """(data, options) of two students: of translations, and of distributions on gold."""
     by_word = {"criterion": "word_kd", "teacher-distributions": whole}
     return {"seq_kd": (distilled / "seq_kd", {"criterion": "seq_kd"}), "word_kd": (tiny, by_word)}
 

@@ -58,9 +58,15 @@ def test_options_that_cost_fairseq_generate_sentences_change_nothing(
     is nothing to print.
     """
     more = {
-        "num_shards": 2, "shard_id": 1, "required_batch_size_multiple": 8, "seed": 7, "max_target_positions": 4,
-        "skip_invalid_size_inputs_valid_test": True, "results_path": tmp_path / "text", "post_process": "@@ ",
-    }  # fmt: skip
+        "num_shards": 2,
+        "shard_id": 1,
+        "required_batch_size_multiple": 8,
+        "seed": 7,
+        "max_target_positions": 4,
+        "skip_invalid_size_inputs_valid_test": True,
+        "results_path": tmp_path / "text",
+        "post_process": "@@ ",
+    }
     done = decode(tiny, teacher, tmp_path / "out", **more)
     assert (
         folders.tree(tmp_path / "out") == folders.tree(decoded)

@@ -1,4 +1,4 @@
-"""Views and the directory they are in: what is refused as training data, and memory that does not grow with the corpus."""
+"""Views: their rows, the splits beside them, and memory that does not grow with the corpus."""
 
 import tracemalloc
 
@@ -28,7 +28,7 @@ def make_gold(folder, sentences):
 
 
 def make_parts(folder, sentences, nbest=3):
-    """Parts with random hypotheses, of which sentence 5 of every part has none. Returns their paths."""
+    """Makes parts of random hypotheses; sentence 5 of each has none. Returns their paths."""
     folder.mkdir()
     rng, paths = np.random.default_rng(2), []
     for part in range(sentences // PART):

@@ -109,9 +109,14 @@ def world(tmp_path_factory):
     path = save_checkpoint(folder / "checkpoint_last.pt", cfg, model)
     model.eval()
     return {
-        "bin": folder / "bin", "checkpoint": path, "cfg": cfg, "task": task, "model": model, "dataset": dataset,
+        "bin": folder / "bin",
+        "checkpoint": path,
+        "cfg": cfg,
+        "task": task,
+        "model": model,
+        "dataset": dataset,
         "criterion": criterion,
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ WORDS = [f"w{i}" for i in range(50)]
 
 @pytest.fixture(scope="module")
 def texts():
-    """{name: text of 60 sentences}: gold, one that is nearly right, two that are less so and alike."""
+    """Texts of 60 sentences by name: gold, a nearly right one, two less so and alike."""
     random.seed(1)
     gold = [" ".join(random.choices(WORDS, k=random.randint(4, 12))) for _ in range(60)]
 

@@ -23,9 +23,17 @@ SEQ_KD = {"bleu_greedy": 18.9, "bleu_beam5": 19.0, "ppl": 22.7, "mode_probabilit
 
 
 SPEED = {
-    "name": "A", "engine": "fairseq", "beam": 5, "size_bytes": 1, "nonzero_params": 1, "words_per_second": 1.0,
-    "words_per_second_rounds": [1.0], "bleu": 1.0, "sacrebleu_signature": "s", "distillation_signature": None,
-}  # fmt: skip
+    "name": "A",
+    "engine": "fairseq",
+    "beam": 5,
+    "size_bytes": 1,
+    "nonzero_params": 1,
+    "words_per_second": 1.0,
+    "words_per_second_rounds": [1.0],
+    "bleu": 1.0,
+    "sacrebleu_signature": "s",
+    "distillation_signature": None,
+}
 FACTS = {
     key: result("A")[key] for key in ("settings", "data_sha256", "versions", "machine", "date")
 }
@@ -62,7 +70,8 @@ def test_another_model_of_comet_is_refused_before_it_scores(tmp_path):
     results.Results(path).check_scorer("comet:2|model:a")
     with pytest.raises(
         Refusal,
-        match="results.json holds COMET of A by another model .*a.; name that with --comet, or another",
+        match="results.json holds COMET of A by another model .*a.; name that with --comet, "
+        "or another",
     ):
         results.Results(path).check_scorer("comet:2|model:b")
     again = results.Results(path)
@@ -125,10 +134,14 @@ def test_rows_keep_their_order_and_average_over_seeds():
 
 
 def test_a_row_names_the_signatures_of_all_its_seeds():
-    rows = table.make_rows([
-        result("A", 1, distillation_signature="x"), result("A", 2, distillation_signature="y"),
-        result("A", 3, distillation_signature="x"), result("B"),
-    ])  # fmt: skip
+    rows = table.make_rows(
+        [
+            result("A", 1, distillation_signature="x"),
+            result("A", 2, distillation_signature="y"),
+            result("A", 3, distillation_signature="x"),
+            result("B"),
+        ]
+    )
     assert (
         rows[0]["distillation_signature"] == "x & y" and rows[1]["distillation_signature"] is None
     )
@@ -406,5 +419,8 @@ def test_percent(share, text):
 
 @pytest.mark.trap(28)
 def test_importing_the_report_needs_no_torch():
-    code = "import sys, fairseq_seqkd.report.table1; assert 'torch' not in sys.modules and 'fairseq' not in sys.modules"
+    code = (
+        "import sys, fairseq_seqkd.report.table1; assert 'torch' not in sys.modules and "
+        "'fairseq' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

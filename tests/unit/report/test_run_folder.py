@@ -78,9 +78,9 @@ def test_another_system_of_the_same_name_is_no_further_seed(tmp_path):
     write(tmp_path / "c.json", ["A"], seed=None, params=31, checkpoint_sha256="another")
     run = run_folder.look([tmp_path])
     assert names(run) == ["Student", "A", "B"]
-    assert (
-        run.remarks[0]
-        == f"{tmp_path / 'b.json'} has another Student (one has a seed, and one has none), which is left out"
+    assert run.remarks[0] == (
+        f"{tmp_path / 'b.json'} has another Student (one has a seed, and one has none), "
+        f"which is left out"
     )
     assert "c.json" in run.remarks[1] and "another checkpoint named A" in run.remarks[1]
 
@@ -106,11 +106,14 @@ def test_other_settings_are_left_out_and_nothing_is_refused(tmp_path):
 
 
 def test_a_log_of_several_attempts_is_one_training(tmp_path):
-    line = "2026-01-01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 4 | ppl {} | wps 1 | num_updates {}\n"
-    cut = (
-        "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': 'x@1'}}\n"
-        + line.format(9.5, 100)
+    line = (
+        "2026-01-01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 4 | ppl "
+        "{} | wps 1 | num_updates {}\n"
     )
+    cut = (
+        "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': "
+        "'x@1'}}\n"
+    ) + line.format(9.5, 100)
     (tmp_path / "train.log").write_text(
         cut + "2026-01-01 | INFO | valid | epo\n" + cut + line.format(8.25, 200)
     )
@@ -129,8 +132,14 @@ def test_a_log_of_several_attempts_is_one_training(tmp_path):
 
 def test_trainings_of_one_log_are_told_apart(tmp_path):
     """What a job of a cluster prints: a teacher, its student, and the teacher's further attempt."""
-    begin = "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': {'save_dir': '%s'}}\n"
-    line = "2026-01-01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 4 | ppl %s | wps 1 | num_updates %s\n"
+    begin = (
+        "2026-01-01 | INFO | fairseq_cli.train | {'_name': None, 'checkpoint': "
+        "{'save_dir': '%s'}}\n"
+    )
+    line = (
+        "2026-01-01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 4 | ppl "
+        "%s | wps 1 | num_updates %s\n"
+    )
     said = [
         begin % "t",
         line % (9, 1000),

@@ -72,7 +72,10 @@ def test_workers_end_with_their_parent_however_it_ends():
 
 
 def test_workers_load_neither_fairseq_nor_torch():
-    program = "import fairseq_seqkd.selection.pool, sys\nassert not {'torch', 'fairseq'} & set(sys.modules), sorted(sys.modules)"
+    program = (
+        "import fairseq_seqkd.selection.pool, sys\nassert not {'torch', 'fairseq'} & "
+        "set(sys.modules), sorted(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
