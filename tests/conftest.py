@@ -4,6 +4,7 @@ The toy language has a split of 509 sentences to train on, and two of about 50.
 """
 
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -56,7 +57,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`shared(name, make)` returns the folder `name`, which `make` fills once in a session."""
+    return functools.partial(once, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny(shared: Callable[..., Path]) -> Path:
     """A data-bin of the toy language, with separate dictionaries."""
 
     def make(folder: Path) -> None:
@@ -64,35 +71,55 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run([sys.executable, script, folder / "text"], check=True)
         toys.binarise(folder / "text", folder / "bin")
 
-    return once(tmp_path_factory, "tiny", make) / "bin"
+    return shared("tiny", make) / "bin"
 
 
 @pytest.fixture(scope="session")
-def teacher(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def teacher(tiny: Path, shared: Callable[..., Path]) -> Path:
     """The checkpoint of a teacher that has learnt the toy language."""
-
-    def make(folder: Path) -> None:
-        toys.train(tiny, folder, toys.TEACHER)
-
-    return once(tmp_path_factory, "teacher", make) / "checkpoint_last.pt"
+    folder = shared("teacher", lambda folder: toys.train(tiny, folder, toys.TEACHER))
+    return folder / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="session")
-def distilled(tiny: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def second_teacher(tiny: Path, shared: Callable[..., Path]) -> Path:
+    """The checkpoint of a weaker teacher with the same vocabulary, for ensembles."""
+    options = {**toys.TEACHER, "dropout": None, "max-epoch": 4, "seed": 7}
+    folder = shared("second-teacher", lambda folder: toys.train(tiny, folder, options))
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def lstm_teacher(tiny: Path, shared: Callable[..., Path]) -> Path:
+    """The checkpoint of a teacher of another architecture."""
+    options = {**toys.LSTM, **toys.TEACHER, "dropout": None, "max-epoch": 8}
+    folder = shared("lstm-teacher", lambda folder: toys.train(tiny, folder, options))
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def distilled(tiny: Path, teacher: Path, shared: Callable[..., Path]) -> Path:
     """The finished directory of a decode by one process."""
-
-    def make(folder: Path) -> None:
-        toys.decode(tiny, teacher, folder / "distilled")
-
-    return once(tmp_path_factory, "decode", make) / "distilled"
+    name = "distilled"
+    return shared("decode", lambda folder: toys.decode(tiny, teacher, folder / name)) / name
 
 
 @pytest.fixture(scope="session")
-def whole(tiny: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def distilled_valid(tiny: Path, teacher: Path, shared: Callable[..., Path]) -> Path:
+    """The finished directory of a decode of the validation split, 53 sentences in four parts."""
+
+    def make(folder: Path) -> None:
+        toys.decode(tiny, teacher, folder / "distilled", gen_subset="valid", part_size=16)
+
+    return shared("decode-valid", make) / "distilled"
+
+
+@pytest.fixture(scope="session")
+def whole(tiny: Path, teacher: Path, shared: Callable[..., Path]) -> Path:
     """The teacher's distributions on the training set: every symbol, in full precision."""
 
     def make(folder: Path) -> None:
         options = {"topk": toys.EVERYTHING, "store_dtype": "float32"}
         toys.score(tiny, teacher, folder / "distributions", **options)
 
-    return once(tmp_path_factory, "whole", make) / "distributions"
+    return shared("whole", make) / "distributions"

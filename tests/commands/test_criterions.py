@@ -110,15 +110,6 @@ def test_the_teachers_part_is_logged_in_bits_a_token(tiny):
     assert seen["teacher_nll_loss"] == pytest.approx(6 / 10 / math.log(2), abs=1e-3)
 
 
-@pytest.fixture(scope="module")
-def second_teacher(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("second")
-    toys.train(
-        tiny, folder, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True
-    )
-    return folder / "checkpoint_last.pt"
-
-
 @pytest.mark.parametrize(
     "members,alpha,temperature,smoothing",
     [(1, 0.5, 1.0, 0.0), (1, 0.3, 2.0, 0.1), (1, 1.0, 1.0, 0.0), (2, 0.7, 2.0, 0.0)],
@@ -190,15 +181,6 @@ def test_any_architecture_learns_from_any_other(tiny, teacher, lstm_teacher, stu
         optimizer.step()
         seen.append(log["kd_loss"].item())
     assert seen[-1] - entropy < 0.7 * (seen[0] - entropy)
-
-
-@pytest.fixture(scope="module")
-def lstm_teacher(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lstm")
-    toys.train(
-        tiny, folder, toys.LSTM, criterion="cross_entropy", max_epoch=8, disable_validation=True
-    )
-    return folder / "checkpoint_last.pt"
 
 
 @pytest.mark.trap(2)

@@ -28,19 +28,19 @@ from fairseq_seqkd.errors import Refusal
 
 
 @pytest.fixture(scope="module")
-def scored(tiny, teacher, tmp_path_factory):
+def scored(tiny, teacher, shared):
     """The 8 most probable symbols for every token of the toy training set."""
-    folder = tmp_path_factory.mktemp("scored") / "top8"
-    toys.score(tiny, teacher, folder, topk=8)
-    return folder
+    return shared("top8", lambda folder: toys.score(tiny, teacher, folder / "D", topk=8)) / "D"
 
 
 @pytest.fixture(scope="module")
-def halves(tiny, teacher, tmp_path_factory):
+def halves(tiny, teacher, shared):
     """The whole distributions in 16 bits."""
-    folder = tmp_path_factory.mktemp("halves") / "D"
-    toys.score(tiny, teacher, folder, topk=toys.EVERYTHING)
-    return folder
+
+    def make(folder):
+        toys.score(tiny, teacher, folder / "D", topk=toys.EVERYTHING)
+
+    return shared("halves", make) / "D"
 
 
 def training_batch(task, ids):
@@ -175,11 +175,10 @@ def test_several_workers_through_the_command(tiny, teacher, scored, tmp_path):
     assert folders.tree(tmp_path / "out") == folders.tree(scored)
 
 
-def test_an_ensemble_is_averaged_before_its_top_k_are_taken(tiny, teacher, tmp_path):
-    toys.train(
-        tiny, tmp_path, criterion="cross_entropy", max_epoch=4, seed=7, disable_validation=True
-    )
-    both = f"{teacher}:{tmp_path / 'checkpoint_last.pt'}"
+def test_an_ensemble_is_averaged_before_its_top_k_are_taken(
+    tiny, teacher, second_teacher, tmp_path
+):
+    both = f"{teacher}:{second_teacher}"
     toys.score(tiny, both, tmp_path / "both", topk=toys.EVERYTHING, store_dtype="float32")
     live = toys.build(tiny, criterion="word_kd", teacher_path=both)
     stored = toys.build(tiny, criterion="word_kd", teacher_distributions=tmp_path / "both")

@@ -46,19 +46,14 @@ def tokens_of(paths, *more):
 
 
 @pytest.fixture(scope="module")
-def both(tiny, tmp_path_factory):
+def both(tiny, shared):
     """The toy corpus with one dictionary for both languages."""
-    text, folder = tiny.parent / "text", tmp_path_factory.mktemp("both") / "bin"
-    options = {
-        "source-lang": "de",
-        "target-lang": "en",
-        "destdir": folder,
-        "workers": 1,
-        "joined-dictionary": True,
-    }
-    prefixes = {"trainpref": text / "train", "validpref": text / "valid", "testpref": text / "test"}
-    run_here("fairseq-preprocess", *toys.flags(options, prefixes))
-    return folder
+    text = tiny.parent / "text"
+
+    def make(folder):
+        toys.binarise(text, folder / "bin", joined_dictionary=True)
+
+    return shared("joined-dictionary", make) / "bin"
 
 
 def train(data, folder, settings, epochs):
@@ -69,27 +64,29 @@ def train(data, folder, settings, epochs):
         "disable-validation": True,
     }
     toys.train(data, folder, settings, more)
+
+
+@pytest.fixture(scope="module")
+def multi(both, shared):
+    """A teacher that translates in both directions, and has a token for a language that it never
+    saw.
+    """
+    folder = shared("multilingual", lambda folder: train(both, folder, TOKENS, 20))
     return folder / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="module")
-def multi(both, tmp_path_factory):
-    """A teacher that translates in both directions, and has a token for a language that it never
-    saw.
-    """
-    return train(both, tmp_path_factory.mktemp("multi"), TOKENS, 20)
+def replacing(both, shared):
+    folder = shared("multilingual-replacing", lambda folder: train(both, folder, REPLACING, 8))
+    return folder / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="module")
-def replacing(both, tmp_path_factory):
-    return train(both, tmp_path_factory.mktemp("replacing"), REPLACING, 8)
+def decoded(both, multi, shared):
+    def make(folder):
+        toys.decode(both, multi, folder / "distilled", **DECODE)
 
-
-@pytest.fixture(scope="module")
-def decoded(both, multi, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("decode") / "distilled"
-    toys.decode(both, multi, folder, **DECODE)
-    return folder
+    return shared("multilingual-decode", make) / "distilled"
 
 
 DECODE = {"gen_subset": "valid", "part_size": 16, "source_lang": "de", "target_lang": "en"}

@@ -16,21 +16,13 @@ from fairseq_seqkd.report import table3 as pruning_table
 
 
 @pytest.fixture(scope="module")
-def measured(tiny, teacher, tmp_path_factory):
+def measured(tiny, teacher, lstm_teacher, tmp_path_factory):
     """(results of evaluate, content of bench's file, what bench printed) of the teacher and an
     LSTM.
     """
     pytest.importorskip("ctranslate2")
     home = tmp_path_factory.mktemp("speed")
-    toys.train(
-        tiny,
-        home / "lstm",
-        toys.LSTM,
-        criterion="cross_entropy",
-        max_epoch=1,
-        disable_validation=True,
-    )
-    models = [f"Teacher={teacher}", f"LSTM={home}/lstm/checkpoint_last.pt"]
+    models = [f"Teacher={teacher}", f"LSTM={lstm_teacher}"]
     run_here("seqkd", "evaluate", *models, "--data", tiny, "-o", home / "results.json")
     done = run_here(
         "seqkd", "bench", *models, "--data", tiny, "--rounds", 2, "-o", home / "speed.json"

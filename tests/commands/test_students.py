@@ -213,7 +213,7 @@ assert not any(name.startswith("fairseq_seqkd") for name in sys.modules)
     assert (tmp_path / "tuned" / "checkpoint_last.pt").is_file()
 
 
-@pytest.mark.trap(5, 13)
+@pytest.mark.trap(5)
 def test_seq_kd_trains_resumes_and_seq_inter_fine_tunes_it(distilled, teacher, tmp_path):
     """Each objective on its view; a second run of the same command continues; then Seq-Inter with
     the teacher beside.
@@ -270,6 +270,7 @@ def test_fairseq_train_ends_with_one_sentence(tiny, tmp_path, criterion, options
     assert not (tmp_path / "save" / "checkpoint_last.pt").exists()
 
 
+@pytest.mark.trap(13)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_only_the_model_shows_ends_with_one_sentence_too(tiny, teacher, tmp_path, workers):
     """In a process of its own, which also ends by itself: threads that read ahead made it abort

@@ -13,7 +13,7 @@ import folders
 import pytest
 import torch
 import toys
-from commands import PLUGIN, ROOT, refusal, run_here
+from commands import PLUGIN, ROOT, refusal, run_here, run_process
 from fairseq.data import LanguagePairDataset
 
 from fairseq_seqkd import compat
@@ -480,20 +480,17 @@ def test_a_teacher_of_an_architecture_of_ones_own_needs_one_line_in_its_user_dir
     own.mkdir()
     (own / "__init__.py").write_text("\n".join(lines))
     mine = {"user_dir": own, "arch": "seqkd_own"}
-    toys.train(
-        tiny,
-        tmp_path / "teacher",
-        criterion="cross_entropy",
-        max_epoch=1,
-        disable_validation=True,
-        **mine,
-    )
+    more = {"criterion": "cross_entropy", "max_epoch": 1, "disable_validation": True}
+    # In processes of their own: this one has imported the package already.
+    words = toys.train_command(tiny, tmp_path / "teacher", **more, **mine)
+    run_process("fairseq-train", *words)
     teacher = tmp_path / "teacher" / "checkpoint_last.pt"
-    toys.decode(tiny, teacher, tmp_path / "out", gen_subset="valid", user_dir=own)
-    data = tmp_path / "out" / "seq_kd"
-    done = toys.train(
-        data, tmp_path / "student", criterion="seq_kd", max_update=1, train_subset="valid", **mine
-    )
+    valid = {"gen_subset": "valid", "user_dir": own}
+    words = toys.decode_command(tiny, teacher, tmp_path / "out", **valid)
+    run_process("fairseq-generate", *words)
+    more = {"criterion": "seq_kd", "max_update": 1, "train_subset": "valid"}
+    words = toys.train_command(tmp_path / "out" / "seq_kd", tmp_path / "student", **more, **mine)
+    done = run_process("fairseq-train", *words)
     assert "num_updates 1" in done.stdout or "num_updates=1" in done.stdout
 
 

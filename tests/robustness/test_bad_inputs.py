@@ -255,14 +255,6 @@ def begun(tiny, teacher, tmp_path_factory):
     return out
 
 
-@pytest.fixture(scope="module")
-def valid(tiny, teacher, tmp_path_factory):
-    """The finished decode of the validation split."""
-    out = tmp_path_factory.mktemp("valid") / "out"
-    assert run(*Place(out.parent, tiny=tiny, teacher=teacher).decode(out=out)).returncode == 0
-    return out
-
-
 @pytest.fixture(autouse=True)
 def no_mecab(monkeypatch):
     """As where sacrebleu's extras are not installed."""
@@ -790,10 +782,10 @@ def one_longer(content):
     [half, nothing, flipped(0, 128), flipped(9), absent],
     ids=["half", "nothing", "length", "header", "absent"],
 )
-def test_a_part_that_is_cut_is_done_again(at, valid, change):
+def test_a_part_that_is_cut_is_done_again(at, distilled_valid, change):
     out = at.broken("begun", "parts/000002.part", change)
     assert run(*at.decode(out=out)).returncode == 0
-    assert folders.tree(out) == folders.tree(valid)
+    assert folders.tree(out) == folders.tree(distilled_valid)
 
 
 @pytest.mark.parametrize(
@@ -808,7 +800,7 @@ def test_a_part_that_is_cut_is_done_again(at, valid, change):
     ],
 )
 def test_a_part_that_is_damaged_otherwise_stops_the_run_until_it_is_removed(
-    at, valid, change, sentence
+    at, distilled_valid, change, sentence
 ):
     out = at.broken("begun", "parts/000002.part", change)
     before = folders.tree(out)
@@ -817,7 +809,7 @@ def test_a_part_that_is_damaged_otherwise_stops_the_run_until_it_is_removed(
     assert folders.tree(out) == before
     (out / "parts" / "000002.part").unlink()
     assert run(*at.decode(out=out)).returncode == 0
-    assert folders.tree(out) == folders.tree(valid)
+    assert folders.tree(out) == folders.tree(distilled_valid)
 
 
 # Disks that are full, read-only, or gone. What is finished is whole, and the same command goes on.
@@ -870,11 +862,11 @@ def test_a_full_disk_leaves_nothing_by_halves_and_the_command_goes_on(at, words,
         assert folders.tree(at / made) == folders.tree(at.made["distilled"])
 
 
-def test_a_full_disk_under_a_decode_changes_no_byte(at, valid):
+def test_a_full_disk_under_a_decode_changes_no_byte(at, distilled_valid):
     with full_disk(3000):
         assert run(*at.decode()).returncode == 1
     assert run(*at.decode()).returncode == 0
-    assert folders.tree(at / "out") == folders.tree(valid)
+    assert folders.tree(at / "out") == folders.tree(distilled_valid)
 
 
 @pytest.mark.parametrize(
@@ -960,7 +952,9 @@ def test_a_folder_that_is_read_only(at, read_only, words, sentence):
     assert not around(at.here)
 
 
-def test_a_directory_that_vanishes_stops_the_run_and_it_begins_anew(at, valid, monkeypatch):
+def test_a_directory_that_vanishes_stops_the_run_and_it_begins_anew(
+    at, distilled_valid, monkeypatch
+):
     begin_part, begun = NBestRecorder.begin_part, []
 
     def vanish(self, first):
@@ -973,10 +967,10 @@ def test_a_directory_that_vanishes_stops_the_run_and_it_begins_anew(at, valid, m
     done = run(*at.decode())
     assert "out" in refusal(done) and done.returncode == 1
     assert run(*at.decode()).returncode == 0
-    assert folders.tree(at / "out") == folders.tree(valid)
+    assert folders.tree(at / "out") == folders.tree(distilled_valid)
 
 
-def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, valid, monkeypatch):
+def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, distilled_valid, monkeypatch):
     data = shutil.copytree(at.made["tiny"], at / "tiny")
     begin_part = NBestRecorder.begin_part
     monkeypatch.setattr(
@@ -990,7 +984,7 @@ def test_data_that_vanish_stop_the_run_before_a_view_is_there(at, valid, monkeyp
     monkeypatch.undo()
     shutil.copytree(at.made["tiny"], data)
     assert run(*at.decode(data)).returncode == 0
-    assert folders.tree(at / "out") == folders.tree(valid)
+    assert folders.tree(at / "out") == folders.tree(distilled_valid)
 
 
 @pytest.mark.parametrize(
@@ -1057,19 +1051,20 @@ PLACES = [
 
 
 @pytest.mark.parametrize("words, made", [row[1:] for row in PLACES], ids=[row[0] for row in PLACES])
-def test_an_odd_place_holds_what_any_other_does(at, valid, words, made):
+def test_an_odd_place_holds_what_any_other_does(at, distilled_valid, words, made):
     assert run(*words(at)).returncode == 0
     found = folders.tree(at / made, ignore=(".lock", ".keep", "decoding.log"))
-    assert found == folders.tree(valid)
+    assert found == folders.tree(distilled_valid)
 
 
-def test_a_dictionary_with_windows_line_ends_has_the_same_symbols(at, valid):
+def test_a_dictionary_with_windows_line_ends_has_the_same_symbols(at, distilled_valid):
     assert run(*windows_dictionary(at)).returncode == 0
-    ours, theirs = folders.tree(at / "out"), folders.tree(valid)
+    ours, theirs = folders.tree(at / "out"), folders.tree(distilled_valid)
     assert ours[NBestStore.NAME] == theirs[NBestStore.NAME]
     assert ours["seq_kd/valid.de-en.en.bin"] == theirs["seq_kd/valid.de-en.en.bin"]
     assert (
-        manifests.read(at / "out")["settings"]["data"] != manifests.read(valid)["settings"]["data"]
+        manifests.read(at / "out")["settings"]["data"]
+        != manifests.read(distilled_valid)["settings"]["data"]
     )
 
 

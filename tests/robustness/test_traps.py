@@ -43,16 +43,9 @@ def decode(data, teacher, out, **more):
     return toys.decode(data, teacher, out, **{"gen_subset": "valid", "part_size": 16, **more})
 
 
-@pytest.fixture(scope="module")
-def decoded(tiny, teacher, tmp_path_factory):
-    out = tmp_path_factory.mktemp("valid") / "out"
-    decode(tiny, teacher, out)
-    return out
-
-
 @pytest.mark.trap(7, 8, 9, 11, 19, 20)
 def test_options_that_cost_fairseq_generate_sentences_change_nothing(
-    decoded, tiny, teacher, tmp_path
+    distilled_valid, tiny, teacher, tmp_path
 ):
     """Its shards, limits, multiples and seeds are not those of the plan, and no text is made: there
     is nothing to print.
@@ -69,8 +62,8 @@ def test_options_that_cost_fairseq_generate_sentences_change_nothing(
     }
     done = decode(tiny, teacher, tmp_path / "out", **more)
     assert (
-        folders.tree(tmp_path / "out") == folders.tree(decoded)
-        and len(NBestStore(decoded)) == VALID
+        folders.tree(tmp_path / "out") == folders.tree(distilled_valid)
+        and len(NBestStore(distilled_valid)) == VALID
     )
     printed = done.stdout + (tmp_path / "text" / "generate-valid.txt").read_text()
     assert "is complete" in printed and not re.search(
@@ -95,7 +88,7 @@ def test_a_beam_beyond_the_dictionary_finds_fewer_hypotheses(tiny, teacher, tmp_
 
 
 @pytest.mark.trap(15)
-def test_similarity_is_that_of_text_without_bpe(decoded, tiny, teacher, tmp_path):
+def test_similarity_is_that_of_text_without_bpe(distilled_valid, tiny, teacher, tmp_path):
     """Of subwords, --bpe makes the text that --post-process makes by default."""
     (tmp_path / "codes").write_text("#version: 0.2\nd o\n")
     decode(tiny, teacher, tmp_path / "out", bpe="subword_nmt", bpe_codes=tmp_path / "codes")
@@ -103,16 +96,18 @@ def test_similarity_is_that_of_text_without_bpe(decoded, tiny, teacher, tmp_path
     assert (settings["bpe"], settings["post_process"]) == ("subword_nmt", None)
     codes = hashlib.sha256((tmp_path / "codes").read_bytes()).hexdigest()
     assert settings["decoders"] == {"bpe_codes": codes, "bpe_separator": "@@"}
-    assert "decoders" not in manifests.read(decoded)["settings"]["similarity"]
+    assert "decoders" not in manifests.read(distilled_valid)["settings"]["similarity"]
     other = {"bpe": "subword_nmt", "bpe_codes": tmp_path / "codes", "bpe_separator": "##"}
     refused = decode(tiny, teacher, tmp_path / "out", **other, check=False)
     assert 'similarity.decoders.bpe_separator was "@@", now "##"' in refusal(refused)
-    found, expected = (NBestStore(folder) for folder in (tmp_path / "out", decoded))
+    found, expected = (NBestStore(folder) for folder in (tmp_path / "out", distilled_valid))
     for i in range(VALID):
         assert [h.similarity for h in found[i]] == [h.similarity for h in expected[i]]
 
 
-def test_similarity_is_that_of_text_as_the_options_make_it(decoded, tiny, teacher, tmp_path):
+def test_similarity_is_that_of_text_as_the_options_make_it(
+    distilled_valid, tiny, teacher, tmp_path
+):
     """Subwords stay apart, and --tokenizer detokenises; beside sacrebleu on text that was made by
     hand.
     """
@@ -136,7 +131,7 @@ def test_similarity_is_that_of_text_as_the_options_make_it(decoded, tiny, teache
     def text(tokens):
         return moses.detokenize([dictionary[i] for i in tokens if i != dictionary.eos()])
 
-    found, others = NBestStore(tmp_path / "out"), NBestStore(decoded)
+    found, others = NBestStore(tmp_path / "out"), NBestStore(distilled_valid)
     for i in range(VALID):
         for hypothesis in found[i]:
             expected = bleu.sentence_score(
@@ -161,10 +156,10 @@ finally:
 
 @pytest.mark.trap("threads")
 @pytest.mark.slow
-def test_resuming_with_other_threads_gives_the_same_bytes(decoded, tiny, teacher, tmp_path):
+def test_resuming_with_other_threads_gives_the_same_bytes(distilled_valid, tiny, teacher, tmp_path):
     """A process with one thread leaves one part to a process that is given two."""
     out = tmp_path / "out"
-    unfinished = Distilled(out, manifest.read(decoded).settings, parts=4)
+    unfinished = Distilled(out, manifest.read(distilled_valid).settings, parts=4)
     unfinished.begin()
     with lock(unfinished.parts_folder / "000002.lock") as mine:  # as another worker would hold it
         decode(tiny, teacher, out)
@@ -176,11 +171,11 @@ def test_resuming_with_other_threads_gives_the_same_bytes(decoded, tiny, teacher
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "threads: 2, then 1" in done.stdout
-    assert folders.tree(out) == folders.tree(decoded)
+    assert folders.tree(out) == folders.tree(distilled_valid)
 
 
 @pytest.mark.trap("names")
-def test_any_file_name_will_do(decoded, tiny, teacher, tmp_path):
+def test_any_file_name_will_do(distilled_valid, tiny, teacher, tmp_path):
     """For the data, the teacher and what is made of them: in a decode, in its inspection, and in a
     training with both.
     """
@@ -189,7 +184,7 @@ def test_any_file_name_will_do(decoded, tiny, teacher, tmp_path):
     shutil.copytree(tiny, data)
     shutil.copy(teacher, path)
     decode(data, path, out)
-    assert folders.tree(out) == folders.tree(decoded)
+    assert folders.tree(out) == folders.tree(distilled_valid)
     assert str(out) in run_here("seqkd", "inspect", out, "--ids", 0, "--data", data).stdout
     more = {
         "criterion": "seq_kd",
