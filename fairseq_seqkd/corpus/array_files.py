@@ -30,22 +30,15 @@ TYPES: Dict[str, "np.dtype[Any]"] = {  # as the format spells them
     "F32": np.dtype(np.float32),
 }
 NAMES = {dtype: name for name, dtype in TYPES.items()}
+RETRY = "remove it and run the command again"  # advice for a damaged part
 
 # The type of each array, and its shape without the first dimension, by name.
 Layout = Dict[str, Tuple["np.dtype[Any]", Tuple[int, ...]]]
 
 
 @contextlib.contextmanager
-def opened(path: Path, advice: str = "remove it and run the command again") -> Iterator[Any]:
-    """Opens a file, whose size is then known to fit its header.
-
-    Args:
-        path: the file.
-        advice: what to do if it is damaged.
-
-    Raises:
-        Refusal: the file is missing or damaged.
-    """
+def opened(path: Path, advice: str = RETRY) -> Iterator[Any]:
+    """Opens a file whose size fits its header. Refuses others, with advice on what to do."""
     try:
         with safe_open(str(path), framework="numpy") as file:
             yield file
@@ -78,9 +71,7 @@ def read(path: Path) -> Dict[str, np.ndarray]:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
         expected = (file.metadata() or {}).get("crc32")
     if expected not in (None, checksum(arrays)):
-        raise Refusal(
-            f"{path} is damaged: its checksum is another; remove it and run the command again"
-        )
+        raise Refusal(f"{path} is damaged: its checksum is another; {RETRY}")
     return arrays
 
 
@@ -93,22 +84,16 @@ def checksum(arrays: Dict[str, np.ndarray]) -> str:
 
 
 def same_layout(path: Path, arrays: Dict[str, np.ndarray], layout: Layout) -> Layout:
-    """Returns the layout of the arrays of a part, which must be that of the parts before it.
+    """Returns the layout of a part, which must be that of the parts before it.
 
     Args:
         path: the part.
         arrays: its arrays.
         layout: the layout of the parts before it; empty for the first part.
-
-    Raises:
-        Refusal: the layouts differ.
     """
     own = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
     if layout not in ({}, own):
-        raise Refusal(
-            f"{path} holds other arrays than the parts before it; remove it and run the command "
-            "again"
-        )
+        raise Refusal(f"{path} holds other arrays than the parts before it; {RETRY}")
     return own
 
 
@@ -155,15 +140,7 @@ def join(
 
 
 def mapped(path: Path, advice: str) -> Dict[str, np.ndarray]:
-    """Maps all arrays of a file from the disk.
-
-    Args:
-        path: the file.
-        advice: what to do if it is damaged.
-
-    Raises:
-        Refusal: the file is missing or damaged.
-    """
+    """Maps all arrays of a file. Refuses a damaged file, with advice on what to do."""
     with opened(path, advice), path.open("rb") as file:  # opened: the header is sound
         (size,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(size))

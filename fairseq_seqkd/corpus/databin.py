@@ -4,7 +4,6 @@ Everything that reads or copies training data goes through `Split`: decoding, cr
 evaluation and reports.
 """
 
-import itertools
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Tuple, Union
@@ -18,6 +17,9 @@ from fairseq_seqkd.errors import Refusal, first_line
 if TYPE_CHECKING:
     from fairseq.data import Dictionary
     from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+
+BINARISE = "run fairseq-preprocess again"
 
 
 class LanguagePair(NamedTuple):
@@ -92,15 +94,10 @@ class Split:
                 "not finish"
             )
         if index.is_file() and not mmap_format.has_magic(index):
-            raise Refusal(
-                f"{index} is no index of fairseq's mmap format; run fairseq-preprocess again"
-            )
+            raise Refusal(f"{index} is no index of fairseq's mmap format; {BINARISE}")
         if index.is_file() != data.is_file():
             missing, present = (data, index) if index.is_file() else (index, data)
-            raise Refusal(
-                f"{missing} is missing, although {present.name} is there; run fairseq-preprocess "
-                "again"
-            )
+            raise Refusal(f"{missing} is missing, although {present.name} is there; {BINARISE}")
         if index.is_file():
             mmap_format.check_pair(index, data)
 
@@ -179,7 +176,7 @@ class Split:
         )
 
     def has_hashes(self, hashes: SplitHashes) -> bool:
-        """Whether the content is that of these hashes, e.g. `settings.data.hashes` of a manifest."""
+        """Whether the content has these hashes, e.g. `settings.data.hashes` of a manifest."""
         return all(file.is_file() for file in self.dictionaries) and self.hashes == hashes
 
     def check_unchanged(self, folder: Union[str, Path]) -> None:
@@ -193,9 +190,7 @@ class Split:
         """
         source = self._paths(self.languages.source)[0]
         if not source.is_file():
-            raise Refusal(
-                f"{source} is missing by now; put it back, and run the same command again"
-            )
+            raise Refusal(f"{source} is missing by now; put it back and run the same command again")
         complete = all(file.is_file() for file in self.dictionaries)
         if not complete or self._read_hashes() != self.hashes:
             raise Refusal(
@@ -222,11 +217,11 @@ def training_splits(folder: Union[str, Path], name: str, languages: LanguagePair
 def further_splits(folder: Union[str, Path], name: str, languages: LanguagePair) -> List[str]:
     """Returns the names of the splits that fairseq-train appends: train1, train2, ..."""
 
-    def exists(split: str) -> bool:
-        names = (f"{split}.{pair}.{languages.source}.bin" for pair in languages.spellings)
-        return any((Path(folder) / name).is_file() for name in names)
-
-    return list(itertools.takewhile(exists, (f"{name}{k}" for k in itertools.count(1))))
+    endings = [f"{pair}.{languages.source}.bin" for pair in languages.spellings]
+    splits: List[str] = []
+    while any((Path(folder) / f"{name}{len(splits) + 1}.{end}").is_file() for end in endings):
+        splits.append(f"{name}{len(splits) + 1}")
+    return splits
 
 
 def load_dictionary(path: Union[str, Path]) -> "Dictionary":
@@ -243,6 +238,5 @@ def load_dictionary(path: Union[str, Path]) -> "Dictionary":
         raise Refusal(f"{path} is missing; name a folder that fairseq-preprocess made") from None
     except Exception as error:  # fairseq raises a bare Exception for what is no UTF-8
         raise Refusal(
-            f"{path} is damaged ({first_line(error)}); copy it again, or run fairseq-preprocess "
-            "again"
+            f"{path} is damaged ({first_line(error)}); copy it again, or {BINARISE}"
         ) from None

@@ -6,12 +6,10 @@ Any number of workers fill it, and the last one completes it. It holds::
     parts/000012.part        a committed part; parts/000012.lock is held while a worker is at it
     decoding.log             who worked when: the only file that differs between two runs
 
-After a search, once all parts are there (they are then removed)::
+Once all parts are there, they are replaced by the results of a search, or of --score-reference::
 
     hypotheses.safetensors   every n-best list
     seq_kd/ seq_inter/       the views
-
-After scoring given targets (--score-reference)::
 
     distributions.safetensors
 """
@@ -23,71 +21,22 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    ClassVar,
-    Iterator,
-    Protocol,
-    Sequence,
-    Set,
-    Type,
-    Union,
-)  # fmt: skip
+from typing import Any, Callable, Iterator, Set, Union
 
 from msgspec.structs import replace
 
 from fairseq_seqkd.corpus import array_files, manifest
 from fairseq_seqkd.corpus.atomic import remove_partials
-from fairseq_seqkd.corpus.distribution_store import DistributionStore
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.json_text import tree
 from fairseq_seqkd.corpus.locks import lock
-from fairseq_seqkd.corpus.manifest import (
-    DecodeManifest,
-    DistributionsManifest,
-    FileFacts,
-    Manifest,
-    WorkManifest,
-)
-from fairseq_seqkd.corpus.nbest_store import NBestStore
-from fairseq_seqkd.corpus.settings import AnySettings, DecodeSettings, differences, signature
+from fairseq_seqkd.corpus.manifest import FileFacts, Manifest, WorkManifest
+from fairseq_seqkd.corpus.settings import AnySettings, differences
+from fairseq_seqkd.corpus.stores import PartBlock, store_class
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.version import __version__
 
 logger = logging.getLogger(__name__)
-
-
-class Store(Protocol):
-    """A finished store, merged from the parts of a directory."""
-
-    NAME: ClassVar[str]  # of the file
-    path: Path
-
-    def __init__(self, folder: Union[str, Path]) -> None:
-        """Opens the store of a directory."""
-
-    @staticmethod
-    def merge(parts: Sequence[Path], out: Path) -> None:
-        """Writes a store from parts, in order."""
-
-    def __len__(self) -> int:
-        """Returns the number of sentences."""
-
-
-class PartBlock(Protocol):
-    """The content of one part."""
-
-    def write(self, path: Path) -> None:
-        """Writes the part."""
-
-    def __len__(self) -> int:
-        """Returns the number of sentences."""
-
-
-def store_class(work: WorkManifest) -> Type[Store]:
-    """Returns the class of the store that a directory has once it is complete."""
-    return NBestStore if isinstance(work, DecodeManifest) else DistributionStore
 
 
 class Distilled:
@@ -101,26 +50,15 @@ class Distilled:
 
     def __init__(self, folder: Union[str, Path], settings: AnySettings, parts: int) -> None:
         self.folder, self.settings, self.parts = Path(folder), settings, parts
-        self.store = store_class(self._manifest())
+        self.manifest = manifest.begun(settings, __version__)  # while parts are missing
+        self.store = store_class(self.manifest)
         self.parts_folder = self.folder / "parts"
         self.complete = False
 
     @property
     def signature(self) -> str:
         """One line that says how the work is done, see `settings.signature`."""
-        return signature(self.settings, __version__)
-
-    def _manifest(self) -> WorkManifest:
-        kind: Any = (
-            DecodeManifest if isinstance(self.settings, DecodeSettings) else DistributionsManifest
-        )
-        return kind(
-            version=__version__,
-            signature=self.signature,
-            settings=self.settings,
-            sentences=self.settings.data.sentences,
-            complete=False,
-        )
+        return self.manifest.signature
 
     def check(self) -> None:
         """Checks that the directory is new, or was begun with these settings. Changes nothing.
@@ -143,6 +81,35 @@ class Distilled:
                     "restore it, or remove the directory and run the command again"
                 )
 
+    def _refuse_foreign_files(self) -> None:
+        # Names that begin with a dot may be those of another worker that begins at this moment.
+        files = self.folder.iterdir() if self.folder.is_dir() else ()
+        foreign = any(not file.name.startswith(".") for file in files)
+        if foreign and manifest.read(self.folder) is None:
+            raise Refusal(
+                f"--distill-dir {self.folder} has files in it, but no {manifest.NAME}; name a new "
+                "or empty one"
+            )
+
+    def _compare(self, present: Manifest) -> None:
+        if type(present) is not type(self.manifest):
+            raise Refusal(
+                f"--distill-dir {self.folder} holds something else ({manifest.kind(present)}); "
+                "name another one"
+            )
+        changes = differences(
+            {"version": present.version, **tree(present.settings)},
+            {"version": __version__, **tree(self.settings)},
+        )
+        if changes:
+            advice = "use the same ones to continue it, or name a new directory"
+            if not present.complete and not self.done():
+                advice += " (no part of this one is finished: nothing is lost if you remove it)"
+            raise Refusal(
+                f"--distill-dir {self.folder} was begun with other settings: "
+                f"{'; '.join(changes)}; {advice}"
+            )
+
     def begin(self) -> None:
         """Creates the directory, or continues it.
 
@@ -155,7 +122,7 @@ class Distilled:
             with lock(self.folder / ".lock", wait=True):
                 self.check()
                 if manifest.read(self.folder) is None:
-                    manifest.write(self.folder, self._manifest())
+                    manifest.write(self.folder, self.manifest)
                 if not self.complete:
                     self.parts_folder.mkdir(exist_ok=True)
                 for part in sorted(self.damaged()):
@@ -165,35 +132,6 @@ class Distilled:
             raise Refusal(
                 f"--distill-dir {self.folder} cannot be used: {error.strerror or error}"
             ) from None
-
-    def _refuse_foreign_files(self) -> None:
-        # Names that begin with a dot may be those of another worker that begins at this moment.
-        files = self.folder.iterdir() if self.folder.is_dir() else ()
-        foreign = any(not file.name.startswith(".") for file in files)
-        if foreign and manifest.read(self.folder) is None:
-            raise Refusal(
-                f"--distill-dir {self.folder} has files in it, but no {manifest.NAME}; name a new "
-                "or empty one"
-            )
-
-    def _compare(self, present: Manifest) -> None:
-        if type(present) is not type(self._manifest()):
-            raise Refusal(
-                f"--distill-dir {self.folder} holds something else ({manifest.kind(present)}); "
-                "name another one"
-            )
-        changes = differences(
-            {"version": present.version, **tree(getattr(present, "settings", {}))},
-            {"version": __version__, **tree(self.settings)},
-        )
-        if changes:
-            advice = "use the same ones to continue it, or name a new directory"
-            if not present.complete and not self.done():
-                advice += " (no part of this one is finished: nothing is lost if you remove it)"
-            raise Refusal(
-                f"--distill-dir {self.folder} was begun with other settings: "
-                f"{'; '.join(changes)}; {advice}"
-            )
 
     def note(self, text: str) -> None:
         """Adds a line to decoding.log, which says who worked when."""
@@ -283,15 +221,14 @@ class Distilled:
         remove_partials(self.folder)
         parts = [self.path(part) for part in range(self.parts)]
         self.store.merge(parts, self.folder / self.store.NAME)
-        store = self.store(self.folder)
-        expected = self.settings.stored_sentences
+        store, expected = self.store(self.folder), self.settings.stored_sentences
         if len(store) != expected:
             raise Refusal(
                 f"{self.folder} holds {len(store):,} sentences instead of {expected:,}; remove it "
                 "and begin anew"
             )
         facts = FileFacts(store.path.stat().st_size, sha256(store.path))
-        content = replace(self._manifest(), complete=True, store=facts)
+        content = replace(self.manifest, complete=True, store=facts)
         manifest.write(self.folder, build(store, content))
         self.note("finished")
 
@@ -308,21 +245,10 @@ def check_disk_space(option: str, folder: Union[str, Path], parts_bytes: float) 
     while not existing.exists():
         existing = existing.parent
     written = sum(part.stat().st_size for part in Path(folder).glob("parts/*.part"))
-    needed = 2 * int(parts_bytes) - written
-    free = shutil.disk_usage(existing).free
+    needed, free = 2 * int(parts_bytes) - written, shutil.disk_usage(existing).free
     if free < needed:
         raise Refusal(
             f"the disk of {option} {folder} has {free / 1e6:,.0f} MB free, about "
             f"{needed / 1e6:,.0f} MB are needed; free some space, lower --nbest or --topk, or name "
             "a directory elsewhere"
-        )
-
-
-def check_store(folder: Union[str, Path], work: WorkManifest) -> None:
-    """Refuses a store whose hash is not the manifest's. Older manifests have no hash."""
-    path = Path(folder) / store_class(work).NAME
-    if work.store is not None and sha256(path) != work.store.sha256:
-        raise Refusal(
-            f"{path} is damaged: its hash is not the manifest's; copy it again, or make the "
-            "directory anew"
         )

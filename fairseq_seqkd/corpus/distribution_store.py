@@ -99,15 +99,10 @@ class DistributionBlock:
         """Reads a part. Raises Refusal if it is damaged."""
         arrays = array_files.read(path)
         if set(arrays) != IN_PARTS:
-            raise Refusal(
-                f"{path} is not a part of stored distributions; remove it and run the command again"
-            )
+            raise Refusal(f"{path} is not a part of stored distributions; {array_files.RETRY}")
         block = cls.of(arrays)
         if not block._is_sound():
-            raise Refusal(
-                f"{path} is damaged: its arrays do not fit together; remove it and run the command "
-                "again"
-            )
+            raise Refusal(f"{path} is damaged: its arrays do not fit together; {array_files.RETRY}")
         return block
 
     def _is_sound(self) -> bool:
@@ -142,6 +137,10 @@ class DistributionStore:
             raise Refusal(f"{self.path} is not a store of distributions; score the split again")
         self.keys, self.lengths, self.first = arrays["keys"], arrays["lengths"], arrays["first"]
         self.per_token = TokenDistributions(*(arrays[name] for name in PER_TOKEN))
+        self.check()
+
+    def check(self) -> None:
+        """Refuses arrays that do not fit together."""
         if not self._is_sound():
             raise Refusal(
                 f"{self.path} is damaged: its arrays do not fit together; score the split again"

@@ -9,12 +9,12 @@ import numpy as np
 
 from fairseq_seqkd.corpus import array_files, manifest, views
 from fairseq_seqkd.corpus.databin import Split
-from fairseq_seqkd.corpus.distilled import check_store, store_class
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.corpus.json_text import dump, tree
 from fairseq_seqkd.corpus.manifest import Manifest, ViewManifest, WorkManifest
 from fairseq_seqkd.corpus.nbest import NBest
 from fairseq_seqkd.corpus.nbest_store import NBestStore
+from fairseq_seqkd.corpus.stores import check_store, store_class
 from fairseq_seqkd.errors import Refusal
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ def store_problems(folder: Path, work: WorkManifest) -> List[str]:
     problems = []
     try:
         store = store_class(work)(folder)
-        if isinstance(store, NBestStore):
-            for _ in store.blocks():  # every block is checked as it is read
-                pass
+        store.check()
         expected = work.settings.stored_sentences
         if len(store) != expected:
             problems.append(f"it holds {len(store):,} sentences instead of {expected:,}")

@@ -17,6 +17,7 @@ from fairseq_seqkd.corpus.atomic import whole_file
 from fairseq_seqkd.corpus.databin import LanguagePair
 from fairseq_seqkd.corpus.json_text import dump, gather, tree
 from fairseq_seqkd.corpus.settings import (
+    AnySettings,
     Count,
     DecodeSettings,
     EngineSettings,
@@ -115,6 +116,18 @@ Manifest = Union[DecodeManifest, DistributionsManifest, ViewManifest]
 def kind(manifest: Manifest) -> str:
     """Returns what a directory is: "distilled", "distributions" or "view"."""
     return str(manifest.__struct_config__.tag)
+
+
+def begun(settings: AnySettings, version: str) -> WorkManifest:
+    """Returns the manifest of a directory in which parts are missing."""
+    kind: Any = DecodeManifest if isinstance(settings, DecodeSettings) else DistributionsManifest
+    return kind(
+        version=version,
+        signature=signature(settings, version),
+        settings=settings,
+        sentences=settings.data.sentences,
+        complete=False,
+    )
 
 
 def read(folder: Union[str, Path]) -> Optional[Manifest]:

@@ -1,24 +1,21 @@
-"""fairseq's mmap format: the token ids of one side of a split (``.bin``) and their index (``.idx``).
+"""fairseq's mmap format: the token ids of a side of a split (``.bin``) and their index (``.idx``).
 
-The index is a header, the number of tokens of each sentence (int32), and the offset of each
-sentence in bytes (int64). fairseq's own builder is not used: it keeps Python lists of sizes, and
-its merge overflows beyond 2 GiB under NumPy 2.
+fairseq's own builder is not used: it keeps Python lists of sizes, and its merge overflows beyond
+2 GiB under NumPy 2. The index is a header, then the tokens of each sentence (int32), then the
+offset of each sentence in bytes (int64).
 """
 
 import os
 import struct
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Type, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from fairseq_seqkd.errors import Refusal
 
 MAGIC, VERSION = b"MMIDIDX\x00\x00", 1
-CODES: Dict[
-    "np.dtype[Any]", int
-] = {  # of token types, as fairseq/data/indexed_dataset.py numbers them
+CODES: Dict["np.dtype[Any]", int] = {  # of token types, as in fairseq/data/indexed_dataset.py
     np.dtype(np.uint16): 8,
     np.dtype(np.int32): 4,
     np.dtype(np.uint32): 9,
@@ -26,10 +23,8 @@ CODES: Dict[
     np.dtype(np.uint64): 10,
 }
 TYPES = {code: dtype for dtype, code in CODES.items()}
-HEADER = struct.Struct(f"<{len(MAGIC)}sQBQ")  # magic, version, code of the token type, sentences
-BYTES_PER_SENTENCE = 12  # of an index: a size and an offset
-
-POINTERS_AT_A_TIME = 1 << 12  # so that the offsets are never all in memory
+HEADER = struct.Struct(f"<{len(MAGIC)}sQBQ")  # the magic and the fields of Header
+OFFSETS_AT_A_TIME = 1 << 12  # so that the offsets are never all in memory
 TOKENS_AT_A_TIME = 1 << 20
 
 
@@ -37,7 +32,7 @@ class Header(NamedTuple):
     """The header of an index."""
 
     version: int
-    code: int
+    code: int  # of the token type
     sentences: int
 
 
@@ -55,8 +50,8 @@ def has_magic(index: Path) -> bool:
 def read_header(index: Path) -> Optional[Header]:
     """Reads the header of an index; None if the file is too short to have one."""
     with index.open("rb") as file:
-        header = file.read(HEADER.size)
-    return Header(*HEADER.unpack(header)[1:]) if len(header) == HEADER.size else None
+        content = file.read(HEADER.size)
+    return Header(*HEADER.unpack(content)[1:]) if len(content) == HEADER.size else None
 
 
 def read_dtype(index: Path) -> "np.dtype[Any]":
@@ -70,9 +65,8 @@ def read_dtype(index: Path) -> "np.dtype[Any]":
 def map_sizes(index: Path) -> np.ndarray:
     """Maps the number of tokens of each sentence, EOS included: (sentences,) int32."""
     header = read_header(index)
-    if header is None or not header.sentences:
-        return np.zeros(0, np.int32)
-    return np.memmap(index, np.int32, "r", HEADER.size, header.sentences)
+    count = header.sentences if header else 0
+    return np.memmap(index, np.int32, "r", HEADER.size, count) if count else np.zeros(0, np.int32)
 
 
 def has_ids_below(data: Path, dtype: "np.dtype[Any]", vocabulary: int) -> bool:
@@ -83,34 +77,33 @@ def has_ids_below(data: Path, dtype: "np.dtype[Any]", vocabulary: int) -> bool:
 
 
 def check_pair(index: Path, data: Path) -> None:
-    """Refuses an index and data that are damaged or do not belong together."""
+    """Refuses an index that is damaged, or whose sentences do not fill the data without gaps."""
     if not _belong_together(index, data):
         raise Refusal(f"{index} and {data.name} are damaged, or not of one split; copy them again")
 
 
 def _belong_together(index: Path, data: Path) -> bool:
-    """Whether an index is complete, and its sentences fill the data without gaps."""
     header = read_header(index)
     if header is None or header.version != VERSION or header.code not in TYPES:
         return False
-    count = header.sentences
-    if index.stat().st_size != HEADER.size + BYTES_PER_SENTENCE * count:
-        return False
-    itemsize, sizes = TYPES[header.code].itemsize, map_sizes(index)
-    offsets = (
-        np.memmap(index, np.int64, "r", HEADER.size + 4 * count, count)
-        if count
-        else np.zeros(0, np.int64)
-    )
+    count, itemsize, sizes = header.sentences, TYPES[header.code].itemsize, map_sizes(index)
+    if not count or index.stat().st_size != HEADER.size + 12 * count:
+        return False  # fairseq cannot map a split without a sentence
+    offsets = np.memmap(index, np.int64, "r", HEADER.size + 4 * count, count)
     end = 0
-    for start in range(0, count, POINTERS_AT_A_TIME):
-        lengths = sizes[start : start + POINTERS_AT_A_TIME].astype(np.int64) * itemsize
-        ends = end + np.cumsum(lengths)
-        expected = ends - lengths
-        if lengths.min() < 0 or (offsets[start : start + POINTERS_AT_A_TIME] != expected).any():
+    for start in range(0, count, OFFSETS_AT_A_TIME):
+        block = slice(start, start + OFFSETS_AT_A_TIME)
+        expected, end = _offsets(sizes[block], itemsize, end)
+        if sizes[block].min() < 0 or not np.array_equal(offsets[block], expected):
             return False
-        end = int(ends[-1])
     return end == data.stat().st_size
+
+
+def _offsets(sizes: np.ndarray, itemsize: int, start: int) -> Tuple[np.ndarray, int]:
+    """Returns the offsets of consecutive sentences in bytes, and where the last one ends."""
+    lengths = sizes.astype(np.int64) * itemsize
+    ends = start + np.cumsum(lengths)
+    return ends - lengths, int(ends[-1])
 
 
 class Writer:
@@ -145,29 +138,23 @@ class Writer:
         self.data.flush()
         os.fsync(self.data.fileno())
         self.data.close()
-        sizes = np.concatenate(self.sizes) if self.sizes else np.zeros(0, np.int32)
+        sizes = np.concatenate([np.zeros(0, np.int32), *self.sizes])
         self.sizes = []
         with self.index.open("wb") as index:
             index.write(HEADER.pack(MAGIC, VERSION, CODES[self.dtype], len(sizes)))
             index.write(sizes.data)
-            offset = 0
-            for start in range(0, len(sizes), POINTERS_AT_A_TIME):
-                lengths = sizes[start : start + POINTERS_AT_A_TIME].astype(np.int64)
-                ends = offset + np.cumsum(lengths * self.dtype.itemsize)
-                index.write((ends - lengths * self.dtype.itemsize).data)
-                offset = int(ends[-1])
+            end = 0
+            for start in range(0, len(sizes), OFFSETS_AT_A_TIME):
+                block = sizes[start : start + OFFSETS_AT_A_TIME]
+                offsets, end = _offsets(block, self.dtype.itemsize, end)
+                index.write(offsets.data)
             index.flush()
             os.fsync(index.fileno())
 
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is None:
             self.close()
         else:

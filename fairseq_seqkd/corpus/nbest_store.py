@@ -110,16 +110,13 @@ class Block:
 
     def check(self, path: Path) -> None:
         """Refuses arrays of a file that do not fit together."""
-        arrays = self.arrays
         hypotheses = int(self.counts.sum(dtype=np.int64))
-        sound = (
-            all(
-                len(array) == hypotheses for name, array in arrays.items() if name in PER_HYPOTHESIS
-            )
-            and (hypotheses == 0 or int(self.lengths.min()) >= 0)
-            and len(self.tokens) == int(self.lengths.sum(dtype=np.int64))
-        )
-        if not sound:
+        columns = [array for name, array in self.arrays.items() if name in PER_HYPOTHESIS]
+        if (
+            any(len(column) != hypotheses for column in columns)
+            or (hypotheses and int(self.lengths.min()) < 0)
+            or len(self.tokens) != int(self.lengths.sum(dtype=np.int64))
+        ):
             raise Refusal(
                 f"{path} is damaged: its arrays do not fit together; remove it and decode again"
             )
@@ -133,9 +130,7 @@ class Block:
         """Reads a part. Raises Refusal if it is damaged."""
         arrays = array_files.read(path)
         if not _is_complete(arrays) or any(array.ndim != 1 for array in arrays.values()):
-            raise Refusal(
-                f"{path} is not a part of an n-best store; remove it and run the command again"
-            )
+            raise Refusal(f"{path} is not a part of an n-best store; {array_files.RETRY}")
         block = cls(**arrays)
         block.check(path)
         return block
@@ -194,6 +189,11 @@ class NBestStore:
         lengths = {name: hypotheses for name in layout}
         lengths.update(counts=sentences, tokens=tokens)
         array_files.join(parts, out, lengths, layout, {BOUNDS: np.array(bounds, np.int64)})
+
+    def check(self) -> None:
+        """Reads everything. Raises Refusal if it is damaged."""
+        for b in range(len(self._bounds) - 1):
+            self.block(b)
 
     def __len__(self) -> int:
         return int(self._bounds[-1, 0])

@@ -131,43 +131,44 @@ def copy_gold(gold: Split, out: Path) -> None:
 
 
 def check_view(folder: Union[str, Path], view: str) -> ViewManifest:
-    """Checks that a data directory is a finished view with complete files.
-
-    Args:
-        folder: the data directory of a criterion.
-        view: the name of the view that it must be.
+    """Checks that the data directory of a criterion is this view, finished and with its files.
 
     Returns:
         Its manifest.
     """
-    found = manifest.read(folder)
+    content = manifest.read(folder)
     where = f"the data directory {folder}"
-    if found is None:
+    if content is None:
         raise Refusal(
             f"{where} holds no teacher's translations (it has no {manifest.NAME}): criterion {view}"
             f" trains on the folder {view}/ that fairseq-generate --task teacher_decoding leaves in"
             " its --distill-dir; on gold use word_kd"
         )
-    if isinstance(found, DecodeManifest):
+    if isinstance(content, DecodeManifest):
         raise Refusal(
             f"{where} is a distilled directory; train on the view in it, {Path(folder) / view}"
         )
-    if not isinstance(found, ViewManifest) or found.view != view:
-        held = found.view if isinstance(found, ViewManifest) else "no"
+    if not isinstance(content, ViewManifest) or content.view != view:
+        held = content.view if isinstance(content, ViewManifest) else "no"
         raise Refusal(
             f"{where} holds {held} targets, the criterion is {view}; use the one that fits the "
             "other"
         )
-    if not found.complete or found.files is None:
-        raise Refusal(f"{where} {CONTINUE}")
-    for name, facts in found.files.items():
+    _check_complete(folder, content)
+    return content
+
+
+def _check_complete(folder: Union[str, Path], view: ViewManifest) -> None:
+    """Refuses a view that is not finished, or whose files are missing or have another size."""
+    if not view.complete or view.files is None:
+        raise Refusal(f"{folder} {CONTINUE}")
+    for name, facts in view.files.items():
         file = Path(folder) / Path(name).name
         if not file.is_file() or file.stat().st_size != facts.bytes:
             raise Refusal(
                 f"{file} is not the file that belongs to this view (it is missing or has another "
                 "size); copy the view again, or build it anew"
             )
-    return found
 
 
 def find(folder: Union[str, Path], view: Optional[str] = None) -> Tuple[Path, ViewManifest]:
@@ -175,41 +176,37 @@ def find(folder: Union[str, Path], view: Optional[str] = None) -> Tuple[Path, Vi
 
     Args:
         folder: a view or a distilled directory.
-        view: which view of a distilled directory (default: seq_kd). For the folder of a view, it
-            must be that view.
+        view: the view to find (default: seq_kd, or the view that `folder` is).
 
     Returns:
         The folder of the view, and its manifest.
     """
-    if not Path(folder).is_dir():
+    folder = Path(folder)
+    if not folder.is_dir():
         raise Refusal(
             f"the directory {folder} does not exist; name the --distill-dir of fairseq-generate, "
             "or a view in it"
         )
-    found = manifest.read(folder)
-    if found is None:
-        raise Refusal(
-            f"{folder} holds no teacher's translations (it has no {manifest.NAME}); name the "
-            "directory that fairseq-generate --task teacher_decoding made, or a view in it"
-        )
-    if isinstance(found, DecodeManifest):
-        if not found.complete:
+    content = manifest.read(folder)
+    if isinstance(content, DecodeManifest):
+        if not content.complete:
             raise Refusal(f"{folder} {CONTINUE}")
-        view, views = view or manifest.SEQ_KD, found.views or []
+        view, views = view or manifest.SEQ_KD, content.views or []
         if view not in views:
             raise Refusal(f"{folder} has no view {view!r}; it has: {', '.join(views) or 'none'}")
-        folder = Path(folder) / view
-        return folder, check_view(folder, view)
-    if not isinstance(found, ViewManifest):
+        folder = folder / view
+        content = manifest.read(folder)
+    if not isinstance(content, ViewManifest):
         raise Refusal(
-            f"{folder} holds something else ({manifest.kind(found)}); name a distilled directory "
-            "or a view in it"
+            f"{folder} holds no teacher's translations (it has no {manifest.NAME} of a decode or a "
+            "view); name the directory that fairseq-generate --task teacher_decoding made"
         )
-    if view not in (None, found.view):
+    if view not in (None, content.view):
         raise Refusal(
-            f"{folder} is the view {found.view}, not {view}; name the directory that it is in"
+            f"{folder} is the view {content.view}, not {view}; name the directory that it is in"
         )
-    return Path(folder), check_view(folder, found.view)
+    _check_complete(folder, content)
+    return folder, content
 
 
 def check_contents(folder: Union[str, Path], content: ViewManifest, names: Iterable[str]) -> None:

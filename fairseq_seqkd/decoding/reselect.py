@@ -18,12 +18,13 @@ from msgspec.structs import replace
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split
-from fairseq_seqkd.corpus.distilled import check_disk_space, check_store
+from fairseq_seqkd.corpus.distilled import check_disk_space
 from fairseq_seqkd.corpus.manifest import DecodeManifest
 from fairseq_seqkd.corpus.nbest import NBest
 from fairseq_seqkd.corpus.nbest_store import NBestStore
 from fairseq_seqkd.corpus.plan import Plan
 from fairseq_seqkd.corpus.settings import SearchSettings, SimilaritySettings
+from fairseq_seqkd.corpus.stores import check_store
 from fairseq_seqkd.decoding.checks import check_selection
 from fairseq_seqkd.decoding.config import OF_SELECTION, TeacherDecodingConfig, option_name
 from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder

@@ -14,9 +14,9 @@ from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import LanguagePair, training_splits
-from fairseq_seqkd.corpus.distilled import check_store
 from fairseq_seqkd.corpus.distribution_store import DistributionStore, TokenDistributions, keys_of
 from fairseq_seqkd.corpus.plan import too_long
+from fairseq_seqkd.corpus.stores import check_store
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training.soft_targets import SPREAD, top_k
 
