@@ -1,1 +1,1 @@
-"""What is on disk: manifests, the n-best store, and data-bins. Nothing here knows a model."""
+"""Files on disk: manifests, stores, views and data-bins. No module here knows a model."""

@@ -1,4 +1,4 @@
-"""What a directory of a teacher's work holds, and whether it is undamaged (`seqkd inspect`)."""
+"""Checks a directory of a teacher's work, and reads its n-best lists (`seqkd inspect`)."""
 
 import json
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """How far unfinished work is, in parts."""
+    """The progress of unfinished work, in parts."""
 
     done: int
     of: int
@@ -30,7 +30,7 @@ class Parts(NamedTuple):
 
 @dataclass
 class Findings:
-    """What a directory holds, and what is wrong with it."""
+    """The content of a directory, and what is wrong with it."""
 
     folder: Path
     manifest: Manifest

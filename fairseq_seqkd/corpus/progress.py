@@ -1,4 +1,4 @@
-"""How far a directory of a teacher's work is, seen from its files alone (`seqkd decode`)."""
+"""Reads the progress of a directory of a teacher's work from its files (`seqkd decode`)."""
 
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -9,7 +9,7 @@ from fairseq_seqkd.corpus.manifest import ViewManifest
 
 
 class Progress(NamedTuple):
-    """How far a directory is."""
+    """The progress of a directory."""
 
     sentences: int  # of the split
     done: int  # sentences whose part is committed

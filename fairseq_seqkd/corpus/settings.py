@@ -71,14 +71,14 @@ class TeacherSettings(Struct):
 
 
 class EngineSettings(OpenRecord, kw_only=True):
-    """What computed: `others` has the versions of the libraries, by name."""
+    """The engine that computed. `others` has the versions of the libraries, by name."""
 
     name: str
     precision: str
 
 
 class PlanSettings(Struct):
-    """How the sentences are grouped into parts and batches."""
+    """The grouping of the sentences into parts and batches."""
 
     part_size: Size
     max_tokens: Optional[Size]
@@ -106,7 +106,7 @@ class SearchSettings(OpenRecord, kw_only=True):
 
 
 class SimilaritySettings(Struct):
-    """How a hypothesis is compared with the reference, and how text is made for it."""
+    """The comparison of hypotheses with the reference, and how text is made for it."""
 
     metric: str
     sacrebleu: str  # its version
@@ -118,7 +118,7 @@ class SimilaritySettings(Struct):
 
 
 class ScoringSettings(Struct):
-    """How given targets were scored."""
+    """The scoring of given targets."""
 
     topk: Count
     vocabulary: Count

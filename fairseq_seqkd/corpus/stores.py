@@ -1,4 +1,4 @@
-"""What the two kinds of stores have in common, and which directory holds which."""
+"""The interface of the two kinds of stores, and the kind that a directory holds."""
 
 from pathlib import Path
 from typing import ClassVar, Protocol, Sequence, Type, Union
