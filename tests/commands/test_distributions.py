@@ -489,7 +489,10 @@ def uncounted(folder, key=None):
     [
         (unfinished, "is not finished"),
         (uncounted, "is not finished"),
-        (lambda folder: uncounted(folder, "tokens"), "is damaged \\(it has no counts.tokens\\)"),
+        (
+            lambda folder: uncounted(folder, "tokens"),
+            "missing required field `tokens` - at `.\\.counts`",
+        ),
         (another_store, "is not the file that its manifest speaks of"),
         (index_out_of_range, "do not fit together"),
         (lambda folder: (folder / "manifest.json").unlink(), "holds no distributions"),
