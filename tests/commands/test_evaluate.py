@@ -9,7 +9,7 @@ from fairseq_seqkd.commands.text_options import Decoders
 from fairseq_seqkd.evaluation import results, systems
 
 
-def test_bpe_and_tokenizer_are_undone_on_both_sides(tiny, teacher, tmp_path):
+def test_both_sides_are_post_processed_and_detokenised(tiny, teacher, tmp_path):
     """fairseq's `characters` takes spaces away, so a sentence is one word; its settings tell such
     results from others.
     """

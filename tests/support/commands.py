@@ -90,6 +90,7 @@ def run_python(*words: Any, **variables: str) -> "subprocess.CompletedProcess[st
         [sys.executable, *map(str, words)],
         capture_output=True,
         text=True,
+        errors="replace",
         env=environment_with(**variables),
     )
 

@@ -3,14 +3,10 @@ forms of output.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from measurements import result
 
-from fairseq_seqkd import cli
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results
 from fairseq_seqkd.report import formatting as text_table
@@ -77,24 +73,6 @@ def test_another_model_of_comet_is_refused_before_it_scores(tmp_path):
     again = results.Results(path)
     again.check(result("A"))  # which takes the place of what is there
     again.check_scorer("comet:2|model:b")
-
-
-def test_a_report_does_not_take_the_place_of_what_it_is_made_from(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text(results.to_json({"results": [result("A")]}))
-    before = path.read_text()
-    for option in ("-o", "--json", "--plot"):
-        with pytest.raises(Refusal, match="is what the report is made from"):
-            cli.main(["report", str(path), option, f"{tmp_path}/../{tmp_path.name}/results.json"])
-    assert path.read_text() == before
-
-
-def test_a_terminal_without_the_letters_of_a_report_shows_the_rest(tmp_path):
-    (tmp_path / "results.json").write_text(results.to_json({"results": [result("A")]}))
-    said = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    command = [sys.executable, "-m", "fairseq_seqkd", "report", str(tmp_path / "results.json")]
-    done = subprocess.run(command, capture_output=True, env=said)
-    assert done.returncode == 0 and b"p(t = ?)" in done.stdout and not done.stderr
 
 
 @pytest.mark.parametrize(
@@ -415,12 +393,3 @@ def test_a_folder_leaves_out_speeds_of_other_settings(tmp_path):
 )
 def test_percent(share, text):
     assert text_table.percent(share) == text
-
-
-@pytest.mark.trap(28)
-def test_importing_the_report_needs_no_torch():
-    code = (
-        "import sys, fairseq_seqkd.report.table1; assert 'torch' not in sys.modules and "
-        "'fairseq' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,13 +1,9 @@
 """Scores from worker processes: the same as without, and no process that outlives its purpose."""
 
 import multiprocessing
-import subprocess
-import sys
 
 import numpy as np
-import processes
 import pytest
-from commands import ROOT
 
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.selection import pool as scoring
@@ -53,30 +49,6 @@ def test_a_worker_that_dies_is_one_sentence(workers):
         waiting()
     with pytest.raises(Refusal, match="has died"):
         workers.submit(LISTS)
-
-
-def test_workers_end_with_their_parent_however_it_ends():
-    program = (
-        "import multiprocessing, os, time; from fairseq_seqkd.selection import pool as scoring\n"
-        f"scorer = scoring.Scorer({METRIC!r}, workers=2)\n"
-        "[scores() for scores in [scorer.submit([(['a b'], 'a')]) for _ in range(8)]]\n"
-        "print(*(p.pid for p in multiprocessing.active_children()), flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as parent:
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-        parent.kill()
-    assert pids
-    processes.wait_until(lambda: not any(map(processes.is_running, pids)))
-
-
-def test_workers_load_neither_fairseq_nor_torch():
-    program = (
-        "import fairseq_seqkd.selection.pool, sys\nassert not {'torch', 'fairseq'} & "
-        "set(sys.modules), sorted(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 def test_scores_are_float32():

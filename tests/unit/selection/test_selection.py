@@ -229,7 +229,7 @@ def test_an_empty_list_has_no_choice():
     assert choose.closest(np.array([], np.float32)) == -1
 
 
-def test_an_empty_gold_line_leaves_the_teachers_favourite():
+def test_an_empty_gold_line_leaves_the_mode():
     scores = Similarity("bleu")(["some words", "other words"], " ")
     assert choose.closest(scores) == 0
     scores = Similarity("bleu")(["some words", ""], "")
