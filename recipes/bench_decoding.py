@@ -186,14 +186,14 @@ def raw(compute_type, tokens, data, teacher, split, source, target, out):
     )
     models[0].eval()
     vocabularies = [
-        ctranslate2_model.names(dictionary)
+        ctranslate2_model.id_names(dictionary)
         for dictionary in (task.source_dictionary, task.target_dictionary)
     ]
     files = ctranslate2_model.convert(models[0], *vocabularies)
     translator = ctranslate2.Translator(
         "raw", files=files, compute_type=compute_type, inter_threads=1, intra_threads=1
     )
-    names = ctranslate2_model.names(task.source_dictionary)
+    names = ctranslate2_model.id_names(task.source_dictionary)
     rows = data_utils.load_indexed_dataset(
         f"{data}/{split}.{source}-{target}.{source}", None, "mmap"
     )

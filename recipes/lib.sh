@@ -56,7 +56,7 @@ keep_memory() { export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=
 # Whether CTranslate2 can search on a GPU here, or a sentence that says why not. torch is imported for the libraries that it brings.
 fast_engine_on_gpu() {
     python -c 'import torch
-from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+from fairseq_seqkd.engines.ctranslate2_support import check_installed
 check_installed("float16", on_gpu=True)'
 }
 

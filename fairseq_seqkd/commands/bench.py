@@ -79,7 +79,7 @@ def run(arguments):
     from fairseq_seqkd.checkpoint import Checkpoint
     from fairseq_seqkd.corpus.atomic import whole_file
     from fairseq_seqkd.engines import int8_support
-    from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+    from fairseq_seqkd.engines.ctranslate2_support import check_installed
     from fairseq_seqkd.evaluation import speed, systems
     from fairseq_seqkd.evaluation.results import to_json
     from fairseq_seqkd.report import table2 as speed_table

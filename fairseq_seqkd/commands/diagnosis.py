@@ -140,7 +140,7 @@ def search_engine():
     says = f"{found}; on this CPU: {types}{but}"
     import torch
 
-    from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+    from fairseq_seqkd.engines.ctranslate2_support import check_installed
 
     if torch.cuda.is_available():
         try:

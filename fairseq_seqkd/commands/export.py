@@ -121,7 +121,7 @@ def run(arguments):
     import fairseq_seqkd
     from fairseq_seqkd.checkpoint import Checkpoint
     from fairseq_seqkd.deployment import export
-    from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+    from fairseq_seqkd.engines.ctranslate2_support import check_installed
     from fairseq_seqkd.evaluation import systems
 
     fairseq_seqkd.register()

@@ -22,7 +22,7 @@ from fairseq_seqkd.decoding.config import (
     option_name,
 )
 from fairseq_seqkd.decoding.settings import precision, uses_gpu
-from fairseq_seqkd.engines.ctranslate2_engine import check_installed
+from fairseq_seqkd.engines.ctranslate2_support import check_installed
 from fairseq_seqkd.engines.length_limit import check_length_options
 from fairseq_seqkd.engines.options import WITHOUT_EFFECT, check_for_ctranslate2
 from fairseq_seqkd.errors import Problems, Refusal

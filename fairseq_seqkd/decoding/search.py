@@ -9,8 +9,8 @@ from fairseq.models import FairseqModel
 from fairseq_seqkd import engines
 from fairseq_seqkd.decoding.multilingual import LanguageTokens, MultilingualEngine
 from fairseq_seqkd.decoding.settings import DecodeInputs, precision, uses_gpu
-from fairseq_seqkd.engines.ctranslate2_engine import CTranslate2Engine
-from fairseq_seqkd.engines.ctranslate2_model import INSTEAD
+from fairseq_seqkd.engines.ctranslate2_engine import Computation, CTranslate2Engine
+from fairseq_seqkd.engines.ctranslate2_support import USE_FAIRSEQ
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal, first_line
 from fairseq_seqkd.training.teacher import PROBE_BATCH, Teacher, readable
@@ -56,15 +56,14 @@ def build_ctranslate2(
     """
     cfg, dataset = inputs.cfg, inputs.dataset
     on_gpu = uses_gpu(cfg)
+    computation = Computation(precision(cfg))
+    if on_gpu:
+        computation = Computation(precision(cfg), "cuda", torch.cuda.current_device())
     engine = CTranslate2Engine(
-        models,
-        dataset.src_dict,
-        dataset.tgt_dict,
-        cfg.generation,
         fairseq_engine,
-        precision(cfg),
-        "cuda" if on_gpu else "cpu",
-        torch.cuda.current_device() if on_gpu else 0,
+        (dataset.src_dict, dataset.tgt_dict),
+        cfg.generation,
+        computation,
         languages.foreign if languages else (),
     )
     probe = readable(Teacher(models), dataset, PROBE_BATCH)
@@ -77,6 +76,6 @@ def build_ctranslate2(
         engine.verify(sample, languages.prefix_tokens(sample) if languages else None)
     except (RuntimeError, ValueError) as error:  # e.g. another version of a CUDA library
         raise Refusal(
-            f"engine ctranslate2 cannot search here ({first_line(error)}); {INSTEAD}"
+            f"engine ctranslate2 cannot search here ({first_line(error)}); {USE_FAIRSEQ}"
         ) from error
     return engine

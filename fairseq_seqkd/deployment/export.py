@@ -14,7 +14,7 @@ from fairseq_seqkd.corpus.atomic import whole_folder
 from fairseq_seqkd.deployment import config as folders
 from fairseq_seqkd.deployment.translate import Translator
 from fairseq_seqkd.engines import ctranslate2_model
-from fairseq_seqkd.engines.ctranslate2_engine import EXACT, QUANTISED
+from fairseq_seqkd.engines.ctranslate2_engine import TOLERANCE, TOLERANCE_QUANTISED
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import systems
 
@@ -55,7 +55,7 @@ def export(system, quantization, output, text_options, beam, check_lines=None, c
             "the same teacher into a Transformer student, which may follow a teacher of any architecture"
         )
     source, target = task.source_dictionary, task.target_dictionary
-    vocabularies = ctranslate2_model.symbols(source), ctranslate2_model.symbols(target)
+    vocabularies = ctranslate2_model.symbol_names(source), ctranslate2_model.symbol_names(target)
     files = ctranslate2_model.convert(
         model, *vocabularies, add_source_eos=True, quantization=quantization
     )
@@ -143,8 +143,8 @@ def compare(translator, model, task, settings, sources):
     )
     rows = [[*map(source_dictionary.index, source), source_dictionary.eos()] for source in sources]
     theirs = [engine.search(sample(row))[0][0].tokens.tolist() for row in rows]
-    log_probs = ctranslate2_model.fairseq_log_probs(model, rows, theirs, target_dictionary)
-    names = ctranslate2_model.symbols(target_dictionary)
+    log_probs = ctranslate2_model.fairseq_log_probs(model, rows, theirs, target_dictionary.eos())
+    names = ctranslate2_model.symbol_names(target_dictionary)
     # A few at a time, or the numbers over the vocabulary of all of them stand in memory at once.
     how = {"max_input_length": 0, "max_batch_size": SCORED_AT_A_TIME}
     scored = translator.engine.score_batch(
@@ -176,7 +176,9 @@ def sample(row):
 def check(agreement, quantization, path):
     """Refuses a folder that does not compute what the checkpoint computes."""
     exact = quantization == "float32"
-    seen, bound = (agreement.worst, EXACT) if exact else (agreement.nats_a_token, QUANTISED)
+    seen, bound = (
+        (agreement.worst, TOLERANCE) if exact else (agreement.nats_a_token, TOLERANCE_QUANTISED)
+    )
     if not seen <= bound:
         raise Refusal(
             f"exported to {quantization}, {path} is not the same model any more: log-probabilities differ by {seen:.3g} nats "

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from fairseq_seqkd.deployment import config as folders
-from fairseq_seqkd.engines import by_length, cublas, int8_support
+from fairseq_seqkd.engines import by_length, int8_support
+from fairseq_seqkd.engines.ctranslate2_support import check_cublas
 from fairseq_seqkd.engines.length_limit import LengthLimit
 from fairseq_seqkd.errors import Refusal, first_line
 
@@ -41,7 +42,7 @@ class Translator:
         if device == "auto":
             device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
         if device == "cuda":
-            cublas.check("translate with --device cpu")
+            check_cublas("translate with --device cpu")
         else:
             compute_type = self.computed_rightly(compute_type)
         how = {"compute_type": compute_type, "inter_threads": 1, "intra_threads": threads}
@@ -60,11 +61,10 @@ class Translator:
             "auto": "int8",
         }  # CTranslate2 takes int8 for the fastest
         wanted = ours.get(compute_type, compute_type)
-        if int8_support.computed_as(wanted) == wanted:
-            return compute_type
-        if compute_type in ours:
+        if compute_type in ours and int8_support.computed_as(wanted) != wanted:
             return "float32"
-        raise Refusal(f"{compute_type} {int8_support.REFUSED}")
+        int8_support.check(compute_type)
+        return compute_type
 
     def lines(self, lines):
         """Translates a list of lines. An empty line stays empty; one that is too long loses its end, and is counted."""

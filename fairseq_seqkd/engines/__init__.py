@@ -48,6 +48,11 @@ class SearchEngine(Protocol):
         ...
 
 
+def source_tokens(sample: Sample) -> "Tensor":
+    """Returns the (rows, width) padded source ids of a batch."""
+    return sample["net_input"]["src_tokens"]
+
+
 def default_tokens(engine: str, compute_type: str, beam: int, on_gpu: bool) -> int:
     """Returns the source tokens per batch for a user who sets no limit.
 

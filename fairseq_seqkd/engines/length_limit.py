@@ -1,4 +1,4 @@
-"""The length limit of a search, as fairseq defines it. Both engines, evaluation and deployment use it."""
+"""The length limit of a search, as fairseq defines it, for engines and deployed students."""
 
 import math
 from typing import NamedTuple
@@ -7,40 +7,24 @@ from fairseq_seqkd.errors import Refusal
 
 
 class LengthLimit(NamedTuple):
-    """The number of target tokens at which a search ends: min(a * n + b, positions).
+    """The number of target tokens at which a search ends: min(a * n + b, positions)."""
 
-    This module needs neither torch nor fairseq, so that a deployed student starts at once.
-
-    Attributes:
-        a: fairseq's ``--max-len-a``, target tokens per source token.
-        b: fairseq's ``--max-len-b``, target tokens in addition.
-        positions: the longest target that the model can write, without its EOS.
-    """
-
-    a: float
-    b: float
-    positions: int
+    a: float  # --max-len-a: target tokens per source token
+    b: float  # --max-len-b: target tokens in addition
+    positions: int  # of the longest target that the model can write, without its EOS
 
     def of(self, source_tokens: int) -> int:
-        """Returns the limit for a source, in target tokens before EOS.
+        """Returns the target tokens before EOS, for a source of n tokens with its EOS.
 
-        Args:
-            source_tokens: tokens of the source, EOS included. For a batch, fairseq takes the
-                width of its padded sources.
+        fairseq has one limit for a batch: n is the width of its padded sources.
         """
         return min(int(self.a * source_tokens + self.b), self.positions)
 
 
 def check_length_options(max_len_a: float, max_len_b: float, min_len: int = 1) -> None:
-    """Checks that a search can end within its length limit.
+    """Raises Refusal for options of fairseq under which a source of one token has no translation.
 
-    Args:
-        max_len_a: fairseq's ``--max-len-a``.
-        max_len_b: fairseq's ``--max-len-b``.
-        min_len: fairseq's ``--min-len``.
-
-    Raises:
-        Refusal: an option is negative or not finite, or a source of one token allows no translation.
+    Neither may be negative, infinite or NaN.
     """
     shortest = max(min_len, 1)
     is_valid = 0 <= max_len_a < math.inf and 0 <= max_len_b < math.inf

@@ -102,8 +102,8 @@ class Bench:
         compute_type = CONTENDERS[engine]
         folder, sources = home / compute_type, home / "sources.json"
         vocabularies = (
-            ctranslate2_model.names(task.source_dictionary),
-            ctranslate2_model.names(task.target_dictionary),
+            ctranslate2_model.id_names(task.source_dictionary),
+            ctranslate2_model.id_names(task.target_dictionary),
         )
         folder.mkdir()
         for name, content in ctranslate2_model.convert(

@@ -43,40 +43,24 @@ class Ragged:
 
 
 class Pairs(NamedTuple):
-    """Sources and the hypotheses that a view chose for them.
-
-    Attributes:
-        source: ids of the sources, without EOS.
-        target: ids of the hypotheses, without EOS.
-        log_probs: (pairs,) log-probability of each hypothesis, EOS included, in nats.
-        same: see `same_symbols`.
-    """
+    """Sources and the hypotheses that a view chose for them, without EOS."""
 
     source: Ragged
     target: Ragged
-    log_probs: np.ndarray
-    same: np.ndarray
+    log_probs: np.ndarray  # (pairs,) of the hypotheses, EOS included, in nats
+    same: np.ndarray  # see `same_symbols`
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter: its option and its rule.
+    """A filter: its option and its rule."""
 
-    Attributes:
-        name: its name in manifests; the option is --filter-NAME.
-        type: the type of its limit; bool for a filter without a limit.
-        help: the help text of its option.
-        valid: the valid limits in words.
-        is_valid: whether a limit is one of them.
-        fails: finds the pairs to drop, given a limit: (pairs,) bool.
-    """
-
-    name: str
-    type: type
+    name: str  # in manifests; the option is --filter-NAME
+    type: type  # of its limit; bool for a filter without one
     help: str
-    valid: str
+    valid: str  # the valid limits in words
     is_valid: Callable[[Any], bool]
-    fails: Callable[[Pairs, Any], np.ndarray]
+    fails: Callable[[Pairs, Any], np.ndarray]  # the pairs to drop, given a limit: (pairs,) bool
 
     @property
     def field(self) -> str:
@@ -95,12 +79,7 @@ class Filter:
 
 
 def length_ratio(target: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Computes the length of the longer side over that of the shorter; 1 if both are empty.
-
-    Args:
-        target: (pairs,) lengths.
-        source: (pairs,) lengths.
-    """
+    """Computes the length of the longer side over that of the shorter; 1 if both are empty."""
     longer, shorter = np.maximum(target, source), np.minimum(target, source)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(longer == shorter, 1.0, longer / shorter)
@@ -109,15 +88,8 @@ def length_ratio(target: np.ndarray, source: np.ndarray) -> np.ndarray:
 def shared(target: Ragged, source: Ragged, same: np.ndarray) -> np.ndarray:
     """Computes the share of tokens that two sides have in common, over the length of the longer.
 
-    The sides are compared as multisets of symbols.
-
-    Args:
-        target: ids of the hypotheses.
-        source: ids of the sources.
-        same: see `same_symbols`.
-
-    Returns:
-        (pairs,) float64 in [0, 1].
+    The sides are compared as multisets of symbols, with `same` from `same_symbols`. The result is
+    (pairs,) float64 in [0, 1].
     """
     longer = np.maximum(target.lengths, source.lengths)
     translated = same[source.tokens]
@@ -135,11 +107,7 @@ def shared(target: Ragged, source: Ragged, same: np.ndarray) -> np.ndarray:
 
 
 def repeats(target: Ragged, times: int) -> np.ndarray:
-    """Finds sequences in which an n-gram of 1 to 4 tokens occurs `times` times in succession.
-
-    Returns:
-        (sequences,) bool.
-    """
+    """Finds sequences in which an n-gram of 1 to 4 tokens occurs `times` times in a row."""
     has_repeats = np.zeros(len(target.lengths), bool)
     for n in range(1, LONGEST_REPEATED + 1):
         # n tokens repeated `times` times: a run of (times - 1) * n tokens, each equal to the one
@@ -149,11 +117,6 @@ def repeats(target: Ragged, times: int) -> np.ndarray:
         before = np.concatenate([[0], np.cumsum(equal)])
         has_repeats[target.rows[np.flatnonzero(before[run:] - before[:-run] == run)]] = True
     return has_repeats
-
-
-def mean_log_probs(pairs: Pairs) -> np.ndarray:
-    """Computes the log-probability per token of the hypotheses, EOS counted, in nats."""
-    return pairs.log_probs.astype(np.float64) / (pairs.target.lengths + 1)
 
 
 FILTERS: Dict[str, Filter] = {
@@ -193,7 +156,9 @@ FILTERS: Dict[str, Filter] = {
             "(below 0, e.g. -2.5)",
             "a log-probability below 0, e.g. -2.5",
             lambda limit: -math.inf < limit < 0,
-            lambda pairs, limit: mean_log_probs(pairs) < limit,
+            lambda pairs, limit: (
+                pairs.log_probs.astype(np.float64) / (pairs.target.lengths + 1) < limit
+            ),
         ),
         Filter(
             "empty",
@@ -208,11 +173,7 @@ FILTERS: Dict[str, Filter] = {
 
 
 def limits_of(config: Any) -> Dict[str, Limit]:
-    """Reads the filters that are on from the configuration of the task, for its manifest.
-
-    Returns:
-        The limit of each, by the name of the filter. It may be out of range: see `Filter.check`.
-    """
+    """Returns the limits of the filters that are on in the configuration of the task, by name."""
     limits = {name: getattr(config, row.field) for name, row in FILTERS.items()}
     return {
         name: limit for name, limit in limits.items() if limit is not None and limit is not False
@@ -249,12 +210,9 @@ def failures(
 
 
 def same_symbols(source_dictionary: "Dictionary", target_dictionary: "Dictionary") -> np.ndarray:
-    """Finds the id of each source symbol in the target dictionary.
+    """Finds the id of each source symbol in the target dictionary, -1 for one that it lacks.
 
     Two unknown words are never the same.
-
-    Returns:
-        (source dictionary,) int64 ids of the target dictionary; -1 for a symbol that it lacks.
     """
     unk = target_dictionary.unk()
     ids = {symbol: i for i, symbol in enumerate(target_dictionary.symbols) if i != unk}

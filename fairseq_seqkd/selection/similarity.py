@@ -31,7 +31,7 @@ TOKENIZERS = {
 
 
 def tokenizer_for(language: Optional[str]) -> str:
-    """Returns sacrebleu's tokenizer for a target language, e.g. "char" for ``ja`` or ``jpn_Jpan``."""
+    """Returns sacrebleu's tokenizer for a language, e.g. "char" for ``ja`` or ``jpn_Jpan``."""
     code = str(language).split("_")[0].split("-")[0].lower()
     return TOKENIZERS.get(code, DEFAULT_TOKENIZER)
 
@@ -135,11 +135,7 @@ class Similarity:
 
 
 def sentence_bleu(tokenizer: str) -> "BLEU":
-    """Returns sacrebleu's BLEU for sentences.
-
-    Raises:
-        Refusal: the tokenizer needs software that is not installed, or a download failed.
-    """
+    """Returns sacrebleu's BLEU for sentences, or raises Refusal if the tokenizer cannot be used."""
     from sacrebleu.metrics import BLEU
 
     try:

@@ -21,7 +21,7 @@ from fairseq_seqkd.checkpoint import Checkpoint  # noqa: E402
 from fairseq_seqkd.deployment import config as folder  # noqa: E402
 from fairseq_seqkd.deployment import export  # noqa: E402
 from fairseq_seqkd.deployment.translate import Translator  # noqa: E402
-from fairseq_seqkd.engines import by_length, cublas, int8_support  # noqa: E402
+from fairseq_seqkd.engines import by_length, ctranslate2_support, int8_support  # noqa: E402
 from fairseq_seqkd.errors import Refusal  # noqa: E402
 
 LIMIT = {"max_len_a": 1.2, "max_len_b": 10}  # as `seqkd export` has it
@@ -179,7 +179,7 @@ def test_a_cpu_that_saturates_is_not_asked_for_int8(exported, monkeypatch, compu
     if expected:
         assert opened.computed_rightly(compute_type) == expected
     else:
-        with pytest.raises(Refusal, match=f"{compute_type} translates wrongly here"):
+        with pytest.raises(Refusal, match=f"{compute_type} translates incorrectly here"):
             Translator(exported[0], compute_type=compute_type)
     monkeypatch.setattr(int8_support, "saturates", lambda: False)
     assert opened.computed_rightly(compute_type) == compute_type
@@ -188,7 +188,7 @@ def test_a_cpu_that_saturates_is_not_asked_for_int8(exported, monkeypatch, compu
 def test_a_gpu_without_the_cublas_of_ctranslate2_is_refused_before_it_translates(
     exported, monkeypatch
 ):
-    monkeypatch.setattr(cublas, "wanted", lambda: "libcublas.so.0")
+    monkeypatch.setattr(ctranslate2_support, "cublas_name", lambda: "libcublas.so.0")
     monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 1)
     for device in ("cuda", "auto"):
         with pytest.raises(
@@ -205,7 +205,7 @@ def test_a_student_full_of_nan_is_refused(tiny, teacher, tmp_path):
 
     broken = folders.changed(teacher, tmp_path / "nan.pt", spoil)
     done = run_export(broken, "--data", tiny, "-o", tmp_path / "out", check=False)
-    assert "comes to no end" in refusal(done) and not (tmp_path / "out").exists()
+    assert "does not end" in refusal(done) and not (tmp_path / "out").exists()
 
 
 def test_translation_without_an_input_is_refused(exported):
@@ -380,8 +380,8 @@ def test_the_models_own_weights_are_not_rounded(tiny, teacher):
     model, task = systems.load(systems.prepare(Checkpoint(teacher), str(tiny), "valid"))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     vocabularies = (
-        ctranslate2_model.symbols(task.source_dictionary),
-        ctranslate2_model.symbols(task.target_dictionary),
+        ctranslate2_model.symbol_names(task.source_dictionary),
+        ctranslate2_model.symbol_names(task.target_dictionary),
     )
     for quantization in ("int8", "int16", "float16"):
         ctranslate2_model.convert(model, *vocabularies, quantization=quantization)

@@ -172,16 +172,16 @@ def test_the_doctor_tells_of_a_gpu_that_ctranslate2_cannot_use(monkeypatch):
     import ctranslate2
     import torch
 
-    from fairseq_seqkd.engines import cublas
+    from fairseq_seqkd.engines import ctranslate2_support
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32"})
-    monkeypatch.setattr(cublas, "wanted", lambda: "libcublas.so.0")
+    monkeypatch.setattr(ctranslate2_support, "cublas_name", lambda: "libcublas.so.0")
     found = diagnosis.search_engine()
     assert found["level"] == diagnosis.WARNING and found["do"].startswith(
         "CTranslate2 needs libcublas.so.0 on a GPU"
     )
-    monkeypatch.setattr(cublas, "wanted", lambda: None)
+    monkeypatch.setattr(ctranslate2_support, "cublas_name", lambda: None)
     assert diagnosis.search_engine()["level"] == diagnosis.OK
 
 

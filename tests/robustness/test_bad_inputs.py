@@ -377,7 +377,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
      at.decode(teacher=f"{at.made['teacher']}:{at.made['teacher']}",
      engine="ctranslate2"), "with one model, not with an ensemble", 1),
     ("what ctranslate2 has not", lambda at: at.decode(engine="ctranslate2", no_repeat_ngram_size=2),
-     "--no-repeat-ngram-size is not among the options", 1),
+     "does not support --no-repeat-ngram-size", 1),
     ("a tokenizer of chrF", lambda at: at.decode(similarity="chrf", similarity_tokenizer="char"),
      "chrf takes none", 1),
     ("a tokenizer that is not installed", lambda at: at.decode(similarity_tokenizer="ja-mecab"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.selection import pool as scoring
+from fairseq_seqkd.selection.pool import Scorer
 
 METRIC = ("bleu", "en", None)
 LISTS = [
@@ -23,14 +23,14 @@ def plain(scores):
 
 @pytest.fixture
 def workers():
-    scorer = scoring.Scorer(METRIC, consensus=True, workers=2)
+    scorer = Scorer(METRIC, consensus=True, workers=2)
     yield scorer
     scorer.close()
     assert multiprocessing.active_children() == []
 
 
 def test_workers_give_the_same_scores_in_the_same_order(workers):
-    here = scoring.Scorer(METRIC, consensus=True)
+    here = Scorer(METRIC, consensus=True)
     batches = [LISTS[i:] + LISTS[:i] for i in range(4)] * 3
     waiting = [workers.submit(batch) for batch in batches]
     assert [plain(scores()) for scores in waiting] == [
@@ -52,5 +52,5 @@ def test_a_worker_that_dies_is_one_sentence(workers):
 
 
 def test_scores_are_float32():
-    similarity, consensus = scoring.Scorer(METRIC, consensus=True).submit(LISTS)()[0]
+    similarity, consensus = Scorer(METRIC, consensus=True).submit(LISTS)()[0]
     assert similarity.dtype == consensus.dtype == np.float32

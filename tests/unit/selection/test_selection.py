@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fairseq_seqkd.corpus.nbest import Hypothesis
 from fairseq_seqkd.corpus.nbest_store import Block
-from fairseq_seqkd.selection import choose, fast_bleu
+from fairseq_seqkd.selection import choose
 from fairseq_seqkd.selection.similarity import METRICS as NAMES
 from fairseq_seqkd.selection.similarity import Similarity, tokenizer_for
 
@@ -172,34 +172,6 @@ def test_equals_in_consensus_go_to_the_hypothesis_that_the_teacher_ranks_first(n
         scores = Similarity(name).consensus(texts[i:] + texts[:i])
         if name == "bleu":
             assert len(set(scores.tolist())) == 1 and choose.closest(scores) == 0
-
-
-@given(line=HARD.filter(lambda text: "\n" not in text))
-@settings(max_examples=60, deadline=None)
-def test_13a_tokenises_word_by_word(line):
-    tokenizer = Similarity("bleu").scorer.tokenizer
-    assert tokenizer(line.rstrip()).split() == [
-        token for word in line.split() for token in tokenizer(word).split()
-    ]
-
-
-@pytest.mark.parametrize(
-    "name,expected",
-    [("13a", True), ("zh", False), ("char", False), ("intl", False), ("none", False)],
-)
-def test_only_13a_is_tokenised_word_by_word(name, expected):
-    assert Similarity("bleu", tokenizer=name).bleu.word_by_word is expected
-
-
-def test_a_13a_that_looks_across_spaces_is_found_out():
-    class Other:
-        def signature(self):
-            return "13a"
-
-        def __call__(self, line):
-            return line.replace(". .", "..")
-
-    assert fast_bleu.tokenises_word_by_word(Other()) is False
 
 
 @pytest.mark.parametrize("text", ["Guten Morgen .", "Ja", "a b c", "one two"])
