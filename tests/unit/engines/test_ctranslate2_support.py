@@ -1,4 +1,4 @@
-"""What is refused of a machine before anything is loaded: a library, a device, or a type is missing."""
+"""What is refused before anything is loaded: a missing library, device or type."""
 
 import re
 import sys
