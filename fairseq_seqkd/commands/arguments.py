@@ -1,9 +1,10 @@
-"""Options and arguments that several subcommands share, and the checks of them that come before the work."""
+"""Arguments and options that several subcommands share, their help texts and their checks."""
 
 import argparse
 import tempfile
+import textwrap
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Union
+from typing import Any, List, NamedTuple, Optional, Sequence, Union
 
 from fairseq_seqkd.errors import Problems, Refusal
 
@@ -27,6 +28,38 @@ class ModelArgument(NamedTuple):
 
     name: str
     path: str
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps help texts between words only, and keeps paragraphs of several lines as they are."""
+
+    def _split_lines(self, text: str, width: int) -> List[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            paragraph if "\n" in paragraph else "\n".join(self._split_lines(paragraph, width))
+            for paragraph in text.split("\n\n")
+        )
+
+
+def add_command(
+    subcommands: argparse._SubParsersAction, name: str, example: str, epilog: str = "", **texts: Any
+) -> argparse.ArgumentParser:
+    """Adds the parser of a subcommand, whose help text ends with an example.
+
+    Args:
+        subcommands: where subcommands are added.
+        name: the name of the subcommand.
+        example: one or more command lines, one a line.
+        epilog: a paragraph before the example.
+        texts: more arguments of `argparse.ArgumentParser`, e.g. help and description.
+    """
+    lines = "\n".join(f"  {line}" for line in example.splitlines())
+    paragraphs = [*([epilog] if epilog else []), f"Example:\n{lines}"]
+    return subcommands.add_parser(
+        name, epilog="\n\n".join(paragraphs), formatter_class=HelpFormatter, **texts
+    )
 
 
 def parse_checkpoint(text: str) -> CheckpointArgument:
@@ -84,9 +117,15 @@ def add_length_limit_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --json, which `console.print_result` obeys."""
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+def add_json_option(parser: argparse.ArgumentParser, content: str = "") -> None:
+    """Adds --json, which `console.print_result` obeys.
+
+    Args:
+        parser: the parser of a command.
+        content: the keys that are printed.
+    """
+    keys = f": {content}" if content else ""
+    parser.add_argument("--json", action="store_true", help=f"print the result as JSON{keys}")
 
 
 def check_output(*paths: Union[str, Path, None]) -> None:

@@ -1,72 +1,87 @@
-"""`seqkd compress` and `seqkd restore`: a pruned checkpoint as a compact file, and back.
-
-seqkd compress pruned.pt -o pruned.sparse
-seqkd restore pruned.sparse -o pruned.pt
-"""
+"""``seqkd compress`` and ``seqkd restore``: a checkpoint as a small file, and back."""
 
 import argparse
 from pathlib import Path
 
-from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
+from fairseq_seqkd.commands.arguments import add_command, add_json_option, check_output
+from fairseq_seqkd.commands.console import print_result, quieten
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
-    """Adds the parser of this command to the parser of ``seqkd``."""
-    parser = subcommands.add_parser(
+    """Adds the parsers of ``seqkd compress`` and ``seqkd restore`` to the parser of ``seqkd``."""
+    parser = add_command(
+        subcommands,
         "compress",
-        help="a pruned checkpoint as a compact file",
-        description="Writes a checkpoint without its zeros, as a bitmap and the other values, and without its optimizer's "
-        "state. `seqkd restore` brings it back, bit by bit.",
+        example="seqkd compress pruned.pt -o pruned.sparse",
+        help="store a pruned checkpoint as a small file",
+        description="Writes the weights and settings of a checkpoint to a small file, in which "
+        "zeros take almost no space. The optimizer state is dropped. `seqkd restore` turns the "
+        "file into a checkpoint again, bit by bit unless --fp16 is given.",
     )
-    parser.set_defaults(run=compress)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE")
     parser.add_argument(
-        "--fp16", action="store_true", help="store values in 16 bits: half the size, and rounded"
+        "checkpoint", metavar="CHECKPOINT", help="checkpoint to read, e.g. from `seqkd prune`"
     )
-    add_json(parser)
-    parser = subcommands.add_parser(
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write")
+    parser.add_argument(
+        "--fp16",
+        action="store_true",
+        help="round the weights to 16 bits, which takes half the space (default: off)",
+    )
+    add_json_option(parser, "output, bytes, share (of the checkpoint), params, nonzero_params")
+    parser.set_defaults(run=compress)
+
+    parser = add_command(
+        subcommands,
         "restore",
-        help="the checkpoint that a compact file holds",
-        description="Writes the stock checkpoint of which `seqkd compress` made a compact file.",
+        example="seqkd restore pruned.sparse -o pruned.pt",
+        help="restore the checkpoint from a file of `seqkd compress`",
+        description="Writes the checkpoint that `seqkd compress` has stored, for fairseq to load.",
     )
+    parser.add_argument("sparse", metavar="FILE", help="file written by `seqkd compress`")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="CHECKPOINT", help="checkpoint to write"
+    )
+    add_json_option(parser, "output, bytes")
     parser.set_defaults(run=restore)
-    parser.add_argument("sparse", metavar="FILE")
-    parser.add_argument("-o", "--output", required=True, metavar="CHECKPOINT")
-    add_json(parser)
 
 
-def compress(arguments):
+def compress(arguments: argparse.Namespace) -> None:
+    """Writes the compressed file, and prints its size."""
     check_output(arguments.output)
     quieten()
     from fairseq_seqkd.checkpoint import Checkpoint
-    from fairseq_seqkd.compression import compressed as sparse
-    from fairseq_seqkd.compression import pruning
+    from fairseq_seqkd.compression import compressed, pruning
 
     checkpoint = Checkpoint(arguments.checkpoint)
-    sparse.compress(checkpoint.state, arguments.output, arguments.fp16)
-    nonzero, total = pruning.count(checkpoint.weights)
-    before, after = Path(arguments.checkpoint).stat().st_size, Path(arguments.output).stat().st_size
-    say(
+    compressed.compress(checkpoint.state, arguments.output, arguments.fp16)
+    nonzero, params = pruning.count(checkpoint.weights)
+    size = Path(arguments.output).stat().st_size
+    share = size / Path(arguments.checkpoint).stat().st_size
+    print_result(
         arguments,
         {
             "output": arguments.output,
-            "bytes": after,
-            "share": after / before,
-            "params": total,
+            "bytes": size,
+            "share": share,
+            "params": params,
             "nonzero_params": nonzero,
         },
-        f"{arguments.output}: {after:,} bytes, {after / before:.1%} of {arguments.checkpoint}; of {total:,} parameters "
-        f"{nonzero:,} are not zero",
+        text=f"{arguments.output}: {size:,} bytes, {share:.1%} of {arguments.checkpoint}; "
+        f"of {params:,} parameters {nonzero:,} are not zero",
     )
 
 
-def restore(arguments):
+def restore(arguments: argparse.Namespace) -> None:
+    """Writes the checkpoint."""
     check_output(arguments.output)
     quieten()
     from fairseq_seqkd.checkpoint import write
-    from fairseq_seqkd.compression import compressed as sparse
+    from fairseq_seqkd.compression import compressed
 
-    write(arguments.output, sparse.restore(arguments.sparse))
-    content = {"output": arguments.output, "bytes": Path(arguments.output).stat().st_size}
-    say(arguments, content, f"{arguments.output} is written")
+    write(arguments.output, compressed.restore(arguments.sparse))
+    size = Path(arguments.output).stat().st_size
+    print_result(
+        arguments,
+        {"output": arguments.output, "bytes": size},
+        text=f"{arguments.output}: {size:,} bytes",
+    )

@@ -1,4 +1,4 @@
-"""What subcommands print: results as text or JSON, bytes, progress bars. Libraries are kept quiet."""
+"""What subcommands print: results as text or JSON, bytes, and progress bars."""
 
 import argparse
 import json

@@ -1,189 +1,204 @@
-"""What is installed, and what is known to be wrong with it (`seqkd doctor`): each finding with what to do about it."""
+"""The checks of ``seqkd doctor``: what is installed, and what is known to be wrong with it."""
 
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import Callable, Dict, NamedTuple, Optional
 
 from fairseq_seqkd.engines import int8_support
 from fairseq_seqkd.errors import Refusal, first_line
 
 OK, WARNING, ERROR = "ok", "warning", "error"
+TESTED_PYTHONS = ("3.11", "3.12")
+BATCH_SIZE = 8  # fairseq's default of --required-batch-size-multiple
 
 
-def examine():
-    """[{"what", "level", "says", "do"}]: `do` is None where nothing is to be done."""
-    checks = {
-        "Python": python,
-        "fairseq": fairseq,
-        "fairseq's batches": batching,
-        "torch": torch_loading,
-        "CTranslate2": search_engine,
-        "sacrebleu": similarity,
-        "NumPy": numpy_version,
-        "threads": threads,
-        "GPU": gpu,
-    }
-    return [attempt(what, check) for what, check in checks.items()]
+class Finding(NamedTuple):
+    """The result of one check.
+
+    Attributes:
+        state: what is installed, and what is wrong with it.
+        level: OK, WARNING for a known problem that can be avoided, ERROR if it prevents work.
+        advice: what to do about it, or None.
+    """
+
+    state: str
+    level: str = OK
+    advice: Optional[str] = None
+
+    def as_json(self, name: str) -> Dict[str, Optional[str]]:
+        """Returns the finding as `seqkd doctor --json` prints it, under the name of its check."""
+        return {"what": name, "level": self.level, "says": self.state, "do": self.advice}
 
 
-def attempt(what, check):
-    """A check's finding. What is installed wrongly may end in any error as soon as it is asked: that is looked for."""
+def examine() -> Dict[str, Finding]:
+    """Runs all checks. A check that raises an exception is an error itself."""
+    return {name: _attempt(check) for name, check in CHECKS.items()}
+
+
+def _attempt(check: Callable[[], Finding]) -> Finding:
     try:
-        found = check()
-    except Exception as error:
-        found = finding(
-            f"does not work: {type(error).__name__}: {first_line(error)}",
-            ERROR,
-            "install it again, see the README",
-        )
-    return {"what": what, **found}
+        return check()
+    except Exception as error:  # a broken installation may raise anything
+        state = f"does not work: {type(error).__name__}: {first_line(error)}"
+        return Finding(state, ERROR, "install it again as docs/install.md says")
 
 
-def finding(says, level=OK, do=None):
-    return {"level": level, "says": says, "do": do}
-
-
-def version(package):
-    """The version of an installed package, or None."""
+def version(package: str) -> Optional[str]:
+    """Returns the version of an installed package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def python():
-    found = platform.python_version()
-    if platform.python_version_tuple()[:2] in (("3", "11"), ("3", "12")):
-        return finding(found)
-    return finding(found, WARNING, "use 3.11 or 3.12, with which this package is tested")
+def check_python() -> Finding:
+    """Compares the version of Python with the tested ones."""
+    running = platform.python_version()
+    if ".".join(running.split(".")[:2]) in TESTED_PYTHONS:
+        return Finding(running)
+    tested = " or ".join(TESTED_PYTHONS)
+    return Finding(running, WARNING, f"use {tested}, with which this package is tested")
 
 
-def fairseq():
+def check_fairseq() -> Finding:
+    """Checks that exactly one distribution of fairseq is installed."""
     from fairseq_seqkd import compat
 
-    found = compat.versions()["fairseq"]
     builds = [name for name in ("ve-fairseq", "fairseq-fixed", "fairseq") if version(name)]
+    installed = compat.versions()["fairseq"]
     if len(builds) > 1:
-        return finding(
-            found,
-            ERROR,
-            f"{' and '.join(builds)} overwrite each other's files: uninstall all but one",
-        )
-    return finding(found)
+        advice = f"{' and '.join(builds)} overwrite each other's files: uninstall all but one"
+        return Finding(installed, ERROR, advice)
+    return Finding(installed)
 
 
-def batching():
-    """Asks fairseq itself, since it depends on the build: nine sentences in batches of eight."""
+def check_batches() -> Finding:
+    """Checks whether fairseq drops the last batch, which depends on its build."""
     import numpy
     from fairseq.data import data_utils
 
-    sizes = numpy.ones(9, dtype=numpy.int64)
+    sentences = BATCH_SIZE + 1
     try:
         batches = data_utils.batch_by_size(
-            numpy.arange(9),
+            numpy.arange(sentences),
             lambda i: 1,
-            num_tokens_vec=sizes,
-            max_tokens=8,
-            required_batch_size_multiple=8,
+            num_tokens_vec=numpy.ones(sentences, dtype=numpy.int64),
+            max_tokens=BATCH_SIZE,
+            required_batch_size_multiple=BATCH_SIZE,
         )
     except (ImportError, ValueError, TypeError) as error:
-        return finding(
-            f"cannot be made: {error}",
-            ERROR,
-            "install fairseq again: its compiled parts do not fit",
-        )
-    lost = 9 - sum(len(batch) for batch in batches)
-    if not lost:
-        return finding("hold every sentence")
-    return finding(
-        "lose up to 7 sentences of a split, the longest ones, in training, validation and fairseq-generate",
+        advice = "install fairseq again: its compiled parts do not fit"
+        return Finding(f"cannot be made: {error}", ERROR, advice)
+    if sum(map(len, batches)) == sentences:
+        return Finding("hold every sentence")
+    return Finding(
+        f"lose up to {BATCH_SIZE - 1} sentences of a split, the longest ones, in training, "
+        "validation and fairseq-generate",
         WARNING,
-        "pass --required-batch-size-multiple 1 to stock commands; teacher_decoding and seqkd are not affected",
+        "pass --required-batch-size-multiple 1 to stock commands; teacher_decoding and seqkd are "
+        "not affected",
     )
 
 
-def torch_loading():
+def check_torch() -> Finding:
+    """Checks that torch can load checkpoints without running code from them."""
     import torch
 
     from fairseq_seqkd import compat
 
     if not compat.loads_safely():
-        return finding(
+        return Finding(
             f"{torch.__version__}, too old to load checkpoints safely",
             ERROR,
             "use torch 2.6 or later, on Python 3.11 or later",
         )
-    return finding(
+    plugin = Path(__file__).parent.parent
+    return Finding(
         f"{torch.__version__}; stock fairseq loads no checkpoint with it",
         WARNING,
-        f"give stock commands --user-dir {Path(__file__).parent} too, which makes them load checkpoints, with weights only",
+        f"pass --user-dir {plugin} to stock commands too: it makes them load checkpoints, safely",
     )
 
 
-def search_engine():
-    found = version("ctranslate2")
-    if found is None:
-        return finding(
-            "not installed",
-            WARNING,
-            "pip install 'fairseq_seqkd[ctranslate2]' for the fast engine and for export",
-        )
+def check_ctranslate2() -> Finding:
+    """Checks which types CTranslate2 computes in, and whether it can use a GPU that torch sees."""
+    installed = version("ctranslate2")
+    if installed is None:
+        advice = "pip install 'fairseq_seqkd[ctranslate2]' for the fast engine and for export"
+        return Finding("not installed", WARNING, advice)
     import ctranslate2
-
-    types = ", ".join(sorted(ctranslate2.get_supported_compute_types("cpu")))
-    but = (
-        f"; int8 is computed in float32: {int8_support.WITHOUT_VNNI}"
-        if int8_support.saturates()
-        else ""
-    )
-    says = f"{found}; on this CPU: {types}{but}"
     import torch
 
     from fairseq_seqkd.engines.ctranslate2_support import check_installed
 
+    types = ", ".join(sorted(ctranslate2.get_supported_compute_types("cpu")))
+    state = f"{installed}; on this CPU: {types}"
+    if int8_support.saturates():
+        state += f"; int8 is computed in float32: {int8_support.WITHOUT_VNNI}"
     if torch.cuda.is_available():
         try:
             check_installed("float32", on_gpu=True, instead="use --engine fairseq")
         except Refusal as refusal:
-            return finding(says, WARNING, refusal.sentence)
-    return finding(says)
+            return Finding(state, WARNING, refusal.sentence)
+    return Finding(state)
 
 
-def similarity():
-    return finding(
-        f"{version('sacrebleu')}; sentencepiece {version('sentencepiece')}, safetensors {version('safetensors')}"
+def check_sacrebleu() -> Finding:
+    """Tells the versions of sacrebleu, SentencePiece and safetensors."""
+    return Finding(
+        f"{version('sacrebleu')}; sentencepiece {version('sentencepiece')}, "
+        f"safetensors {version('safetensors')}"
     )
 
 
-def numpy_version():
-    found = version("numpy")
-    if int(found.split(".")[0]) < 2:
-        return finding(found)
-    return finding(
-        f"{found}; fairseq-preprocess --workers N writes corrupt indices beyond 2 GiB with it",
+def check_numpy() -> Finding:
+    """Warns of NumPy 2, with which fairseq-preprocess writes corrupt indices."""
+    import numpy
+
+    if int(numpy.__version__.split(".")[0]) < 2:
+        return Finding(numpy.__version__)
+    return Finding(
+        f"{numpy.__version__}; fairseq-preprocess --workers N writes corrupt indices beyond 2 GiB "
+        "with it",
         WARNING,
         "binarise very large corpora with --workers 1; what this package writes is not affected",
     )
 
 
-def threads():
-    told, cores = os.environ.get("OMP_NUM_THREADS"), os.cpu_count()
-    if told == "1":
-        return finding(f"OMP_NUM_THREADS is 1, {cores} cores")
-    return finding(
-        f"OMP_NUM_THREADS is {told or 'not set'}, {cores} cores",
+def check_threads() -> Finding:
+    """Warns if a process would start several threads."""
+    threads, cores = os.environ.get("OMP_NUM_THREADS"), os.cpu_count()
+    state = f"OMP_NUM_THREADS is {threads or 'not set'}, {cores} cores"
+    if threads == "1":
+        return Finding(state)
+    return Finding(
+        state,
         WARNING,
-        "export OMP_NUM_THREADS=1 and start as many processes as there are cores (seqkd decode --workers): several threads of "
-        "one process wait for each other",
+        "export OMP_NUM_THREADS=1 and start one process per core (seqkd decode --workers): "
+        "several threads of one process wait for each other",
     )
 
 
-def gpu():
+def check_gpu() -> Finding:
+    """Tells which GPUs torch can use."""
     import torch
 
     if not torch.cuda.is_available():
-        return finding("none that torch can use")
-    return finding(
-        ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    )
+        return Finding("none that torch can use")
+    names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
+    return Finding(", ".join(names))
+
+
+CHECKS: Dict[str, Callable[[], Finding]] = {
+    "Python": check_python,
+    "fairseq": check_fairseq,
+    "fairseq's batches": check_batches,
+    "torch": check_torch,
+    "CTranslate2": check_ctranslate2,
+    "sacrebleu": check_sacrebleu,
+    "NumPy": check_numpy,
+    "threads": check_threads,
+    "GPU": check_gpu,
+}

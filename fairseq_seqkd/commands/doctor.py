@@ -1,37 +1,48 @@
-"""`seqkd doctor`: what is installed, what is known to be wrong with it, and what to do about it."""
+"""``seqkd doctor``: check the installation."""
 
 import argparse
+from typing import TYPE_CHECKING, Iterator, Mapping
 
-from fairseq_seqkd.commands.console import add_json, quieten, say
+from fairseq_seqkd.commands.arguments import add_command, add_json_option
+from fairseq_seqkd.commands.console import print_result, quieten
+
+if TYPE_CHECKING:
+    from fairseq_seqkd.commands.diagnosis import Finding
+
+MARKS = {"ok": "ok     ", "warning": "known  ", "error": "WRONG  "}
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
-    """Adds the parser of this command to the parser of ``seqkd``."""
-    parser = subcommands.add_parser(
+    """Adds the parser of ``seqkd doctor`` to the parser of ``seqkd``."""
+    parser = add_command(
+        subcommands,
         "doctor",
-        help="what is installed, what is known to be wrong with it, and what to do",
-        description="Tells which Python, fairseq, torch, CTranslate2 and sacrebleu are in use, and what is known to be wrong "
-        "with them. The exit code is 1 where something prevents work.",
+        example="seqkd doctor",
+        help="check the installation, and say what to do about known problems",
+        description="Checks Python, fairseq, torch, CTranslate2, sacrebleu, NumPy, the number of "
+        "threads and the GPUs. Prints one line for each: 'ok', 'known' for a known problem that "
+        "can be avoided, or 'WRONG' for an error that prevents work; and what to do about it. The "
+        "exit code is 1 if there is an error.",
     )
+    add_json_option(parser, "findings, a list of {what, level, says, do}")
     parser.set_defaults(run=run)
-    add_json(parser)
 
 
-def run(arguments):
-    """Prints the findings. Returns 1 where one is an error."""
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the findings. Returns 1 if one of them is an error."""
     quieten()
     from fairseq_seqkd.commands import diagnosis
 
-    found = diagnosis.examine()
-    say(arguments, {"findings": found}, in_words(found))
-    return int(any(finding["level"] == "error" for finding in found))
+    findings = diagnosis.examine()
+    content = {"findings": [finding.as_json(name) for name, finding in findings.items()]}
+    print_result(arguments, content, in_words(findings))
+    return int(any(finding.level == diagnosis.ERROR for finding in findings.values()))
 
 
-def in_words(found):
-    """A line for every finding, and one for what to do about it."""
-    width = max(len(finding["what"]) for finding in found)
-    for finding in found:
-        mark = {"ok": "ok     ", "warning": "known  ", "error": "WRONG  "}[finding["level"]]
-        yield f"{mark} {finding['what']:<{width}}  {finding['says']}"
-        if finding["do"]:
-            yield f"{'':<{8 + width}}  -> {finding['do']}"
+def in_words(findings: "Mapping[str, Finding]") -> Iterator[str]:
+    """Yields a line for each finding, and one for what to do about it."""
+    width = max(map(len, findings))
+    for name, finding in findings.items():
+        yield f"{MARKS[finding.level]} {name:<{width}}  {finding.state}"
+        if finding.advice:
+            yield f"{'':<{8 + width}}  -> {finding.advice}"

@@ -1,68 +1,79 @@
-"""`seqkd prune`: sets the smallest weights of a checkpoint to zero.
-
-seqkd prune student.pt --sparsity 0.8 -o pruned.pt
-"""
+"""``seqkd prune``: set the smallest weights of a checkpoint to zero."""
 
 import argparse
+from typing import TYPE_CHECKING, Any, Dict, List
 
-from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.commands.arguments import add_command, add_json_option, check_output
+from fairseq_seqkd.commands.console import print_result, quieten
+from fairseq_seqkd.errors import Problems
 
-SCHEMES = (
-    "class-blind",
-    "class-uniform",
-    "class-distribution",
-)  # as in pruning.py, which needs torch
+if TYPE_CHECKING:
+    from fairseq_seqkd.compression.pruning import Class
+
+# As in compression/pruning.py, which needs torch.
+SCHEMES = ("class-blind", "class-uniform", "class-distribution")
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
-    """Adds the parser of this command to the parser of ``seqkd``."""
-    parser = subcommands.add_parser(
+    """Adds the parser of ``seqkd prune`` to the parser of ``seqkd``."""
+    parser = add_command(
+        subcommands,
         "prune",
+        example="seqkd prune student.pt --sparsity 0.8 -o pruned.pt",
         help="set the smallest weights of a checkpoint to zero",
-        description="Magnitude pruning (See et al. 2016) of every matrix of a checkpoint, embeddings and output layer included; "
-        "biases and layer norms are left alone, tied matrices are one. The result is a stock checkpoint without optimizer "
-        "state. Retrain it with --finetune-from-model PRUNED --freeze-zeros.",
+        description="Prunes the matrices of a checkpoint by magnitude (See et al. 2016), including "
+        "embeddings and the output layer. Biases and layer norms are not pruned; tied matrices "
+        "count once. Prints a table of the matrices. The pruned checkpoint has no optimizer state. "
+        "Retrain it with fairseq-train --finetune-from-model PRUNED --freeze-zeros.",
     )
-    parser.set_defaults(run=run)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint to read")
     parser.add_argument(
         "--sparsity",
         type=float,
         required=True,
         metavar="SHARE",
-        help="of the weights that become zero, as 0.8",
+        help="share of the weights to set to zero, between 0 and 1, e.g. 0.8",
     )
     parser.add_argument(
         "--scheme",
         choices=SCHEMES,
         default=SCHEMES[0],
-        help="the smallest of all weights (class-blind, the default), of each matrix (class-uniform), or below one multiple of "
-        "each matrix's standard deviation (class-distribution)",
+        help="which weights are the smallest: of all matrices (class-blind), of each matrix "
+        "(class-uniform), or below one multiple of each matrix's standard deviation "
+        "(class-distribution) (default: %(default)s)",
     )
     parser.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="leave matrices alone whose name matches, as '*embed*'",
+        help="do not prune matrices whose name matches, e.g. '*embed*'; may be repeated",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="the pruned checkpoint")
-    parser.add_argument("--dry-run", action="store_true", help="print the table and write nothing")
-    add_json(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="pruned checkpoint to write; required without --dry-run",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the table and write nothing (default: off)"
+    )
+    add_json_option(
+        parser, "matrices, a list of {names, weights, zeros}; params, nonzero_params, output"
+    )
+    parser.set_defaults(run=run)
 
 
-def run(arguments):
-    """Prints a row for each matrix, and writes the pruned checkpoint."""
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the pruned checkpoint, and prints a row for each matrix."""
+    problems = Problems()
     if not 0 < arguments.sparsity < 1:
-        raise Refusal(
-            f"--sparsity is {arguments.sparsity}, it must lie between 0 and 1, such as 0.8"
-        )
+        problems.add(f"--sparsity is {arguments.sparsity}, it must be between 0 and 1, e.g. 0.8")
     if not arguments.output and not arguments.dry_run:
-        raise Refusal(
-            "-o FILE is missing: it says where the pruned checkpoint goes; or look with --dry-run"
-        )
-    check_output(arguments.output)
+        problems.add("-o FILE is missing; name the checkpoint to write, or pass --dry-run")
+    with problems.collect():
+        check_output(arguments.output)
+    problems.refuse()
     quieten()
     from fairseq_seqkd.checkpoint import Checkpoint, write
     from fairseq_seqkd.compression import pruning
@@ -71,42 +82,42 @@ def run(arguments):
     pruned, spared = pruning.classes(checkpoint.weights, arguments.exclude)
     pruning.choose(pruned, arguments.sparsity, arguments.scheme)
     result = pruning.apply(checkpoint.state, pruned)
-    nonzero, total = pruning.count(result["model"])
+    nonzero, params = pruning.count(result["model"])
     content = {
-        "matrices": [*map(facts, pruned), *map(facts, spared)],
-        "params": total,
+        "matrices": [as_json(matrix) for matrix in (*pruned, *spared)],
+        "params": params,
         "nonzero_params": nonzero,
     }
-    lines = [table(pruned, spared, nonzero, total)]
+    lines = [table(pruned, spared), f"of {params:,} parameters {nonzero:,} are not zero"]
     if not arguments.dry_run:
         write(arguments.output, result)
         content["output"] = arguments.output
         lines.append(
-            f"{arguments.output} is written; retrain it with --finetune-from-model {arguments.output} --freeze-zeros"
+            f"{arguments.output} is written; retrain it with --finetune-from-model "
+            f"{arguments.output} --freeze-zeros"
         )
-    say(arguments, content, lines)
+    print_result(arguments, content, lines)
 
 
-def facts(matrix):
+def as_json(matrix: "Class") -> Dict[str, Any]:
+    """Returns a matrix as `seqkd prune --json` prints it."""
     return {"names": matrix.names, "weights": matrix.weights.numel(), "zeros": matrix.zeros}
 
 
-def table(pruned, spared, nonzero, total):
-    """A line for each matrix: its names, weights, zeros and their share."""
-    rows = [("matrix", "weights", "zeros", "share")]
-    rows += [
-        (
-            ", ".join(c.names),
-            f"{c.weights.numel():,}",
-            f"{c.zeros:,}",
-            f"{c.zeros / c.weights.numel():.1%}",
-        )
-        for c in pruned
-    ]
-    rows += [(", ".join(c.names), f"{c.weights.numel():,}", "left alone", "") for c in spared]
+def table(pruned: "List[Class]", spared: "List[Class]") -> str:
+    """Returns a table with the names, weights, zeros and sparsity of each matrix."""
+    from tabulate import tabulate
+
+    def row(name: str, weights: int, zeros: int) -> List[str]:
+        return [name, f"{weights:,}", f"{zeros:,}", f"{zeros / weights:.1%}"]
+
+    rows = [row(", ".join(c.names), c.weights.numel(), c.zeros) for c in pruned]
+    rows += [[", ".join(c.names), f"{c.weights.numel():,}", "not pruned", ""] for c in spared]
     weights, zeros = sum(c.weights.numel() for c in pruned), sum(c.zeros for c in pruned)
-    rows.append(("together", f"{weights:,}", f"{zeros:,}", f"{zeros / weights:.1%}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    right = lambda row: [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]  # noqa: E731
-    lines = ["  ".join([row[0].ljust(widths[0]), *right(row)]).rstrip() for row in rows]
-    return "\n".join([*lines, f"of {total:,} parameters {nonzero:,} are not zero"])
+    return tabulate(
+        [*rows, row("all pruned", weights, zeros)],
+        headers=("matrix", "weights", "zeros", "share"),
+        colalign=("left", "right", "right", "right"),
+        tablefmt="plain",
+        disable_numparse=True,
+    )

@@ -1,81 +1,82 @@
-"""`seqkd select`: the data-bins of a finished decode made anew, by another similarity, from shorter lists, with filters.
-
-seqkd select distilled --data data-bin -o distilled.chrf --similarity chrf
-"""
+"""``seqkd select``: rebuild the views of a finished decode with other selection options."""
 
 import argparse
 from pathlib import Path
 
-from fairseq_seqkd.commands.console import add_json, quieten, say
+from fairseq_seqkd.commands.arguments import add_command, add_json_option
+from fairseq_seqkd.commands.console import ProgressBar, print_result, quieten
 from fairseq_seqkd.errors import Refusal
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
-    """Adds the parser of this command to the parser of ``seqkd``."""
-    parser = subcommands.add_parser(
+    """Adds the parser of ``seqkd select`` to the parser of ``seqkd``."""
+    parser = add_command(
+        subcommands,
         "select",
-        usage="seqkd select DISTILLED --data DIR -o NEW [--nbest N] [--json] [OPTIONS OF teacher_decoding]",
-        help="other views of the same translations, without decoding again",
-        description="Takes the n-best lists of a finished decode and chooses from them anew. The new directory is, byte for "
-        "byte, the one that decoding with these options would have left. Interrupted, the same command continues.",
-        epilog="Options of teacher_decoding are spelled as for decoding, and have its defaults, not the values of that decode. "
-        "They are --similarity, --similarity-tokenizer, --similarity-workers, --select, --filter-length-ratio, --filter-copy, "
-        "--filter-repeats, --filter-score, --filter-empty; and how text is made: --post-process, --bpe, --tokenizer.",
+        usage="seqkd select DISTILLED --data DIR -o NEW [--nbest N] [--json] [selection options]",
+        example="seqkd select distilled --data data-bin -o distilled.chrf --similarity chrf",
+        epilog="Selection options are those of the task teacher_decoding: --similarity, "
+        "--similarity-tokenizer, --similarity-workers, --select, --filter-length-ratio, "
+        "--filter-copy, --filter-repeats, --filter-score, --filter-empty, --post-process, --bpe, "
+        "--tokenizer. Their defaults are those of the task, not the values of the decode.",
+        help="rebuild the views of a decode with other selection options",
+        description="Selects from the n-best lists of a finished decode, without decoding again. A "
+        "view is a distilled data set: seq_kd/ holds the teacher's 1-best, seq_inter/ the "
+        "hypotheses most similar to the reference. The new directory is, byte for byte, the one "
+        "that decoding with these options would have written. If interrupted, run the same "
+        "command again to continue.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run, fairseq_options=[])
     parser.add_argument(
         "distilled",
         metavar="DISTILLED",
-        help="the --distill-dir of a finished decode; it is not changed",
+        help="--distill-dir of a finished decode; it is not changed",
     )
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="the data-bin that was decoded"
-    )
+    parser.add_argument("--data", required=True, metavar="DIR", help="data-bin that was decoded")
     parser.add_argument(
         "-o",
         "--output",
         required=True,
         metavar="NEW",
-        help="directory for the lists and their views",
+        help="directory to write, with the n-best lists and the views",
     )
     parser.add_argument(
         "--nbest",
         type=int,
         metavar="N",
-        help="choose from the first N of each list only (default: all)",
+        help="keep only the N best hypotheses of each sentence, at least 1 (default: all)",
     )
-    add_json(parser)
+    add_json_option(parser, "folder, sentences, views, counts, signature")
+    parser.set_defaults(run=run, fairseq_options=[])
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the new directory, and prints its views and its signature."""
     if Path(arguments.output).absolute() == Path(arguments.distilled).absolute():
-        raise Refusal(f"-o {arguments.output} is the directory that is read; name a new one")
+        raise Refusal("-o and DISTILLED are the same directory; pass a new directory to -o")
     quieten()
     import fairseq_seqkd
-
-    fairseq_seqkd.register()
-    from tqdm import tqdm
-
     from fairseq_seqkd.decoding.reselect import reselect
 
-    made = reselect(
+    fairseq_seqkd.register()
+    manifest = reselect(
         arguments.distilled,
         arguments.data,
         arguments.output,
         arguments.nbest,
         arguments.fairseq_options,
-        lambda parts: tqdm(parts, unit=" parts", disable=None, leave=False),
+        ProgressBar("parts"),
     )
-    content = {
-        "folder": arguments.output,
-        "sentences": made.sentences,
-        "views": made.views,
-        "counts": made.counts,
-        "signature": made.signature,
-    }
-    say(
+    views = manifest.views or []
+    print_result(
         arguments,
-        content,
-        f"{arguments.output}: views {', '.join(made.views)} of {made.sentences:,} sentences | {made.signature}",
+        {
+            "folder": arguments.output,
+            "sentences": manifest.sentences,
+            "views": views,
+            "counts": manifest.counts,
+            "signature": manifest.signature,
+        },
+        text=f"{arguments.output}: views {', '.join(views)} of {manifest.sentences:,} sentences "
+        f"| {manifest.signature}",
     )

@@ -1,147 +1,212 @@
-"""`seqkd text`: a view's sources and pseudo-targets as aligned text, for a student with a vocabulary of its own.
-
-seqkd text distilled --view seq_kd -o work/train        writes work/train.de and work/train.en
-"""
+"""``seqkd text``: write a view as aligned text, for a student with a vocabulary of its own."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Iterator, Optional, Sequence
 
-from fairseq_seqkd.commands.console import add_json, check_output, quieten, say
-from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decoders
+from fairseq_seqkd.commands.arguments import add_command, add_json_option, check_output
+from fairseq_seqkd.commands.console import ProgressBar, print_result, quieten
+from fairseq_seqkd.commands.text_options import EPILOG, TextOptions, add_text_options
 from fairseq_seqkd.corpus.detokenise import NONE
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.errors import Problems, Refusal
+
+if TYPE_CHECKING:
+    from fairseq_seqkd.corpus.databin import Split
+    from fairseq_seqkd.corpus.export_text import Side
+    from fairseq_seqkd.corpus.manifest import ViewManifest
+    from fairseq_seqkd.corpus.settings import SimilaritySettings
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
-    """Adds the parser of this command to the parser of ``seqkd``."""
-    parser = subcommands.add_parser(
+    """Adds the parser of ``seqkd text`` to the parser of ``seqkd``."""
+    parser = add_command(
+        subcommands,
         "text",
-        usage="seqkd text DISTILLED -o PREFIX [options]",  # a value of an option unknown here must not come first
-        help="pseudo-targets as text, for a student with a vocabulary of its own",
-        description="Writes the sources and targets of a view as aligned, detokenised text, one sentence a line: "
-        "PREFIX.<source language> and PREFIX.<target language>. Preprocess them with any vocabulary.",
-        epilog=f"{OF_DECODERS} The tokenizer's languages are the view's, unless --source-lang or --target-lang say otherwise.",
+        # The value of an option that is unknown here must not come before DISTILLED.
+        usage="seqkd text DISTILLED -o PREFIX [options]",
+        example="seqkd text distilled --view seq_kd -o work/train",
+        epilog=f"{EPILOG} The languages of the tokenizer are those of the view, unless "
+        "--source-lang or --target-lang is given.",
+        help="write pseudo-targets as text, for a student with its own vocabulary",
+        description="Writes the sources and targets of a view as detokenised text, one sentence "
+        "per line: PREFIX.<source language> and PREFIX.<target language>. A view is a distilled "
+        "data set: seq_kd holds the teacher's 1-best, seq_inter the hypotheses most similar to "
+        "the reference.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run)
     parser.add_argument(
-        "distilled",
-        metavar="DISTILLED",
-        help="a finished distilled directory, or one view's folder",
+        "distilled", metavar="DISTILLED", help="finished --distill-dir, or the folder of one view"
     )
     parser.add_argument(
-        "--view", help="which view of a distilled directory: seq_kd or seq_inter (default: seq_kd)"
+        "--view", help="view of the --distill-dir: seq_kd or seq_inter (default: seq_kd)"
     )
     parser.add_argument(
         "--split",
-        help="a split of the view; valid and test are gold (default: the one that was decoded)",
+        help="split of the view; valid and test have gold targets (default: the decoded split)",
     )
     parser.add_argument(
-        "-o", "--output", required=True, metavar="PREFIX", help="the files are PREFIX.<language>"
+        "-o",
+        "--output",
+        required=True,
+        metavar="PREFIX",
+        help="files to write, without their endings .<language>",
     )
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
-    add_decoders(
-        parser, "as similarity to gold was measured, else seen from each side's dictionary"
+    parser.add_argument(
+        "--force", action="store_true", help="replace files that exist (default: off)"
     )
-    add_json(parser)
+    add_text_options(
+        parser,
+        default="as for the similarity to the reference, else recognised from each dictionary",
+    )
+    add_json_option(
+        parser, "files, lines, counts (unknown words, line breaks, empty lines), signature"
+    )
+    parser.set_defaults(run=run)
 
 
-def run(arguments):
-    """Looks at everything that can be refused, then writes."""
-    if not Path(arguments.output).name or arguments.output.endswith("/"):
+def run(arguments: argparse.Namespace) -> None:
+    """Checks all arguments, then writes the two files."""
+    prefix = arguments.output
+    if not Path(prefix).name or prefix.endswith("/"):
         raise Refusal(
-            f"-o {arguments.output} names a folder; name a PREFIX in it, such as {arguments.output.rstrip('/')}/train"
+            f"-o {prefix} names a folder; name a PREFIX in it, e.g. {prefix.rstrip('/')}/train"
         )
     quieten()
-    from tqdm import tqdm
+    from fairseq_seqkd.corpus import export_text, views
+    from fairseq_seqkd.corpus.databin import Split
 
-    from fairseq_seqkd.corpus import databin, views
-    from fairseq_seqkd.corpus import export_text as parallel_text
-
-    folder, content = views.find(arguments.distilled, arguments.view)
-    languages = content.languages
-    split = databin.Split(folder, arguments.split or content.split, languages)
-    paths = [f"{arguments.output}.{lang}" for lang in languages]
-    check_output(*paths)
-    for path, lang in zip(paths, languages):
-        if not split.files(lang):
-            raise Refusal(
-                f"split {split.name!r} in {folder} has no {lang} side; aligned text needs both"
-            )
-        if Path(path).exists() and not arguments.force:
-            raise Refusal(
-                f"{path} is there already; name another PREFIX, or replace it with --force"
-            )
-    similarity = how_similarity_was_measured(folder, content)
-    check_options(arguments, similarity)
-    sides = [make_side(i, arguments, split, languages, similarity, content) for i in (0, 1)]
-    lines = parallel_text.write(
-        sides, paths, rows=lambda n: tqdm(range(n), unit=" sentences", disable=None, leave=False)
+    folder, view = views.find(arguments.distilled, arguments.view)
+    split = Split(folder, arguments.split or view.split, view.languages)
+    paths = (f"{prefix}.{view.languages.source}", f"{prefix}.{view.languages.target}")
+    check_paths(paths, split, arguments.force)
+    similarity = similarity_settings(folder, view)
+    check_text_options(arguments, similarity)
+    options = TextOptions(arguments, "text")
+    post_process = options.post_process(arguments.post_process)
+    target_post_process = post_process
+    if post_process is None and similarity and not similarity.bpe:
+        target_post_process = (
+            similarity.post_process or NONE
+        )  # the decode made text of targets only
+    sides = (
+        open_side(split, view, 0, options, post_process),
+        open_side(split, view, 1, options, target_post_process),
     )
-    said = {
-        "files": paths,
-        "lines": lines,
-        "counts": [counts(side) for side in sides],
-        "signature": content.signature,
-    }
-    say(arguments, said, f"{paths[0]}, {paths[1]}: {lines:,} lines each | {content.signature}")
+    progress = ProgressBar("sentences")
+    lines = export_text.write(sides, paths, rows=lambda count: progress(range(count)))
+    print_result(
+        arguments,
+        {
+            "files": list(paths),
+            "lines": lines,
+            "counts": [
+                {"unknown": side.unknown, "line_breaks": side.line_breaks, "empty": side.empty}
+                for side in sides
+            ],
+            "signature": view.signature,
+        },
+        text=f"{paths[0]}, {paths[1]}: {lines:,} lines each | {view.signature}",
+    )
     for path, side in zip(paths, sides):
         for remark in remarks(side):
             print(f"{path}: {remark}", file=sys.stderr)
 
 
-def how_similarity_was_measured(folder, content):
-    """What the distilled directory's manifest says of making text; None where it is gone, or where there was no gold."""
+def check_paths(paths: Sequence[str], split: "Split", force: bool) -> None:
+    """Checks that the split has both sides, and that the files may be written.
+
+    Raises:
+        Refusal: a side is missing, or a file exists or cannot be written.
+    """
+    problems = Problems()
+    with problems.collect():
+        check_output(*paths)
+    for path, language in zip(paths, split.languages):
+        if not split.has(language):
+            problems.add(
+                f"split {split.name!r} in {split.folder} has no {language} side; name a split "
+                "with both sides"
+            )
+        if Path(path).is_file() and not force:
+            problems.add(f"{path} exists; name another PREFIX, or pass --force to replace it")
+    problems.refuse()
+
+
+def similarity_settings(folder: Path, view: "ViewManifest") -> "Optional[SimilaritySettings]":
+    """Returns how the decode made text, to compare it with the reference.
+
+    Returns:
+        The settings; None if the view is not in its distilled directory any more, or if there was
+        no reference.
+    """
     from fairseq_seqkd.corpus import manifest
 
-    found = manifest.read(folder.absolute().parent)
-    if not isinstance(found, manifest.DecodeManifest) or found.signature != content.signature:
+    decode = manifest.read(folder.absolute().parent)
+    if not isinstance(decode, manifest.DecodeManifest) or decode.signature != view.signature:
         return None
-    return found.settings.similarity
+    return decode.settings.similarity
 
 
-def check_options(arguments, similarity):
-    """Refuses a call that would undo less than the decoding did: its text would be full of pieces."""
-    for name, key in (("bpe", "bpe"), ("tokenizer", "tokenizer_undone")):
-        used = getattr(similarity, key, None)
-        if used and getattr(arguments, name) is None:
-            raise Refusal(
-                f"these data were decoded with --{name} {used}: name it here too, with its options, or say "
-                f"--{name} {NONE} to leave the text as it is"
+def check_text_options(
+    arguments: argparse.Namespace, similarity: "Optional[SimilaritySettings]"
+) -> None:
+    """Checks that text is detokenised at least as the decode did: else it is full of subwords.
+
+    Raises:
+        Refusal: the decode named a BPE or a tokenizer, and the command line names none.
+    """
+    if similarity is None:
+        return
+    problems = Problems()
+    for option, name in (("bpe", similarity.bpe), ("tokenizer", similarity.tokenizer_undone)):
+        if name and getattr(arguments, option) is None:
+            problems.add(
+                f"these data were decoded with --{option} {name}; pass it with its options, or "
+                f"--{option} {NONE} to leave the text as it is"
             )
+    problems.refuse()
 
 
-def make_side(i, arguments, split, languages, similarity, content):
-    """The parallel_text.Side of one language: 0 the source, 1 the target."""
+def open_side(
+    split: "Split",
+    view: "ViewManifest",
+    side: int,
+    options: TextOptions,
+    post_process: Optional[str],
+) -> "Side":
+    """Opens one side of a split, after a check of its files.
+
+    Args:
+        split: the split.
+        view: the manifest of the view that it is in.
+        side: 0 for the source, 1 for the target.
+        options: the BPE and the tokenizer to undo.
+        post_process: how subwords are joined; None: recognised from the dictionary.
+
+    Raises:
+        Refusal: a file is missing or damaged.
+    """
     from fairseq_seqkd.corpus import views
     from fairseq_seqkd.corpus.databin import load_dictionary
     from fairseq_seqkd.corpus.detokenise import Detokeniser, resolve_post_process
     from fairseq_seqkd.corpus.export_text import Side
 
-    lang = languages[i]
-    dictionary_file = split.folder / f"dict.{lang}.txt"
+    language, dictionary_file = split.languages[side], split.dictionaries[side]
     if not dictionary_file.is_file():
         raise Refusal(f"{dictionary_file} is missing; copy the view again, or build it anew")
-    files = split.files(lang)
-    views.check_contents(split.folder, content, [file.name for file in (*files, dictionary_file)])
+    files = split.files(language)
+    views.check_contents(split.folder, view, [file.name for file in (*files, dictionary_file)])
     dictionary = load_dictionary(dictionary_file)
-    decoders = Decoders(arguments, "text")
-    bpe, tokenizer = decoders(languages, i)
-    told = decoders.post_process(arguments.post_process)
-    if told is None and i == 1 and similarity and not similarity.bpe:
-        told = similarity.post_process or NONE  # only the target's text was made then
-    detokenise = Detokeniser(dictionary, resolve_post_process(told, dictionary), bpe, tokenizer)
-    return Side(split.read(lang), dictionary, detokenise, str(files[0]))
+    bpe, tokenizer = options.build(split.languages, side)
+    detokenise = Detokeniser(
+        dictionary, resolve_post_process(post_process, dictionary), bpe, tokenizer
+    )
+    return Side(split.read(language), dictionary, detokenise, str(files[0]))
 
 
-def counts(side):
-    """What a user should know about one side, for JSON."""
-    return {"unknown": side.unknown, "line_breaks": side.line_breaks, "empty": side.empty}
-
-
-def remarks(side):
-    """What a user should know about one side, in words."""
+def remarks(side: "Side") -> Iterator[str]:
+    """Yields what a user should know about one side."""
     if side.unknown:
         yield f"{side.unknown:,} unknown words are written as <unk>"
     if side.line_breaks:

@@ -29,14 +29,14 @@ def add_text_options(
     parser.add_argument(
         "--post-process",
         metavar="P",
-        help="how to join subwords, as fairseq --post-process: sentencepiece, subword_nmt, ... "
-        f"('none' disables it; default: {default})",
+        help="how to join subwords, as fairseq --post-process, e.g. sentencepiece or '@@ '; "
+        f"'none' disables it (default: {default})",
     )
     for option in GROUPS:
         parser.add_argument(
             f"--{option}",
             metavar="NAME",
-            help=f"fairseq --{option} to undo on both sides ('none' disables it; default: none)",
+            help=f"fairseq --{option} to undo on both sides; 'none' disables it (default: none)",
         )
 
 

@@ -1,89 +1,104 @@
-"""`seqkd translate`: lines of text through a deployed student.
-
-seqkd translate student.ct2 < input.de > output.en
-"""
+"""``seqkd translate``: translate lines of text with an exported student."""
 
 import argparse
 import sys
+from typing import BinaryIO, Iterator, List
 
-from fairseq_seqkd.commands.console import put_bytes
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.commands.arguments import add_command, check_at_least_one
+from fairseq_seqkd.commands.console import print_bytes
 
-AT_A_TIME = 1 << 17  # bytes: some thousand lines, enough to make batches of like lengths from
+READ_SIZE = 1 << 17  # bytes: some thousand lines, enough to batch sentences of similar length
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
-    """Adds the parser of this command to the parser of ``seqkd``."""
-    parser = subcommands.add_parser(
+    """Adds the parser of ``seqkd translate`` to the parser of ``seqkd``."""
+    parser = add_command(
+        subcommands,
         "translate",
+        example="seqkd translate student.ct2 < input.de > output.en",
         help="translate lines of text with an exported student",
-        description="Translates standard input, a sentence a line, with a folder that `seqkd export` made. Lines out are in the "
-        "order of lines in, and as many.",
+        description="Reads sentences from standard input, one per line, and writes their "
+        "translations to standard output, one per line and in the same order. Neither fairseq nor "
+        "torch is needed.",
     )
-    parser.set_defaults(run=run)
-    parser.add_argument("folder", metavar="FOLDER", help="what `seqkd export` made")
+    parser.add_argument("folder", metavar="FOLDER", help="folder written by `seqkd export`")
     parser.add_argument(
         "--beam",
         type=int,
         metavar="K",
-        help="beam (default: the folder's, as `seqkd export --beam` wrote it)",
+        help="beam size, at least 1 (default: that given to `seqkd export`)",
     )
     parser.add_argument(
         "--lenpen",
         type=float,
         metavar="P",
-        help="length penalty of a beam search (default: the folder's)",
+        help="length penalty of beam search: > 1 favours longer, < 1 shorter translations "
+        "(default: that of the folder)",
     )
     parser.add_argument(
         "--compute-type",
         default="default",
         metavar="T",
-        help="CTranslate2's (default: the weights', or float32 if int8 saturates here)",
+        help="type that CTranslate2 computes in, e.g. int8 (default: the type of the weights, or "
+        "float32 where int8 overflows on this CPU)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads (default: %(default)s)"
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of threads, at least 1 (default: %(default)s)",
     )
     parser.add_argument(
-        "--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: %(default)s"
+        "--device",
+        choices=("cpu", "cuda", "auto"),
+        default="cpu",
+        help="where to compute; 'auto' uses a GPU if there is one (default: %(default)s)",
     )
+    parser.set_defaults(run=run)
 
 
-def run(arguments):
-    """Translates until the input ends. Returns 0, also where the reader of the output went away."""
-    for name in ("beam", "threads"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            raise Refusal(f"--{name} is {getattr(arguments, name)}, it must be at least 1")
-    if sys.stdin is None:
-        raise Refusal("standard input is closed, and lines to translate come from there")
+def run(arguments: argparse.Namespace) -> None:
+    """Translates until the input ends, or until nobody reads the output any more."""
+    check_at_least_one(arguments, "--beam", "--threads")
     from fairseq_seqkd.deployment.translate import Translator
 
-    how = {
-        "compute_type": arguments.compute_type,
-        "threads": arguments.threads,
-        "device": arguments.device,
-    }
-    translator = Translator(arguments.folder, arguments.beam, arguments.lenpen, **how)
-    for chunk in lines_as_they_come(sys.stdin.buffer):
-        if not put_bytes("".join(f"{line}\n" for line in translator.lines(chunk)).encode()):
+    translator = Translator(
+        arguments.folder,
+        arguments.beam,
+        arguments.lenpen,
+        compute_type=arguments.compute_type,
+        threads=arguments.threads,
+        device=arguments.device,
+    )
+    for lines in read_lines(sys.stdin.buffer):
+        translations = translator.translate(lines)
+        if not print_bytes("".join(f"{line}\n" for line in translations).encode()):
             break
-    if translator.cut:
-        most = translator.folder.max_source_tokens
+    if translator.truncated:
+        limit = translator.config.max_source_tokens
         print(
-            f"{translator.cut:,} lines have more than {most:,} tokens, which the model reads: their ends are lost",
+            f"{translator.truncated:,} lines were cut at {limit:,} tokens, the longest source that "
+            "the model reads",
             file=sys.stderr,
         )
 
 
-def lines_as_they_come(stream):
-    """Yields lists of lines, as many as are there: who writes a line and waits gets its translation.
+def read_lines(stream: BinaryIO) -> Iterator[List[str]]:
+    """Yields lists of lines as soon as they arrive: a program may write a line and wait for it.
 
-    Lines end with a line feed and nothing else; what is no UTF-8 is marked, and does not stop the others.
+    Only a line feed ends a line. Bytes that are not UTF-8 become replacement characters.
     """
-    rest = bytearray()
-    while content := stream.read1(AT_A_TIME):
-        rest += content
+    incomplete = b""
+    while content := stream.read1(READ_SIZE):  # type: ignore[attr-defined]
+        incomplete += content
         if b"\n" in content:
-            *lines, rest = rest.split(b"\n")
-            yield [line.rstrip(b"\r").decode("utf-8", errors="replace") for line in lines]
-    if rest:
-        yield [rest.rstrip(b"\r").decode("utf-8", errors="replace")]
+            *lines, incomplete = incomplete.split(b"\n")
+            yield [decode(line) for line in lines]
+    if incomplete:
+        yield [decode(incomplete)]
+
+
+def decode(line: bytes) -> str:
+    """Returns a line as text, without a carriage return at its end."""
+    return line.rstrip(b"\r").decode("utf-8", errors="replace")

@@ -1,1 +1,1 @@
-"""Students outside of fairseq: folders that hold all that it takes to translate text, made by export, run by translate."""
+"""Students outside of fairseq: folders that hold all that it takes to translate text."""

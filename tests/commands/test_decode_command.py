@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import folders
 import manifests
@@ -23,7 +24,7 @@ import toys
 from commands import BIN, PLUGIN, environment_with, refusal, run_here
 
 from fairseq_seqkd import cli
-from fairseq_seqkd.commands import decode
+from fairseq_seqkd.commands import decode, decode_display
 from fairseq_seqkd.corpus import progress
 from fairseq_seqkd.errors import Refusal
 
@@ -32,6 +33,10 @@ TRAIN = 509  # sentences of the tiny training split
 
 def parse(*words):
     return cli.parse_arguments(["decode", *words])
+
+
+def job(options, workers, gpus=None):
+    return decode.DecodeJob(Path("out"), options, workers, gpus)
 
 
 # What the workers are told.
@@ -62,22 +67,24 @@ def test_what_is_not_ours_goes_to_fairseq_as_it_is():
     assert (arguments.workers, arguments.gpus, arguments.fairseq_options) == (7, "0,2", words)
     added = ["--user-dir", str(PLUGIN), "--task", "teacher_decoding"]
     share = ["--distributed-world-size", "7", "--distributed-rank", "3"]
-    assert decode.command(words, 3, 7) == [*decode.GENERATE, *words, *added, *share]
+    assert job(words, 7).command(3) == [*decode.GENERATE, *words, *added, *share]
     given = [*words, "--user-dir=elsewhere", "--task", "teacher_decoding"]
-    assert decode.command(given, 0, 1)[len(decode.GENERATE) : -4] == given
+    assert job(given, 1).command(0)[len(decode.GENERATE) : -4] == given
 
 
 @pytest.mark.trap(18)
 def test_a_worker_has_one_thread_and_its_gpu(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    told = decode.environment(3)
-    assert (told["OMP_NUM_THREADS"], told["LOCAL_RANK"], told["CUDA_VISIBLE_DEVICES"]) == (
+    environment = job([], 4).environment(3)
+    assert tuple(
+        environment[name] for name in ("OMP_NUM_THREADS", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES")
+    ) == (
         "1",
         "3",
         "5",
     )
-    assert decode.environment(3, "0,2")["CUDA_VISIBLE_DEVICES"] == "0,2"
+    assert job([], 4, "0,2").environment(3)["CUDA_VISIBLE_DEVICES"] == "0,2"
 
 
 def test_by_default_a_worker_for_each_gpu_else_for_each_core(monkeypatch):
@@ -108,10 +115,24 @@ def test_contradictions_are_refused_before_anything_starts(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_all_that_contradicts_is_reported_at_once():
+    words = ["bin", "--workers", "0", "--cpu", "--gpus", "0", "--task", "translation"]
+    with pytest.raises(Refusal) as refused:
+        cli.main(["decode", *words])
+    assert [sentence.split()[0] for sentence in refused.value.sentences] == [
+        "--workers",
+        "--gpus",
+        "seqkd",
+        "--distill-dir",
+    ]
+
+
 def test_logs_are_beside_the_directory_however_it_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert decode.check_arguments(parse("bin", "--distill-dir", "a/b/")).name == "b"
-    assert decode.check_arguments(parse("bin", "--distill-dir=.")) == tmp_path
+    named = decode.parse_job(parse("bin", "--distill-dir", "a/b/"))
+    assert (named.folder, named.logs) == (Path("a/b"), Path("a/b.logs"))
+    here = decode.parse_job(parse("bin", "--distill-dir=."))
+    assert here.logs == tmp_path.with_name(tmp_path.name + ".logs")
 
 
 # Workers that are a few lines of Python.
@@ -342,17 +363,17 @@ def test_progress_is_read_from_the_parts(tmp_path):
 
 
 def test_the_rate_counts_what_came_since_the_start(capsys, monkeypatch):
-    display = decode.Display(progress.Progress(1000, 400, False, ""))
+    display = decode_display.Display(progress.Progress(1000, 400, False, ""))
     display.done = 500
-    assert display.line(1000, 20) == "500 of 1,000 sentences, 5.0 a second, 01:40 left"
+    assert display.line(1000, 20) == "500 of 1,000 sentences, 5.0 per second, 01:40 left"
     display.done = 400
-    assert display.line(1000, 20) == "400 of 1,000 sentences, 0.0 a second, ? left"
+    assert display.line(1000, 20) == "400 of 1,000 sentences, 0.0 per second, ? left"
     display.done = 1000
     assert display.line(1000, 20).startswith("1,000 of 1,000 sentences; ")
     display.done = 400
-    monkeypatch.setattr(decode, "PLAIN_LINES", 0)
-    display.show(progress.Progress(1000, 600, False, ""))
-    display.show(progress.Progress(1000, 0, False, ""))  # its parts have been merged
+    monkeypatch.setattr(decode_display, "LINE_INTERVAL", 0)
+    display.update(progress.Progress(1000, 600, False, ""))
+    display.update(progress.Progress(1000, 0, False, ""))  # its parts have been merged
     assert [line[:8] for line in capsys.readouterr().err.splitlines()] == ["600 of 1", "600 of 1"]
 
 
@@ -360,10 +381,10 @@ def test_on_a_terminal_it_is_one_bar(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    display = decode.Display(progress.Progress(1000, 400, False, ""))
-    display.begun -= 20
-    display.show(progress.Progress(1000, 500, False, ""))
-    display.close()
+    display = decode_display.Display(progress.Progress(1000, 400, False, ""))
+    with display:
+        display.start -= 20
+        display.update(progress.Progress(1000, 500, False, ""))
     (drawn,) = [
         line for line in terminal.getvalue().replace("\r", "\n").splitlines() if "500/1000" in line
     ][:1]

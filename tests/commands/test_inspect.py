@@ -160,7 +160,7 @@ def test_the_doctor_tells_what_is_in_use():
 
     assert (
         found["torch"]["says"].startswith(torch.__version__)
-        and "--user-dir" in found["torch"]["do"]
+        and f"--user-dir {helpers.PLUGIN} " in found["torch"]["do"]
     )
     assert found["threads"]["level"] == "ok"  # the tests set OMP_NUM_THREADS
     assert all(finding["do"] for finding in found.values() if finding["level"] != "ok")
@@ -177,12 +177,12 @@ def test_the_doctor_tells_of_a_gpu_that_ctranslate2_cannot_use(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32"})
     monkeypatch.setattr(ctranslate2_support, "cublas_name", lambda: "libcublas.so.0")
-    found = diagnosis.search_engine()
-    assert found["level"] == diagnosis.WARNING and found["do"].startswith(
+    found = diagnosis.check_ctranslate2()
+    assert found.level == diagnosis.WARNING and found.advice.startswith(
         "CTranslate2 needs libcublas.so.0 on a GPU"
     )
     monkeypatch.setattr(ctranslate2_support, "cublas_name", lambda: None)
-    assert diagnosis.search_engine()["level"] == diagnosis.OK
+    assert diagnosis.check_ctranslate2().level == diagnosis.OK
 
 
 @pytest.mark.trap(1)
@@ -192,18 +192,18 @@ def test_the_doctor_sees_whether_batches_lose_sentences(monkeypatch):
 
     whole = [np.arange(8), np.arange(8, 9)]
     monkeypatch.setattr(data_utils, "batch_by_size", lambda *args, **more: whole)
-    assert diagnosis.batching()["level"] == "ok"
+    assert diagnosis.check_batches().level == "ok"
     monkeypatch.setattr(data_utils, "batch_by_size", lambda *args, **more: whole[:1])
     assert (
-        diagnosis.batching()["level"] == "warning"
-        and "--required-batch-size-multiple 1" in diagnosis.batching()["do"]
+        diagnosis.check_batches().level == "warning"
+        and "--required-batch-size-multiple 1" in diagnosis.check_batches().advice
     )
 
     def broken(*args, **more):
         raise ImportError("compiled for another Python")
 
     monkeypatch.setattr(data_utils, "batch_by_size", broken)
-    assert diagnosis.batching()["level"] == "error"
+    assert diagnosis.check_batches().level == "error"
 
 
 def test_the_doctor_names_what_prevents_work(monkeypatch):
@@ -213,12 +213,12 @@ def test_the_doctor_names_what_prevents_work(monkeypatch):
         lambda package: {"fairseq": "0.12.2", "ve-fairseq": "0.12.3"}.get(package),
     )
     assert (
-        diagnosis.fairseq()["level"] == "error"
-        and "uninstall all but one" in diagnosis.fairseq()["do"]
+        diagnosis.check_fairseq().level == "error"
+        and "uninstall all but one" in diagnosis.check_fairseq().advice
     )
-    assert diagnosis.search_engine()["level"] == "warning"
+    assert diagnosis.check_ctranslate2().level == "warning"
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert diagnosis.threads()["level"] == "warning"
+    assert diagnosis.check_threads().level == "warning"
 
 
 def test_the_doctor_says_what_ends_in_an_error_as_soon_as_it_is_asked(tmp_path):

@@ -102,7 +102,7 @@ def test_refusals(options, sentence, tiny, distilled, tmp_path):
 
 
 def test_other_data_and_unfinished_directories_are_refused(tiny, distilled, tmp_path):
-    with pytest.raises(Refusal, match="is the directory that is read"):
+    with pytest.raises(Refusal, match="are the same directory"):
         select(distilled, "--data", tiny, "-o", distilled)
     with pytest.raises(Refusal, match="holds no finished n-best lists"):
         select(distilled / "seq_kd", "--data", tiny, "-o", tmp_path / "new")

@@ -214,7 +214,7 @@ def files(distilled, whole, teacher, tmp_path_factory):
     (out / "file").write_text(
         json.dumps({"results": [result("Student", 1), result("Seq-KD")], "pairs": []})
     )
-    deployed.Folder(
+    deployed.DeployedConfig(
         "de", "en", "int8", 100, 1.2, 10, 99, "sentencepiece", deployed.SUBWORD_FILE
     ).write(out)
     return out
