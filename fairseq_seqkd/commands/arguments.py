@@ -72,7 +72,7 @@ def parse_checkpoint(text: str) -> CheckpointArgument:
         return CheckpointArgument(Path(text).absolute().parent.name, None, text)
     label, path = text.split("=", 1)
     name, at, digits = label.rpartition("@") if "@" in label else (label, "", "")
-    if at and not (digits.isascii() and digits.isdigit()):
+    if at and not digits.isdecimal():
         raise Refusal(
             f"the seed in {text!r} is {digits!r}, it must be a whole number >= 0: NAME@SEED=PATH"
         )

@@ -330,7 +330,7 @@ def test_a_view_is_that_view(distilled, tmp_path):
 
 def test_files_that_are_there_are_kept_unless_forced(distilled, tmp_path):
     (tmp_path / "train.en").write_text("gold\n")
-    with pytest.raises(Refusal, match="is there already"):
+    with pytest.raises(Refusal, match="exists; name another PREFIX"):
         text(distilled, "-o", tmp_path / "train")
     assert (tmp_path / "train.en").read_text() == "gold\n" and not (tmp_path / "train.de").exists()
     text(distilled, "-o", tmp_path / "train", "--force")
