@@ -137,22 +137,26 @@ def check_output(*paths: Union[str, Path, None]) -> None:
     Raises:
         Refusal: a name is empty, names a directory, or lies in a directory that cannot be written.
     """
-    problems = Problems()
+    problems, folders = Problems(), set()
     for path in paths:
-        if path is not None:
-            with problems.collect():
-                _check_output(path)
+        if path is None:
+            continue
+        folder = Path(path).absolute().parent
+        with problems.collect():
+            if not str(path):
+                raise Refusal(
+                    "the name of an output file is empty (an unset variable of a script?); name a "
+                    "file"
+                )
+            if Path(path).is_dir():
+                raise Refusal(f"{path} is a directory; name a file")
+            if folder not in folders:
+                folders.add(folder)
+                _check_folder(folder, path)
     problems.refuse()
 
 
-def _check_output(path: Union[str, Path]) -> None:
-    if not str(path):
-        raise Refusal(
-            "the name of an output file is empty (an unset variable of a script?); name a file"
-        )
-    if Path(path).is_dir():
-        raise Refusal(f"{path} is a directory; name a file")
-    folder = Path(path).absolute().parent
+def _check_folder(folder: Path, path: Union[str, Path]) -> None:
     if not folder.is_dir():
         raise Refusal(f"{path} cannot be written: its folder does not exist; make it first")
     try:

@@ -12,6 +12,7 @@ import pytest
 import toys
 from commands import ROOT, refusal, run_here
 
+from fairseq_seqkd import cli
 from fairseq_seqkd.commands import diagnosis
 from fairseq_seqkd.corpus import inspection, manifest
 from fairseq_seqkd.corpus.nbest_store import NBestStore
@@ -92,6 +93,25 @@ def test_damage_is_seen_and_said_to_who_asks_for_lists_too(distilled, tmp_path, 
     ], done.stdout
 
 
+def test_no_problem_in_json_has_the_prefix_of_errors(distilled, tmp_path, capfd):
+    """Of the store, which raises a refusal, of the views, which do not, and of a missing file."""
+    folder = copied(distilled, tmp_path)
+    flip(folder / "hypotheses.safetensors")
+    flip(folder / "seq_kd" / "train.de-en.en.bin")
+    (folder / "seq_inter" / "dict.de.txt").unlink()
+    assert cli.main(["inspect", str(folder), "--json"]) == 1
+    printed = capfd.readouterr()
+    problems = json.loads(printed.out)["problems"]
+    assert len(problems) == 3
+    assert not [problem for problem in problems if "fairseq_seqkd: " in problem]
+    assert printed.err.splitlines() == [f"wrong: {problem}" for problem in problems]
+
+
+def test_wrong_options_are_reported_together(distilled):
+    sentence = refusal(inspect(distilled, "--ids", "one", "--differ", "0", check=False))
+    assert sentence == "fairseq_seqkd: 2 problems:"
+
+
 def test_a_view_and_an_unfinished_directory(distilled, tiny, teacher, tmp_path):
     view = copied(distilled, tmp_path) / "seq_kd"
     assert "the view seq_kd" in inspect(view).stdout
@@ -102,7 +122,7 @@ def test_a_view_and_an_unfinished_directory(distilled, tiny, teacher, tmp_path):
     worker.communicate()
     done = inspect(tmp_path / "half")
     assert re.search(r"NOT FINISHED: [1-9]\d* of \d+ parts", done.stdout)
-    assert "holds no finished n-best lists" in refusal(
+    assert "holds no complete n-best lists" in refusal(
         inspect(tmp_path / "half", "--ids", 1, check=False)
     )
     part = next((tmp_path / "half" / "parts").glob("*.part"))

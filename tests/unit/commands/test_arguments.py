@@ -68,7 +68,9 @@ def test_the_length_limit_has_one_default():
 
 def test_outputs_are_checked_together_and_nothing_is_left(tmp_path):
     with pytest.raises(Refusal) as refused:
-        arguments.check_output("", tmp_path, None, tmp_path / "absent" / "x", tmp_path / "x")
+        arguments.check_output(
+            "", tmp_path, None, tmp_path / "absent" / "x", tmp_path / "absent" / "y", tmp_path / "x"
+        )
     assert [sentence.split("; ")[-1] for sentence in refused.value.sentences] == [
         "name a file",
         "name a file",
