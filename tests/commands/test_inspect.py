@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import toys
-from commands import ROOT, refusal, run_here
+from commands import PLUGIN, ROOT, refusal, run_here
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.commands import diagnosis
@@ -180,7 +180,7 @@ def test_the_doctor_tells_what_is_in_use():
 
     assert (
         found["torch"]["says"].startswith(torch.__version__)
-        and f"--user-dir {helpers.PLUGIN} " in found["torch"]["do"]
+        and f"--user-dir {PLUGIN} " in found["torch"]["do"]
     )
     assert found["threads"]["level"] == "ok"  # the tests set OMP_NUM_THREADS
     assert all(finding["do"] for finding in found.values() if finding["level"] != "ok")
