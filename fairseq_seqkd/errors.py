@@ -42,11 +42,6 @@ class Problems:
         if sentence not in self.sentences:
             self.sentences.append(sentence)
 
-    def require(self, is_fulfilled: bool, sentence: str) -> None:
-        """Adds the sentence if a requirement is not fulfilled."""
-        if not is_fulfilled:
-            self.add(sentence)
-
     @contextmanager
     def collect(self) -> Iterator[None]:
         """Runs a block of checks, and keeps the sentences of a Refusal instead of stopping."""

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output,
         arguments.nbest,
         arguments.fairseq_options,
-        ProgressBar("parts"),
+        ProgressBar("batches"),
     )
     views = manifest.views or []
     print_result(

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from fairseq_seqkd.corpus import manifest, views
 from fairseq_seqkd.corpus.databin import Split
-from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.manifest import DecodeManifest, FilterCounts, ViewManifest
 from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.errors import Refusal
@@ -62,7 +61,7 @@ class ViewFilter:
         self.same = filters.same_symbols(dataset.src_dict, dataset.tgt_dict)
 
     def failures(self, first: int, block: Block, ranks: np.ndarray) -> Dict[str, np.ndarray]:
-        """Returns for each filter which sentences fail it, (sentences,) bool.
+        """Returns for each filter which sentences of a block fail it, (sentences,) bool.
 
         Args:
             first: the id of the block's first sentence.
@@ -107,17 +106,14 @@ class ViewChoices:
             self.remarks.add(TOO_LONG, np.flatnonzero(block.counts == 0) + first)
             for view, rule in rules.items():
                 ranks = rule(block)
-                self._remark(view, first, block, ranks)
+                picked, ids = block.picked(ranks), np.flatnonzero(ranks >= 0) + first
+                self.remarks.add(f"{prefix_of(view)}empty", ids[block.lengths[picked] == 0])
+                self.remarks.add(f"{prefix_of(view)}hit_limit", ids[block.hit_limit[picked] > 0])
                 if view_filter:
                     for name, fails in view_filter.failures(first, block, ranks).items():
                         self.failures[view].add(name, np.flatnonzero(fails) + first)
                         ranks = np.where(fails, -1, ranks)
                 self.ranks[view][first : first + len(block)] = ranks
-
-    def _remark(self, view: str, first: int, block: Block, ranks: np.ndarray) -> None:
-        picked, ids = block.picked(ranks), np.flatnonzero(ranks >= 0) + first
-        self.remarks.add(f"{prefix_of(view)}empty", ids[block.lengths[picked] == 0])
-        self.remarks.add(f"{prefix_of(view)}hit_limit", ids[block.hit_limit[picked] > 0])
 
 
 def prefix_of(view: str) -> str:
@@ -128,18 +124,18 @@ def prefix_of(view: str) -> str:
 def build_views(
     store: NBestStore,
     content: DecodeManifest,
-    distilled: Distilled,
+    folder: Path,
     gold: Split,
     dataset: LanguagePairDataset,
 ) -> DecodeManifest:
-    """Writes the views of a decode. A view without sentences is not written.
+    """Writes the views of a decode.
 
-    fairseq cannot map a split without a token.
+    A view without sentences is not written: fairseq cannot map a split without tokens.
 
     Args:
         store: the n-best lists.
-        content: the manifest of the directory.
-        distilled: the directory.
+        content: the manifest of the distilled directory.
+        folder: the directory.
         gold: the split that was decoded.
         dataset: the same as fairseq's dataset.
 
@@ -154,19 +150,21 @@ def build_views(
     if store.has_similarity:
         rules[manifest.SEQ_INTER] = choose.nearest_to_gold
     try:
-        view_filter = ViewFilter(limits, gold, dataset) if limits else None
-        choices = ViewChoices(store, rules, view_filter)
+        choices = ViewChoices(store, rules, ViewFilter(limits, gold, dataset) if limits else None)
     except Exception:
-        gold.check_unchanged(distilled.folder)  # the likely reason
+        gold.check_unchanged(folder)  # the likely reason
         raise
-    contents = {view: view_manifest(view, choices, content) for view in rules}
-    built = [
-        views.Choice(contents[view], ranks)
-        for view, ranks in choices.ranks.items()
-        if contents[view].rows
-    ]
-    views.build(distilled.folder, built, store, gold, dataset.tgt_dict.eos())
-    log_choices(distilled.folder, choices, contents, limits)
+    contents = [view_manifest(view, choices, content) for view in rules]
+    built = [views.Choice(view, choices.ranks[view.view]) for view in contents if view.rows]
+    views.build(folder, built, store, gold, dataset.tgt_dict.eos())
+    for view in contents:
+        for name, count in (view.filtered or {}).items():
+            option = FILTERS[name].option(limits[name])
+            logger.info("%s: %d sentences fail %s", folder / view.view, count, option)
+        logger.info("%s: %d sentences, %d left out", folder / view.view, view.rows, view.left_out)
+    for reason, count in choices.remarks.counts.items():
+        if count:
+            logger.warning("%d sentences: %s (listed in the manifest)", count, reason)
     filtered = {
         view: FilterCounts(failures.counts, failures.listed)
         for view, failures in choices.failures.items()
@@ -181,13 +179,7 @@ def build_views(
 
 
 def view_manifest(view: str, choices: ViewChoices, content: DecodeManifest) -> ViewManifest:
-    """Returns the manifest of a view that is to be written.
-
-    Args:
-        view: its name.
-        choices: of all views.
-        content: the manifest of the directory.
-    """
+    """Returns the manifest of a view, given that of the distilled directory."""
     settings, ranks = content.settings, choices.ranks[view]
     rows = int((ranks >= 0).sum())
     return ViewManifest(
@@ -204,43 +196,21 @@ def view_manifest(view: str, choices: ViewChoices, content: DecodeManifest) -> V
     )
 
 
-def log_choices(
-    folder: Path,
-    choices: ViewChoices,
-    contents: Mapping[str, ViewManifest],
-    limits: Mapping[str, Limit],
-) -> None:
-    """Logs the sentences that views hold, those that fail filters, and the remarks."""
-    for view, content in contents.items():
-        for name, count in choices.failures[view].counts.items():
-            option = FILTERS[name].option(limits[name])
-            logger.info("%s: %d sentences fail %s", folder / view, count, option)
-        if content.rows:
-            logger.info(
-                "%s: %d sentences, %d left out", folder / view, content.rows, content.left_out
-            )
-    for reason, count in choices.remarks.counts.items():
-        if count:
-            logger.warning("%d sentences: %s (listed in the manifest)", count, reason)
-
-
 def refuse_empty_views(folder: Path) -> None:
     """Refuses a finished directory that lacks a view because no sentence is left for it."""
     content = manifest.read(folder)
     assert isinstance(content, DecodeManifest)
-    settings = content.settings
     names = [manifest.SEQ_KD]
-    if settings.data.target_sha256:
+    if content.settings.data.target_sha256:
         names.append(manifest.SEQ_INTER)
     empty = [view for view in names if view not in (content.views or [])]
     if not empty:
         return
-    reasons = []
-    if content.filtered:
-        reasons = [
-            f"{count} fail {FILTERS[name].option(settings.filters[name])}"
-            for name, count in sorted(content.filtered[empty[0]].counts.items())
-        ]
+    filtered = content.filtered[empty[0]].counts if content.filtered else {}
+    reasons = [
+        f"{count} fail {FILTERS[name].option(content.settings.filters[name])}"
+        for name, count in sorted(filtered.items())
+    ]
     too_long = (content.counts or {}).get(TOO_LONG)
     if too_long:
         reasons.append(f"{too_long} have a source that is too long")

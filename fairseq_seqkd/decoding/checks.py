@@ -4,13 +4,11 @@ Wrong options are collected, so that all of them are reported at once.
 """
 
 import math
-from dataclasses import fields
 from pathlib import Path
 from typing import Optional
 
 from fairseq import utils
 from fairseq.data.data_utils import infer_language_pair
-from fairseq.dataclass.configs import GenerationConfig
 
 from fairseq_seqkd import engines
 from fairseq_seqkd.decoding.config import (
@@ -19,12 +17,12 @@ from fairseq_seqkd.decoding.config import (
     OF_SELECTION,
     STORE_DTYPES,
     TeacherDecodingConfig,
-    option_name,
+    changed_options,
 )
 from fairseq_seqkd.decoding.settings import precision, uses_gpu
 from fairseq_seqkd.engines.ctranslate2_support import check_installed
 from fairseq_seqkd.engines.length_limit import check_length_options
-from fairseq_seqkd.engines.options import WITHOUT_EFFECT, check_for_ctranslate2
+from fairseq_seqkd.engines.options import check_for_ctranslate2
 from fairseq_seqkd.errors import Problems, Refusal
 from fairseq_seqkd.selection import filters
 from fairseq_seqkd.selection.similarity import Similarity
@@ -37,26 +35,22 @@ def check_options(cfg: TeacherDecodingConfig) -> None:
         Refusal: with a line for each wrong option.
     """
     problems = Problems()
-    problems.require(
-        bool(cfg.distill_dir),
-        "--distill-dir is missing; pass the directory to write, e.g. distilled",
-    )
+    if not cfg.distill_dir:
+        problems.add("--distill-dir is missing; pass the directory to write, e.g. distilled")
     with problems.collect():
         check_data(cfg)
-    problems.require(
-        not (cfg.truncate_source or cfg.num_batch_buckets),
-        "--truncate-source and --num-batch-buckets change the sources, and a student is trained on "
-        "them as they are; leave them out",
-    )
-    problems.require(
-        cfg.dataset.required_seq_len_multiple <= 1,
-        "--required-seq-len-multiple pads a batch, which moves the length limit of a search; "
-        "leave it out",
-    )
-    problems.require(
-        cfg.part_size >= 0,
-        f"--part-size is {cfg.part_size}, it must be a number of sentences, or 0 for the default",
-    )
+    if cfg.truncate_source or cfg.num_batch_buckets:
+        problems.add(
+            "--truncate-source and --num-batch-buckets change the sources, and a student is "
+            "trained on them as they are; leave them out"
+        )
+    if cfg.dataset.required_seq_len_multiple > 1:
+        problems.add(
+            "--required-seq-len-multiple pads a batch, which moves the length limit of a search; "
+            "leave it out"
+        )
+    if cfg.part_size < 0:
+        problems.add(f"--part-size is {cfg.part_size}, it must be 0 or a number of sentences")
     if cfg.generation.score_reference:
         check_scoring(cfg, problems)
     else:
@@ -105,9 +99,7 @@ def check_engine(cfg: TeacherDecodingConfig) -> None:
             )
         return
     if cfg.common.fp16:
-        raise Refusal(
-            "--fp16 is for --engine fairseq; with ctranslate2 pass --compute-type float16"
-        )
+        raise Refusal("--fp16 is for --engine fairseq; pass --compute-type float16 to ctranslate2")
     if len(utils.split_paths(cfg.common_eval.path)) > 1:
         raise Refusal(
             "engine ctranslate2 searches with one model, not with an ensemble; use --engine fairseq"
@@ -118,13 +110,10 @@ def check_engine(cfg: TeacherDecodingConfig) -> None:
 
 def check_search(cfg: TeacherDecodingConfig, problems: Problems) -> None:
     """Checks the options of a search."""
-    search = cfg.generation
-    for name in ("topk", "store_dtype"):
-        problems.require(
-            getattr(cfg, name) is None,
-            f"{option_name(name)} is for --score-reference, which stores distributions; leave it "
-            "out of a search",
-        )
+    search, groups = cfg.generation, cfg.generation.diverse_beam_groups
+    for option, value in (("--topk", cfg.topk), ("--store-dtype", cfg.store_dtype)):
+        if value is not None:
+            problems.add(f"{option} is for --score-reference; leave it out of a search")
     if search.nbest < 1 or search.beam < 1:
         problems.add(f"--nbest {search.nbest} and --beam {search.beam} must be at least 1")
     elif search.nbest > search.beam:
@@ -134,28 +123,22 @@ def check_search(cfg: TeacherDecodingConfig, problems: Problems) -> None:
         )
     with problems.collect():
         check_length_options(search.max_len_a, search.max_len_b, search.min_len)
-    groups = search.diverse_beam_groups
-    problems.require(
-        groups <= 0 or search.beam % groups == 0,
-        f"--beam {search.beam} cannot be divided into --diverse-beam-groups {groups}",
-    )
-    problems.require(
-        math.isfinite(search.lenpen), f"--lenpen is {search.lenpen}, it must be a finite number"
-    )
-    problems.require(
-        search.replace_unk is None,
-        "--replace-unk writes words that are in no dictionary, and targets consist of the "
-        "dictionary's ids; leave it out",
-    )
-    problems.require(
-        search.constraints is None,
-        "--constraints reads constraints from the source text, and a binarised split has none; "
-        "leave it out",
-    )
-    problems.require(
-        0 < search.temperature < math.inf,
-        f"--temperature is {search.temperature}, it must be positive",
-    )
+    if groups > 0 and search.beam % groups:
+        problems.add(f"--beam {search.beam} cannot be divided into --diverse-beam-groups {groups}")
+    if not math.isfinite(search.lenpen):
+        problems.add(f"--lenpen is {search.lenpen}, it must be a finite number")
+    if not 0 < search.temperature < math.inf:
+        problems.add(f"--temperature is {search.temperature}, it must be positive")
+    if search.replace_unk is not None:
+        problems.add(
+            "--replace-unk writes words that are in no dictionary, and targets consist of the "
+            "dictionary's ids; leave it out"
+        )
+    if search.constraints is not None:
+        problems.add(
+            "--constraints reads constraints from the source text, and a binarised split has none; "
+            "leave it out"
+        )
     check_selection(cfg, problems)
 
 
@@ -163,14 +146,13 @@ def check_selection(cfg: TeacherDecodingConfig, problems: Problems) -> None:
     """Checks the options about what becomes of n-best lists."""
     with problems.collect():
         check_tokenizer(str(cfg.similarity), cfg.similarity_tokenizer)
-    problems.require(
-        cfg.similarity_workers >= 0,
-        f"--similarity-workers is {cfg.similarity_workers}, it must be 0 or a number of processes",
-    )
-    problems.require(
-        str(cfg.select) != "mbr" or cfg.generation.nbest >= 2,
-        "--select mbr compares the hypotheses of an n-best list: --nbest must be at least 2",
-    )
+    workers = cfg.similarity_workers
+    if workers < 0:
+        problems.add(f"--similarity-workers is {workers}, it must be 0 or a number of processes")
+    if str(cfg.select) == "mbr" and cfg.generation.nbest < 2:
+        problems.add(
+            "--select mbr compares the hypotheses of an n-best list: --nbest must be at least 2"
+        )
     for name, limit in filters.limits_of(cfg).items():
         with problems.collect():
             filters.FILTERS[name].check(limit)
@@ -185,28 +167,19 @@ def check_tokenizer(similarity: str, tokenizer: Optional[str]) -> None:
     if similarity != "bleu":
         raise Refusal(f"--similarity-tokenizer is for --similarity bleu; {similarity} takes none")
     if tokenizer not in BLEU.TOKENIZERS:
-        raise Refusal(
-            f"--similarity-tokenizer {tokenizer} is none of sacrebleu's: "
-            f"{', '.join(sorted(BLEU.TOKENIZERS))}"
-        )
+        names = ", ".join(sorted(BLEU.TOKENIZERS))
+        raise Refusal(f"--similarity-tokenizer {tokenizer} is none of sacrebleu's: {names}")
     Similarity(similarity, tokenizer=tokenizer)  # refuses one that is not installed
 
 
 def check_scoring(cfg: TeacherDecodingConfig, problems: Problems) -> None:
     """Checks that no option of a search was passed, and fills in defaults."""
-    task_fields = [o for o in fields(TeacherDecodingConfig) if o.name in OF_SEARCH | OF_SELECTION]
-    search_fields = [
-        option
-        for option in fields(GenerationConfig)
-        if option.name in cfg.generation and option.name not in WITHOUT_EFFECT
-    ]
-    for group, options in ((cfg, task_fields), (cfg.generation, search_fields)):
-        for option in options:
-            problems.require(
-                getattr(group, option.name) == option.default,
-                f"{option_name(option.name)} is for a search; leave it out, because "
-                "--score-reference scores the given targets",
-            )
+    for option in changed_options(cfg, OF_SEARCH | OF_SELECTION):
+        problems.add(
+            f"{option} is for a search; leave it out, because --score-reference scores the given "
+            "targets"
+        )
     cfg.topk = DEFAULT_TOPK if cfg.topk is None else cfg.topk
-    problems.require(cfg.topk >= 1, f"--topk is {cfg.topk}, it must be at least 1")
+    if cfg.topk < 1:
+        problems.add(f"--topk is {cfg.topk}, it must be at least 1")
     cfg.store_dtype = STORE_DTYPES[0] if cfg.store_dtype is None else cfg.store_dtype

@@ -1,11 +1,12 @@
 """Records the teacher's distributions at every token of given targets (--score-reference)."""
 
 import logging
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional
 
 import numpy as np
 import torch
 from msgspec.structs import replace
+from torch import Tensor
 
 from fairseq_seqkd.corpus.distilled import Distilled
 from fairseq_seqkd.corpus.distribution_store import (
@@ -18,7 +19,9 @@ from fairseq_seqkd.corpus.distribution_store import (
 from fairseq_seqkd.corpus.manifest import DistributionsManifest, TokenCounts
 from fairseq_seqkd.corpus.plan import Plan, too_long
 from fairseq_seqkd.corpus.settings import ScoreSettings
+from fairseq_seqkd.decoding.parts import PartRecorder
 from fairseq_seqkd.decoding.settings import DecodeInputs
+from fairseq_seqkd.engines import Sample
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.training.teacher import Teacher
 
@@ -32,8 +35,8 @@ class ScoredSentence(NamedTuple):
     tokens: TokenDistributions
 
 
-class DistributionRecorder:
-    """The PartRecorder of --score-reference.
+class DistributionRecorder(PartRecorder):
+    """Records distributions at given targets (--score-reference).
 
     Args:
         inputs: the options, and the dataset whose targets are scored.
@@ -48,22 +51,14 @@ class DistributionRecorder:
         self.distilled = Distilled(inputs.cfg.distill_dir, settings, plan.parts)
         scoring = settings.scoring
         self.k, self.dtype = scoring.topk, np.dtype(scoring.dtype)
-        self.positions = scoring.positions
+        self.sizes = [self.dataset.src_sizes, self.dataset.tgt_sizes]
+        self.limits = scoring.positions
         self.id_dtype = id_dtype(len(self.dataset.tgt_dict))
         self.rows: Dict[int, ScoredSentence] = {}  # of the current part, by sentence id
 
     def score_with(self, teacher: Teacher) -> None:
         """Sets the teacher; called once, before the first part."""
         self.teacher = teacher
-
-    def lengths(self, first: int, last: int) -> np.ndarray:
-        """Returns the tokens of the longer side of sentences first..last-1."""
-        return np.maximum(self.dataset.src_sizes[first:last], self.dataset.tgt_sizes[first:last])
-
-    def fits(self, first: int, last: int) -> np.ndarray:
-        """Returns which of sentences first..last-1 the teacher can read."""
-        sizes = (self.dataset.src_sizes[first:last], self.dataset.tgt_sizes[first:last])
-        return ~too_long(sizes, self.positions)
 
     def expected_bytes(self) -> float:
         """Returns the size of the store."""
@@ -77,9 +72,7 @@ class DistributionRecorder:
         self.rows = {}
 
     @torch.no_grad()
-    def record(
-        self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
-    ) -> List[int]:
+    def record(self, sample: Sample, prefix_tokens: Optional[Tensor] = None) -> List[int]:
         """Scores a batch, and keeps its distributions until the part is complete.
 
         Raises:
@@ -132,38 +125,27 @@ class DistributionRecorder:
         )
 
     def finish(
-        self, store: DistributionStore, manifest: DistributionsManifest
+        self, store: DistributionStore, content: DistributionsManifest
     ) -> DistributionsManifest:
         """Adds counts and lists to the manifest, and logs what the k symbols cover."""
         folder = self.distilled.folder
         self.inputs.gold.check_unchanged(folder)
-        unread = np.flatnonzero(~self.fits(0, len(self.dataset))).astype(np.uint32)
+        unread = np.flatnonzero(too_long(self.sizes, self.limits)).astype(np.uint32)
         if len(unread):
             logger.warning(
-                "%d sentences have more tokens than the teacher has positions "
-                "(listed in the manifest)",
-                len(unread),
-            )
+                "%d sentences have more tokens than the teacher has positions (listed in the "
+                "manifest)", len(unread),
+            )  # fmt: skip
         tokens = store.tokens_stored
         mass = 1 - float(np.sum(store.per_token.tail, dtype=np.float64)) / max(tokens, 1)
         logger.info(
             "%s: %d tokens, the %d most probable symbols hold %.1f%% of the mass, "
             "%.1f bytes per token",
-            folder,
-            tokens,
-            self.k,
-            100 * mass,
-            store.path.stat().st_size / max(tokens, 1),
-        )
+            folder, tokens, self.k, 100 * mass, store.path.stat().st_size / max(tokens, 1),
+        )  # fmt: skip
         return replace(
-            manifest,
+            content,
             counts=TokenCounts(tokens, len(unread)),
             listed={"too_long": unread},
             mass=round(mass, 6),
         )
-
-    def finished(self) -> None:
-        """Says nothing more."""
-
-    def close(self) -> None:
-        """Releases nothing: no process was started."""

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from fairseq_seqkd.corpus.detokenise import UNKNOWN_IN_OUTPUT, UNKNOWN_IN_REFERENCE, Detokeniser
 from fairseq_seqkd.corpus.distilled import Distilled
@@ -14,18 +14,19 @@ from fairseq_seqkd.corpus.manifest import DecodeManifest
 from fairseq_seqkd.corpus.mmap_format import token_dtype
 from fairseq_seqkd.corpus.nbest import NBest
 from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
-from fairseq_seqkd.corpus.plan import Plan, too_long
+from fairseq_seqkd.corpus.plan import Plan
 from fairseq_seqkd.corpus.settings import DecodeSettings
 from fairseq_seqkd.decoding.build_views import build_views, refuse_empty_views
+from fairseq_seqkd.decoding.parts import PartRecorder
 from fairseq_seqkd.decoding.settings import DecodeInputs, TextDecoders, uses_random_numbers
-from fairseq_seqkd.engines import SearchEngine
+from fairseq_seqkd.engines import Sample, SearchEngine
 from fairseq_seqkd.selection.pool import Scorer
 
 logger = logging.getLogger(__name__)
 
 
-class NBestRecorder:
-    """The PartRecorder of a search.
+class NBestRecorder(PartRecorder):
+    """Records the n-best lists of a search.
 
     Args:
         inputs: the options, and the dataset that is searched.
@@ -42,7 +43,7 @@ class NBestRecorder:
         self.inputs, self.settings, self.text = inputs, settings, text
         self.dataset = inputs.dataset
         self.distilled = Distilled(inputs.cfg.distill_dir, settings, plan.parts)
-        self.longest = settings.search.longest_source
+        self.sizes, self.limits = [self.dataset.src_sizes], [settings.search.longest_source]
         self.has_gold = self.dataset.tgt is not None
         self.has_consensus = settings.select == "mbr"
         self.scorer = self._scorer()
@@ -67,14 +68,6 @@ class NBestRecorder:
         """Sets the engine; called once, before the first part."""
         self.engine = engine
 
-    def lengths(self, first: int, last: int) -> np.ndarray:
-        """Returns the source tokens of sentences first..last-1."""
-        return np.asarray(self.dataset.src_sizes[first:last])
-
-    def fits(self, first: int, last: int) -> np.ndarray:
-        """Returns which of sentences first..last-1 the teacher can read."""
-        return ~too_long([self.lengths(first, last)], [self.longest])
-
     def expected_bytes(self) -> float:
         """Returns a careful estimate of the size of the store and the views."""
         sentences, nbest = len(self.dataset), self.inputs.cfg.generation.nbest
@@ -98,9 +91,7 @@ class NBestRecorder:
             zlib.crc32(f"{search.seed}:{first}".encode()) if uses_random_numbers(search) else None
         )
 
-    def record(
-        self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
-    ) -> List[int]:
+    def record(self, sample: Sample, prefix_tokens: Optional[Tensor] = None) -> List[int]:
         """Searches a batch, and keeps its n-best lists until the part is complete."""
         prefix = None if prefix_tokens is None else self._prefix(prefix_tokens)
         nbests = self.engine.search(sample, prefix_tokens=prefix)
@@ -111,7 +102,7 @@ class NBestRecorder:
             self.pending.append((nbests, self.scorer.submit(texts)))
         return [len(nbest[0].tokens) for nbest in nbests if nbest]
 
-    def _prefix(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _prefix(self, tokens: Tensor) -> Tensor:
         """Returns prefixes in which the EOS of a shorter target is padding.
 
         The search goes on freely from there.
@@ -148,11 +139,11 @@ class NBestRecorder:
         dtype = token_dtype(len(self.dataset.tgt_dict))
         return Block.from_lists(nbests, dtype, self.has_gold, self.has_consensus)
 
-    def finish(self, store: NBestStore, manifest: DecodeManifest) -> DecodeManifest:
+    def finish(self, store: NBestStore, content: DecodeManifest) -> DecodeManifest:
         """Writes the views, and adds them to the manifest."""
-        return build_views(store, manifest, self.distilled, self.inputs.gold, self.dataset)
+        return build_views(store, content, self.distilled.folder, self.inputs.gold, self.dataset)
 
-    def finished(self) -> None:
+    def check_finished(self) -> None:
         """Refuses a directory in which a view is missing because no sentence is left for it."""
         refuse_empty_views(self.distilled.folder)
 

@@ -1,22 +1,25 @@
-"""The loop of `teacher_decoding`: hands fairseq-generate the batches of one part after the other.
+"""The loop over the parts of a decode, for fairseq-generate and for `seqkd select`.
 
-A recorder works on the batches and keeps the results of a part, which the loop then commits.
+A part is the unit of work that is committed. A recorder works on its batches and keeps the results.
 """
 
 import logging
 import time
-from functools import cached_property
-from typing import Any, Dict, Iterator, List, NoReturn, Optional, Protocol
+from typing import Any, Dict, Iterator, List, Optional, Protocol, Sequence
 
 import numpy as np
-import torch
-from fairseq.data.iterators import EpochBatchIterating
+from fairseq.data import LanguagePairDataset
+from torch import Tensor
+from tqdm import tqdm
 
-from fairseq_seqkd.corpus.distilled import Distilled
-from fairseq_seqkd.corpus.plan import Plan
+from fairseq_seqkd.corpus.distilled import Distilled, PartBlock
+from fairseq_seqkd.corpus.plan import Plan, too_long
 from fairseq_seqkd.decoding.rank import Rank
+from fairseq_seqkd.engines import Sample
 
 logger = logging.getLogger(__name__)
+
+ALONE = Rank(0, 1)
 
 
 class PartRecorder(Protocol):
@@ -26,191 +29,153 @@ class PartRecorder(Protocol):
     """
 
     distilled: Distilled
-
-    def lengths(self, first: int, last: int) -> np.ndarray:
-        """Returns the tokens that sentences first..last-1 count for in a batch: (sentences,)."""
-
-    def fits(self, first: int, last: int) -> np.ndarray:
-        """Returns whether the teacher can read sentences first..last-1: (sentences,) bool."""
+    sizes: Sequence[np.ndarray]  # for each side that is read, the tokens of all sentences
+    limits: Sequence[int]  # for each of these sides, the tokens that the teacher can read
 
     def expected_bytes(self) -> float:
-        """Returns a careful estimate of what is written in all."""
+        """Returns a careful estimate of the size of all parts."""
 
     def begin_part(self, first: int) -> None:
         """Begins the part whose first sentence is `first`."""
 
-    def record(
-        self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
-    ) -> List[int]:
+    def record(self, sample: Sample, prefix_tokens: Optional[Tensor] = None) -> List[int]:
         """Works on a batch and keeps the results.
 
         Args:
             sample: a batch of fairseq's LanguagePairDataset.
-            prefix_tokens: (sentences, length) ids with which every hypothesis begins.
+            prefix_tokens: (sentences, n) ids with which every hypothesis begins.
 
         Returns:
             The number of tokens written for each sentence.
         """
 
-    def block(self, first: int, last: int) -> Any:
-        """Returns the results for sentences first..last-1, as the block that is committed."""
+    def block(self, first: int, last: int) -> PartBlock:
+        """Returns the results for the sentences first..last-1, the part that is committed."""
 
-    def finish(self, store: Any, manifest: Any) -> Any:
-        """Writes what is made of the finished store, and adds it to the manifest."""
+    def finish(self, store: Any, content: Any) -> Any:
+        """Writes what is made from the finished store.
 
-    def finished(self) -> None:
-        """Says how the finished directory ended.
+        Args:
+            store: an NBestStore or a DistributionStore.
+            content: the manifest of the directory, without results.
 
-        Raises:
-            Refusal: the directory lacks what it was decoded for.
+        Returns:
+            The manifest with results.
         """
 
+    def check_finished(self) -> None:
+        """Raises Refusal if the finished directory lacks what it was decoded for."""
+        return
+
     def close(self) -> None:
-        """Releases processes, after the last part and after an error."""
+        """Releases processes, after the last part or an error."""
+        return
 
 
-class PartLoop(EpochBatchIterating):
+class PartLoop:
     """Iterates over the batches that are left, and commits a part after its last batch.
 
-    When no part is left it finishes the directory and ends the process: fairseq-generate would go
-    on to score nothing, and divide by zero if there was nothing to decode.
+    Args:
+        recorder: works on the batches.
+        plan: of parts and batches.
+        rank: says with which part to begin.
+
+    Attributes:
+        remaining: the parts that are left, in the order in which they are tried.
+
+    Raises:
+        Refusal: the directory was begun with other settings.
     """
 
-    def __init__(self, recorder: PartRecorder, dataset: Any, plan: Plan, rank: Rank) -> None:
-        self.recorder, self.dataset, self.plan, self.rank = recorder, dataset, plan, rank
+    def __init__(self, recorder: PartRecorder, plan: Plan, rank: Rank = ALONE) -> None:
+        self.recorder, self.plan, self.rank = recorder, plan, rank
         self.distilled = recorder.distilled
         self.distilled.check()
-        self.n = 0
         done = self.distilled.done() - self.distilled.damaged()
-        self.remaining = [part for part in self._order() if part not in done]
-        logger.info(
-            "%s: %d of %d parts are done | %s",
-            self.distilled.folder,
-            len(done),
-            plan.parts,
-            self.distilled.signature,
-        )
+        start = rank.number * plan.parts // max(rank.size, 1)
+        order = [(start + i) % plan.parts for i in range(plan.parts)]
+        self.remaining = [part for part in order if part not in done]
+        folder, signature = self.distilled.folder, self.distilled.signature
+        logger.info("%s: %d of %d parts are done | %s", folder, len(done), plan.parts, signature)
 
     def begin(self) -> None:
         """Creates the directory, once every check has passed."""
         self.distilled.begin()
-        rank, size, parts = self.rank.number, self.rank.size, len(self.remaining)
-        self.distilled.note(f"began as rank {rank} of {size}, {parts} parts to do")
-        logger.info("decoding begins: %d parts to do, as rank %d of %d", parts, rank, size)
-
-    def _order(self) -> List[int]:
-        """Returns every part, in the order in which this worker tries to claim them."""
-        start = self.rank.number * self.plan.parts // max(self.rank.size, 1)
-        return [(start + i) % self.plan.parts for i in range(self.plan.parts)]
-
-    # What fairseq-generate asks of an iterator.
-
-    def next_epoch_itr(self, **ignored: Any) -> "PartLoop":
-        """Returns this iterator: there is one epoch, in the order of the plan."""
-        return self
-
-    @property
-    def next_epoch_idx(self) -> int:
-        """The number of the only epoch."""
-        return 1
-
-    def end_of_epoch(self) -> bool:
-        """Returns whether every batch has been handed out."""
-        return self.n >= len(self)
-
-    @property
-    def iterations_in_epoch(self) -> int:
-        """The number of batches handed out."""
-        return self.n
-
-    def state_dict(self) -> Dict[str, Any]:
-        """Returns nothing: the directory itself is the state."""
-        return {}
-
-    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
-        """Restores nothing."""
+        worker = f"as rank {self.rank.number} of {self.rank.size}"
+        self.distilled.note(f"began {worker}, {len(self.remaining)} parts to do")
+        logger.info("decoding begins: %d parts to do, %s", len(self.remaining), worker)
 
     def __len__(self) -> int:
-        return self._batches_to_do
-
-    @cached_property
-    def _batches_to_do(self) -> int:
-        """The batches that were left when this process began."""
         return sum(len(self._batches(part)) for part in self.remaining)
 
     def _batches(self, part: int) -> List[np.ndarray]:
-        bounds = self.plan.bounds(part)
-        return self.plan.batches(part, self.recorder.lengths(*bounds), self.recorder.fits(*bounds))
+        part_of_split = slice(*self.plan.bounds(part))
+        sizes = [np.asarray(side[part_of_split]) for side in self.recorder.sizes]
+        fits = ~too_long(sizes, self.recorder.limits)
+        return self.plan.batches(part, np.maximum.reduce(sizes), fits)
 
-    def __iter__(self) -> Iterator[Dict[str, Any]]:
-        try:
-            yield from self._parts()
-            self._finish()
-        finally:
-            self.recorder.close()
-
-    def _parts(self) -> Iterator[Dict[str, Any]]:
-        progress = Progress(self.plan)
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields the sentence ids of each batch, for the recorder to work on."""
+        began, sentences = time.monotonic(), 0
         for part in self.remaining:
             with self.distilled.claim(part) as claimed:
                 if not claimed:
                     continue
                 first, last = self.plan.bounds(part)
                 self.recorder.begin_part(first)
-                for batch in self._batches(part):
-                    self.n += 1
-                    yield self.sample(batch)
+                yield from self._batches(part)
                 self.distilled.commit(part, self.recorder.block(first, last))
-                progress.add(last - first, len(self.distilled.done()))
+                sentences += last - first
+                self._log_progress(sentences, time.monotonic() - began)
 
-    def sample(self, ids: np.ndarray) -> Dict[str, Any]:
-        """Returns fairseq's batch of these sentences."""
-        return self.dataset.collater([self.dataset[int(i)] for i in ids])
+    def _log_progress(self, sentences: int, seconds: float) -> None:
+        parts, done = self.plan.parts, len(self.distilled.done())
+        rate = sentences / max(seconds, 1e-9)
+        left = tqdm.format_interval(self.plan.sentences * (1 - done / parts) / max(rate, 1e-9))
+        logger.info(
+            "%d of %d parts done | this worker: %d sentences, %.1f per second, %s left",
+            done, parts, sentences, rate, left,
+        )  # fmt: skip
 
-    def _finish(self) -> NoReturn:
+    def finish(self) -> bool:
+        """Finishes the directory if all parts are there, and returns whether it is complete."""
+        folder = self.distilled.folder
         if self.distilled.complete:
-            logger.info("%s is complete: nothing is left to decode", self.distilled.folder)
+            logger.info("%s is complete: nothing is left to decode", folder)
         if not self.distilled.finish(self.recorder.finish):
             logger.info(
                 "%s: other workers hold the parts that are left; the last one finishes the "
                 "directory (run this command again if it dies)",
-                self.distilled.folder,
+                folder,
             )
-        else:
-            logger.info("%s is complete | %s", self.distilled.folder, self.distilled.signature)
-            self.recorder.finished()
+            return False
+        logger.info("%s is complete | %s", folder, self.distilled.signature)
+        self.recorder.check_finished()
+        return True
+
+
+class FairseqBatches:
+    """The batches of a loop, as fairseq-generate asks a task for them.
+
+    After the last one the process ends: fairseq-generate would go on to score nothing, and divide
+    by zero if there was nothing to decode.
+    """
+
+    def __init__(self, loop: PartLoop, dataset: LanguagePairDataset) -> None:
+        self.loop, self.dataset = loop, dataset
+
+    def next_epoch_itr(self, **ignored: Any) -> "FairseqBatches":
+        """Returns this iterator: there is one epoch, in the order of the plan."""
+        return self
+
+    def __len__(self) -> int:
+        return len(self.loop)
+
+    def __iter__(self) -> Iterator[Dict[str, Any]]:
+        try:
+            for ids in self.loop:
+                yield self.dataset.collater([self.dataset[i] for i in ids.tolist()])
+            self.loop.finish()
+        finally:
+            self.loop.recorder.close()
         raise SystemExit(0)
-
-
-class Progress:
-    """Logs a line for each part: sentences, speed, and the time that is left."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.began, self.sentences = time.monotonic(), 0
-
-    def add(self, sentences: int, parts_done: int) -> None:
-        """Logs that a part is done.
-
-        Args:
-            sentences: its size.
-            parts_done: parts that all workers have committed.
-        """
-        self.sentences += sentences
-        rate = self.sentences / max(time.monotonic() - self.began, 1e-9)
-        left = self.plan.sentences * (1 - parts_done / self.plan.parts) / max(rate, 1e-9)
-        logger.info(
-            "%d of %d parts done | this worker: %d sentences, %.1f per second, %s left",
-            parts_done,
-            self.plan.parts,
-            self.sentences,
-            rate,
-            duration(left),
-        )
-
-
-def duration(seconds: float) -> str:
-    """Returns a duration in hours, minutes and seconds, e.g. "1:02:03"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

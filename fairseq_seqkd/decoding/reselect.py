@@ -6,15 +6,13 @@ The new directory is identical, byte for byte, to one decoded with these options
 from dataclasses import fields
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
-import numpy as np
-import torch
 from fairseq import options
 from fairseq.data import encoders
-from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks.translation import TranslationTask
 from hydra.errors import MissingConfigException
 from msgspec.structs import replace
+from torch import Tensor
 
 from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.corpus.databin import Split
@@ -26,18 +24,23 @@ from fairseq_seqkd.corpus.plan import Plan
 from fairseq_seqkd.corpus.settings import SearchSettings, SimilaritySettings
 from fairseq_seqkd.corpus.stores import check_store
 from fairseq_seqkd.decoding.checks import check_selection
-from fairseq_seqkd.decoding.config import OF_SELECTION, TeacherDecodingConfig, option_name
-from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
-from fairseq_seqkd.decoding.settings import (
-    DecodeInputs,
-    TextDecoders,
-    similarity_settings,
+from fairseq_seqkd.decoding.config import (
+    OF_SEARCH,
+    OF_SELECTION,
+    TeacherDecodingConfig,
+    changed_options,
+    option_name,
 )
-from fairseq_seqkd.engines.options import WITHOUT_EFFECT
+from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
+from fairseq_seqkd.decoding.parts import PartLoop
+from fairseq_seqkd.decoding.settings import DecodeInputs, TextDecoders, similarity_settings
+from fairseq_seqkd.engines import Sample
 from fairseq_seqkd.errors import Problems, Refusal
 from fairseq_seqkd.selection import filters
 
-AT_ONCE = 64  # sentences whose similarity is computed together
+# Options about the decode, which is over. --score-reference would make it another kind of work.
+OF_DECODE = {declared.name for declared in fields(TeacherDecodingConfig)} | OF_SEARCH
+OF_DECODE = (OF_DECODE | {"score_reference"}) - OF_SELECTION - {"data", "_name"}
 
 
 def reselect(
@@ -46,7 +49,7 @@ def reselect(
     output: str,
     nbest: Optional[int],
     words: Sequence[str],
-    show: Callable[[Iterable[int]], Iterable[int]] = iter,
+    show: Callable[[PartLoop], Iterable[Any]] = iter,
 ) -> DecodeManifest:
     """Writes a new distilled directory, and returns its manifest.
 
@@ -56,7 +59,7 @@ def reselect(
         output: the directory to write.
         nbest: number of hypotheses to keep per sentence; None keeps all.
         words: options of `teacher_decoding` about selection and text, as on a command line.
-        show: wraps the parts in a progress bar.
+        show: wraps the batches in a progress bar.
 
     Raises:
         Refusal: the directory is not finished, the data are others, or an option concerns the
@@ -67,7 +70,13 @@ def reselect(
     gold = Split(data, before.data.split, before.data.languages)
     if not gold.has_hashes(before.data.hashes):
         raise Refusal(f"--data {data} is not the data-bin that {folder} was decoded from")
-    search = replace(before.search, nbest=check_nbest(nbest, before.search.nbest, folder))
+    stored = before.search.nbest
+    if nbest is not None and not 1 <= nbest <= stored:
+        raise Refusal(
+            f"--nbest is {nbest}, it must be between 1 and {stored}, the number of hypotheses per "
+            f"sentence in {folder}"
+        )
+    search = replace(before.search, nbest=nbest or stored)
     cfg = configuration(gold, output, search, words)
     task = TranslationTask.setup_task(cfg.task)
     task.load_dataset(gold.name)
@@ -89,7 +98,6 @@ def reselect(
         fill(recorder, plan, show)
     finally:
         recorder.close()
-    recorder.finished()
     return read_finished(output)
 
 
@@ -107,33 +115,23 @@ class StoredLists:
     def begin_part(self, seed: Optional[int]) -> None:
         """Prepares nothing: no random numbers are drawn."""
 
-    def search(
-        self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
-    ) -> List[NBest]:
+    def search(self, sample: Sample, prefix_tokens: Optional[Tensor] = None) -> List[NBest]:
         """Returns the stored lists of the sentences of a batch."""
         return [self.store[sentence][: self.nbest] for sentence in sample["id"].tolist()]
 
 
-def fill(recorder: NBestRecorder, plan: Plan, show: Callable[[Iterable[int]], Any]) -> None:
+def fill(recorder: NBestRecorder, plan: Plan, show: Callable[[PartLoop], Iterable[Any]]) -> None:
     """Commits every missing part and finishes the directory, beside other processes if any."""
-    distilled = recorder.distilled
-    distilled.check()
-    if not distilled.complete:
-        check_disk_space("-o", distilled.folder, recorder.expected_bytes())
-    distilled.begin()
-    for part in show(range(plan.parts)):
-        with distilled.claim(part) as claimed:
-            if not claimed:
-                continue
-            first, last = plan.bounds(part)
-            recorder.begin_part(first)
-            for start in range(first, last, AT_ONCE):
-                recorder.record({"id": np.arange(start, min(start + AT_ONCE, last))})
-            distilled.commit(part, recorder.block(first, last))
-    if not distilled.finish(recorder.finish):
+    loop, folder = PartLoop(recorder, plan), recorder.distilled.folder
+    if loop.remaining:
+        check_disk_space("-o", folder, recorder.expected_bytes())
+    loop.begin()
+    for ids in show(loop):
+        recorder.record({"id": ids})
+    if not loop.finish():
         raise Refusal(
-            f"{distilled.folder} is not complete: another process works on it; run this command "
-            "again when it has ended"
+            f"{folder} is not complete: another process works on it; run this command again when "
+            "it has ended"
         )
 
 
@@ -146,18 +144,6 @@ def read_finished(folder: str) -> DecodeManifest:
         )
     manifest.check_signature(folder, content)
     return content
-
-
-def check_nbest(nbest: Optional[int], stored: int, folder: str) -> int:
-    """Returns the number of hypotheses per sentence, of those that are stored."""
-    if nbest is None:
-        return stored
-    if not 1 <= nbest <= stored:
-        raise Refusal(
-            f"--nbest is {nbest}, it must be between 1 and {stored}, the number of hypotheses per "
-            f"sentence in {folder}"
-        )
-    return nbest
 
 
 def configuration(gold: Split, output: str, search: SearchSettings, words: Sequence[str]) -> Any:
@@ -179,44 +165,29 @@ def configuration(gold: Split, output: str, search: SearchSettings, words: Seque
         "beam": search.beam,
         "nbest": search.nbest,
     }
-    given_words = [
-        word for name, value in given.items() for word in (option_name(name), str(value))
-    ]
+    command = [str(gold.folder), "--path", "none", "--gen-subset", gold.name]
+    for name, value in given.items():
+        command += [option_name(name), str(value)]
     parser = options.get_generation_parser(default_task="teacher_decoding")
     parser.prog = "seqkd select"
-    command = [str(gold.folder), "--path", "none", "--gen-subset", gold.name, *given_words, *words]
     try:
-        cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, command))
+        cfg = convert_namespace_to_omegaconf(
+            options.parse_args_and_arch(parser, [*command, *words])
+        )
     except MissingConfigException as error:
         raise Refusal(
             f"fairseq cannot be set up with these options ({error}); its --bpe and --tokenizer "
             "have other names"
         ) from None
     problems = Problems()
-    check_search_is_over(cfg, given, problems)
+    for option in changed_options(cfg.task, OF_DECODE, given):
+        problems.add(
+            f"{option} cannot be changed after decoding; leave it out, or decode into another "
+            "directory"
+        )
     check_selection(cfg.task, problems)
     problems.refuse()
     return cfg
-
-
-def check_search_is_over(cfg: Any, given: Dict[str, Any], problems: Problems) -> None:
-    """Checks that every option about the search has its default, or the given value."""
-    # Neither the data nor the value of another group is an option of the task.
-    task_fields = [
-        option
-        for option in fields(TeacherDecodingConfig)
-        if option.name not in {"data", *OF_SELECTION} and not str(option.default).startswith("${")
-    ]
-    search_fields = [option for option in fields(GenerationConfig) if option.name in cfg.generation]
-    for group, group_fields in ((cfg.task, task_fields), (cfg.generation, search_fields)):
-        for option in group_fields:
-            if option.name in WITHOUT_EFFECT - {"score_reference"}:
-                continue
-            problems.require(
-                group[option.name] == given.get(option.name, option.default),
-                f"{option_name(option.name)} cannot be changed after decoding; leave it out, or "
-                "decode into another directory",
-            )
 
 
 def check_text(before: Optional[SimilaritySettings], now: Optional[SimilaritySettings]) -> None:

@@ -7,18 +7,18 @@ options and dictionaries, the dataset, the models, and last --bpe and --tokenize
 import logging
 from typing import Any, Dict, List, Optional, Sequence, Union
 
-import torch
 from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.models import FairseqModel
+from torch import Tensor
 
 from fairseq_seqkd.checkpoint import Checkpoint
-from fairseq_seqkd.corpus.databin import LanguagePair, Split, training_splits
+from fairseq_seqkd.corpus.databin import LanguagePair, Split, further_splits
 from fairseq_seqkd.corpus.distilled import check_disk_space
 from fairseq_seqkd.decoding.distribution_recorder import DistributionRecorder
 from fairseq_seqkd.decoding.multilingual import teacher_languages
 from fairseq_seqkd.decoding.nbest_recorder import NBestRecorder
-from fairseq_seqkd.decoding.parts import PartLoop
+from fairseq_seqkd.decoding.parts import FairseqBatches, PartLoop
 from fairseq_seqkd.decoding.rank import worker_rank
 from fairseq_seqkd.decoding.search import build_engine
 from fairseq_seqkd.decoding.settings import (
@@ -37,16 +37,17 @@ logger = logging.getLogger(__name__)
 class DecodeRun:
     """Decodes one split with one teacher, or scores its targets (--score-reference).
 
+    Each checkpoint is read once, here. fairseq-generate loads the models itself.
+
     Args:
-        cfg: the task's configuration, checked by config.check_options.
+        cfg: the task's configuration, checked by checks.check_options.
         dictionaries: source and target dictionary of the data-bin.
 
     Attributes:
         dictionaries: source and target dictionary of the teacher; a multilingual one has more
             symbols than the data-bin.
-        teacher_sha256: the hash of each of the teacher's checkpoints.
-        text: fairseq's --bpe and --tokenizer, as soon as fairseq-generate has built them.
-        recorder, loop: what records the batches, and what hands them out; set by `batches`.
+        text: fairseq's --bpe and --tokenizer, set when fairseq-generate has built them.
+        recorder, loop: what works on the batches, and what hands them out; set by `batches`.
 
     Raises:
         Refusal: the data lack a side, or the teacher was not trained for them.
@@ -56,22 +57,22 @@ class DecodeRun:
     loop: PartLoop
 
     def __init__(self, cfg: Any, dictionaries: Sequence[Dictionary]) -> None:
-        self.cfg, self.dictionaries = cfg, tuple(dictionaries)
-        self.text = TextDecoders()
+        self.cfg, self.dictionaries, self.text = cfg, dictionaries, TextDecoders()
         self.scores_targets = bool(cfg.generation.score_reference)
         pair = LanguagePair(cfg.source_lang, cfg.target_lang)
         self.gold = Split(utils.split_paths(cfg.data)[0], cfg.dataset.gen_subset, pair)
-        self._check_targets()
-        if not self.scores_targets:
-            warn_of_further_splits(self.gold)
-            warn_of_single_hypotheses(cfg, self.gold)
+        if not self.gold.has(pair.target) and (
+            self.scores_targets or cfg.generation.prefix_size > 0
+        ):
+            option = "--score-reference" if self.scores_targets else "--prefix-size"
+            raise Refusal(
+                f"{option} needs the targets, but split {self.gold.name!r} has none; leave it out, "
+                "or binarise both sides"
+            )
         teacher = [Checkpoint(p, role="teacher") for p in utils.split_paths(cfg.common_eval.path)]
         self.languages = None if self.scores_targets else teacher_languages(cfg, teacher)
         if self.languages:
-            self.dictionaries = (
-                self.languages.source_dictionary,
-                self.languages.target_dictionary,
-            )
+            self.dictionaries = self.languages.dictionaries
         else:
             for checkpoint in teacher:
                 checkpoint.check_known("model")
@@ -80,28 +81,19 @@ class DecodeRun:
         source, target = self.dictionaries
         self.gold.check_symbols((len(source), len(target)))
         self.teacher_sha256 = [checkpoint.sha256 for checkpoint in teacher]
+        if not self.scores_targets:
+            warn_of_further_splits(self.gold)
+            warn_of_single_hypotheses(cfg, self.gold)
 
-    def _check_targets(self) -> None:
-        """Checks that the split has targets if an option reads them."""
-        for option, is_used in (
-            ("--prefix-size", self.cfg.generation.prefix_size > 0),
-            ("--score-reference", self.scores_targets),
-        ):
-            if is_used and not self.gold.has(self.cfg.target_lang):
-                raise Refusal(
-                    f"{option} needs the targets, but split {self.gold.name!r} has none; "
-                    "leave it out, or binarise both sides"
-                )
-
-    def searched(self, dataset: LanguagePairDataset) -> LanguagePairDataset:
+    def as_searched(self, dataset: LanguagePairDataset) -> LanguagePairDataset:
         """Returns a split as the teacher reads it: a multilingual one reads language tokens."""
         return self.languages.for_search(dataset) if self.languages else dataset
 
-    def batches(self, dataset: LanguagePairDataset, limits: BatchLimits) -> PartLoop:
-        """Returns the batches of the plan that are left, and compares the directory's settings.
+    def batches(self, dataset: LanguagePairDataset, limits: BatchLimits) -> FairseqBatches:
+        """Returns the batches of the plan that are left.
 
         Args:
-            dataset: the split, as returned by `searched`.
+            dataset: the split, as returned by `as_searched`.
             limits: of a batch, and of what task and teacher can read.
 
         Raises:
@@ -116,10 +108,8 @@ class DecodeRun:
             if self.languages:
                 settings.teacher.languages = self.languages.describe()
             self.recorder = NBestRecorder(inputs, settings, plan, self.text)
-        self.loop = PartLoop(
-            self.recorder, dataset, plan, worker_rank(self.cfg.distributed_training)
-        )
-        return self.loop
+        self.loop = PartLoop(self.recorder, plan, worker_rank(self.cfg.distributed_training))
+        return FairseqBatches(self.loop, dataset)
 
     def check_before_work(self, models: Sequence[FairseqModel]) -> None:
         """Checks, if a part is left, that the teacher knows the data and that the disk has room.
@@ -129,11 +119,11 @@ class DecodeRun:
         """
         if not self.loop.remaining:
             return
-        dataset = self.loop.dataset
-        as_trained = self.languages.as_trained(dataset) if self.languages else dataset
-        check_better_than_guessing(
-            Teacher(models), as_trained, self.dictionaries[1], self.cfg.common_eval.path
-        )
+        dataset = self.recorder.dataset
+        if self.languages:
+            dataset = self.languages.as_trained(dataset)
+        path, target = self.cfg.common_eval.path, self.dictionaries[1]
+        check_better_than_guessing(Teacher(models), dataset, target, path)
         expected = self.recorder.expected_bytes()
         check_disk_space("--distill-dir", self.cfg.distill_dir, expected)
 
@@ -142,12 +132,7 @@ class DecodeRun:
         return self.languages.generator_options() if self.languages else {}
 
     def begin(self, models: Sequence[FairseqModel], generator: Any) -> None:
-        """Gives the recorder the models, and creates the directory, if a part is left.
-
-        Args:
-            models: the members of the teacher.
-            generator: fairseq's, built for them.
-        """
+        """Gives the recorder the models and fairseq's generator, and creates the directory."""
         if not self.loop.remaining:
             return
         if isinstance(self.recorder, NBestRecorder):
@@ -157,13 +142,11 @@ class DecodeRun:
             self.recorder.score_with(Teacher(models))
         self.loop.begin()
 
-    def record(
-        self, sample: Dict[str, Any], prefix_tokens: Optional[torch.Tensor] = None
-    ) -> List[int]:
+    def record(self, sample: Dict[str, Any], prefix_tokens: Optional[Tensor] = None) -> List[int]:
         """Works on a batch, and returns the number of tokens written for each of its sentences.
 
         Raises:
-            Refusal: the GPU has too little memory, or the teacher's numbers are none.
+            Refusal: the GPU has too little memory, or the teacher computes NaN.
         """
         try:
             return self.recorder.record(sample, prefix_tokens)
@@ -181,19 +164,13 @@ class DecodeRun:
 
 def warn_of_further_splits(gold: Split) -> None:
     """Warns of train1, train2, ..., which fairseq-train joins with train: a view has one split."""
-    if gold.name.startswith(("valid", "test")):
-        return
-    splits = training_splits(gold.folder, gold.name, gold.languages)
-    further = ", ".join(split.name for split in splits[1:])
-    if further:
+    names = further_splits(gold.folder, gold.name, gold.languages)
+    if names and not gold.name.startswith(("valid", "test")):
         logger.warning(
             "%s also holds %s, which fairseq-train joins with %s, but only %s is decoded; to "
             "decode all of it, join the texts before fairseq-preprocess",
-            gold.folder,
-            further,
-            gold.name,
-            gold.name,
-        )
+            gold.folder, ", ".join(names), gold.name, gold.name,
+        )  # fmt: skip
 
 
 def warn_of_single_hypotheses(cfg: Any, gold: Split) -> None:

@@ -21,7 +21,7 @@ from fairseq_seqkd import compat, interrupts
 from fairseq_seqkd.corpus import databin
 from fairseq_seqkd.decoding.checks import check_options
 from fairseq_seqkd.decoding.config import TeacherDecodingConfig
-from fairseq_seqkd.decoding.parts import PartLoop
+from fairseq_seqkd.decoding.parts import FairseqBatches
 from fairseq_seqkd.decoding.rank import local_rank
 from fairseq_seqkd.decoding.run import DecodeRun
 from fairseq_seqkd.decoding.settings import BatchLimits, uses_gpu
@@ -70,7 +70,7 @@ class TeacherDecodingTask(TranslationTask):
     def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
         """Loads a split, with the language tokens of a multilingual teacher."""
         super().load_dataset(split, *args, **kwargs)
-        self.datasets[split] = self.run.searched(self.datasets[split])
+        self.datasets[split] = self.run.as_searched(self.datasets[split])
 
     def get_batch_iterator(
         self,
@@ -79,7 +79,7 @@ class TeacherDecodingTask(TranslationTask):
         max_sentences: Optional[int] = None,
         max_positions: Any = None,
         **ignored: Any,
-    ) -> PartLoop:
+    ) -> FairseqBatches:
         """Returns the batches of the plan. What fairseq would shuffle, filter or drop stays."""
         return self.run.batches(dataset, BatchLimits(max_tokens, max_sentences, max_positions))
 

@@ -220,16 +220,17 @@ def test_dictionaries_batches_and_beginnings_are_the_stock_tasks(both, tmp_path,
     args.source_lang, args.target_lang = "de", "en"
     task = tasks.setup_task(args)
     task.load_dataset("valid")
-    assert found.source_dictionary.symbols == task.source_dictionary.symbols
-    assert found.target_dictionary.symbols == task.target_dictionary.symbols
+    source_dictionary, target_dictionary = found.dictionaries
+    assert source_dictionary.symbols == task.source_dictionary.symbols
+    assert target_dictionary.symbols == task.target_dictionary.symbols
 
     gold = load_langpair_dataset(
         str(both),
         "valid",
         "de",
-        found.source_dictionary,
+        source_dictionary,
         "en",
-        found.target_dictionary,
+        target_dictionary,
         False,
         None,
         1,
@@ -260,7 +261,7 @@ def test_dictionaries_batches_and_beginnings_are_the_stock_tasks(both, tmp_path,
     prefix = found.prefix_tokens(sample)
     assert (prefix is None) == ("prefix_tokens" not in expected)
     assert prefix is None or prefix.equal(expected["prefix_tokens"])
-    eos = found.target_dictionary.eos()  # fairseq names EOS where the engine takes its default
+    eos = found.dictionaries[1].eos()  # fairseq names EOS where the engine takes its default
     assert (found.first_token or eos) == expected.get("bos_token", eos)
 
 
@@ -400,7 +401,7 @@ def test_wrong_languages_and_dictionaries_are_refused(both, tiny, multi, teacher
     )
     assert (
         found.target_token == SYMBOLS + 1
-        and found.target_dictionary[SYMBOLS] == "__fr__"
+        and found.dictionaries[1][SYMBOLS] == "__fr__"
         and found.source_token is None
     )
     refused("does not say which languages", [saved(tmp_path / "silent.pt", _name=TASK)], pair, data)
@@ -438,8 +439,8 @@ def test_a_fixed_dictionary_may_have_symbols_after_the_tokens(both, multi, tmp_p
     )
     overrides = fixed(tmp_path / "model_dict.txt")
     found = tokens_of([tmp_path / "m2m.pt"], LanguagePair("de", "en"), data, overrides)
-    assert len(found.target_dictionary) == 40 and found.target_token == SYMBOLS + 1
-    assert [found.target_dictionary.index(symbol) for symbol in found.foreign] == list(
+    assert len(found.dictionaries[1]) == 40 and found.target_token == SYMBOLS + 1
+    assert [found.dictionaries[1].index(symbol) for symbol in found.foreign] == list(
         range(SYMBOLS, 40)
     )
     wrong = fixed(reordered(tmp_path / "model_dict.txt", tmp_path))

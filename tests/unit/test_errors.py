@@ -40,13 +40,6 @@ def test_a_single_problem_is_a_plain_sentence():
     assert refused.value.sentence == "--alpha is 2"
 
 
-def test_only_requirements_that_are_not_fulfilled_are_problems():
-    problems = Problems()
-    problems.require(True, "--alpha is 2")
-    problems.require(False, "--temperature is 0")
-    assert problems.sentences == ["--temperature is 0"]
-
-
 def test_other_errors_are_not_collected():
     problems = Problems()
     with pytest.raises(ZeroDivisionError), problems.collect():
