@@ -36,7 +36,7 @@ WORK=$(cd "$WORK" && pwd)
 
 # The commands from end to end, and what stands on the libraries that have bounds. Not the recipes, which make environments.
 TESTS=(tests/commands/test_{decoding,select,distributions,deployment,engines,students,text_command,setups}.py
-    tests/unit/{evaluation,selection,report})
+    tests/commands/test_{evaluate,significance,sacrebleu,report,page,training_logs}.py tests/unit/{evaluation,selection,report})
 
 # What pyproject.toml bounds from below, at that bound.
 OLDEST=(torch==2.6.0 torchaudio==2.6.0 numpy==1.26.0 sacrebleu==2.4.0 sentencepiece==0.2.0 safetensors==0.4.3 ctranslate2==4.8.2

@@ -60,12 +60,10 @@ def exported(tiny, teacher, tmp_path_factory):
     return out, done.stdout
 
 
-@pytest.fixture(scope="module")
-def pieces(tiny, tmp_path_factory):
-    """(data-bin, checkpoint, model, text) of a student that reads pieces of SentencePiece."""
+def make_student_of_subwords(home, text):
+    """Trains a student on subwords of SentencePiece."""
     import sentencepiece
 
-    home, text = tmp_path_factory.mktemp("pieces"), tiny.parent / "text"
     sentencepiece.SentencePieceTrainer.train(
         input=f"{text}/train.de,{text}/train.en",
         model_prefix=f"{home}/spm",
@@ -81,15 +79,7 @@ def pieces(tiny, tmp_path_factory):
             lines = (text / f"{split}.{lang}").read_text().splitlines()
             cut = [" ".join(processor.encode(line, out_type=str)) for line in lines]
             (home / f"{split}.{lang}").write_text("\n".join(cut) + "\n")
-    prefixes = {f"{split}pref": home / split for split in ("train", "valid", "test")}
-    options = {
-        "source-lang": "de",
-        "target-lang": "en",
-        "destdir": home / "bin",
-        "workers": 1,
-        "joined-dictionary": True,
-    }
-    run_here("fairseq-preprocess", *toys.flags(options, prefixes))
+    toys.binarise(home, home / "bin", joined_dictionary=True)
     more = {
         "max_epoch": 8,
         "disable_validation": True,
@@ -97,6 +87,13 @@ def pieces(tiny, tmp_path_factory):
         "criterion": "cross_entropy",
     }
     toys.train(home / "bin", home / "run", **more)
+
+
+@pytest.fixture(scope="module")
+def pieces(tiny, shared):
+    """(data-bin, checkpoint, model, text) of a student that reads subwords of SentencePiece."""
+    text = tiny.parent / "text"
+    home = shared("subwords", lambda folder: make_student_of_subwords(folder, text))
     return home / "bin", home / "run" / "checkpoint_last.pt", home / "spm.model", text
 
 

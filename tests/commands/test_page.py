@@ -27,10 +27,8 @@ VOID = ("meta", "link", "br")
 WIDTHS = {"phone": 390, "desk": 1280}
 
 
-@pytest.fixture(scope="module")
-def run_dir(tiny, teacher, distilled, tmp_path_factory):
-    """A folder of experiments made by real commands; only the speeds are written by hand."""
-    home = tmp_path_factory.mktemp("experiments") / "run"
+def make_experiments(home, tiny, teacher, distilled):
+    """Trains, prunes and evaluates as a user does; only the speeds are written by hand."""
     shutil.copytree(tiny, home / "bin")
     shutil.copytree(distilled, home / "distilled")
     common = {"max_epoch": 2, "max_tokens": 300}
@@ -76,7 +74,16 @@ def run_dir(tiny, teacher, distilled, tmp_path_factory):
     ]
     facts = {key: first[key] for key in ("data_sha256", "settings", "versions", "machine", "date")}
     (home / "speed.json").write_text(json.dumps({"speeds": speeds, **facts}))
-    return home
+
+
+@pytest.fixture(scope="module")
+def run_dir(tiny, teacher, distilled, shared):
+    """A folder of experiments made by real commands."""
+
+    def make(folder):
+        make_experiments(folder / "run", tiny, teacher, distilled)
+
+    return shared("experiments", make) / "run"
 
 
 @pytest.fixture(scope="module")
