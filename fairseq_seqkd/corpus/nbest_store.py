@@ -9,7 +9,7 @@ hypotheses and tokens before each part. With it one sentence is found without re
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, ClassVar, Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -111,9 +111,9 @@ class Block:
     def check(self, path: Path) -> None:
         """Refuses arrays of a file that do not fit together."""
         hypotheses = int(self.counts.sum(dtype=np.int64))
-        columns = [array for name, array in self.arrays.items() if name in PER_HYPOTHESIS]
+        per_hypothesis = [a for name, a in self.arrays.items() if name not in ("counts", "tokens")]
         if (
-            any(len(column) != hypotheses for column in columns)
+            any(len(array) != hypotheses for array in per_hypothesis)
             or (hypotheses and int(self.lengths.min()) < 0)
             or len(self.tokens) != int(self.lengths.sum(dtype=np.int64))
         ):
@@ -129,20 +129,15 @@ class Block:
     def read(cls, path: Path) -> "Block":
         """Reads a part. Raises Refusal if it is damaged."""
         arrays = array_files.read(path)
-        if not _is_complete(arrays) or any(array.ndim != 1 for array in arrays.values()):
+        try:
+            block = cls(**arrays)
+            is_part = all(array.ndim == 1 for array in arrays.values())
+        except TypeError:  # arrays of other names
+            is_part = False
+        if not is_part:
             raise Refusal(f"{path} is not a part of an n-best store; {array_files.RETRY}")
-        block = cls(**arrays)
         block.check(path)
         return block
-
-
-OPTIONAL = {"similarity", "consensus"}
-REQUIRED = {field.name for field in fields(Block)} - OPTIONAL
-PER_HYPOTHESIS = (REQUIRED | OPTIONAL) - {"counts", "tokens"}
-
-
-def _is_complete(arrays: Dict[str, np.ndarray]) -> bool:
-    return REQUIRED <= set(arrays) <= REQUIRED | OPTIONAL
 
 
 class NBestStore:
@@ -163,32 +158,29 @@ class NBestStore:
         self.path = Path(folder) / self.NAME
         if not self.path.is_file():
             raise Refusal(f"there is no {self.path}; decode the split to its end first")
-        self._arrays = array_files.mapped(self.path, "decode the split again")
-        self._bounds = self._arrays.pop(BOUNDS, np.zeros(0, np.int64))
-        if not _is_complete(self._arrays) or self._bounds.ndim != 2 or not len(self._bounds):
-            raise Refusal(f"{self.path} is not an n-best store; decode the split again")
+        arrays = array_files.mapped(self.path, "decode the split again")
+        self._bounds = arrays.pop(BOUNDS, np.zeros(0, np.int64))
         self._recent: Optional[Tuple[int, Block]] = None
+        try:
+            self._mapped = Block(**arrays)
+            is_store = self._bounds.ndim == 2 and len(self._bounds) > 0
+        except TypeError:  # arrays of other names
+            is_store = False
+        if not is_store:
+            raise Refusal(f"{self.path} is not an n-best store; decode the split again")
 
     @staticmethod
     def merge(parts: Sequence[Path], out: Path) -> None:
         """Writes one store from parts in order. Memory is that of one part."""
-        bounds: List[Tuple[int, int, int]] = [(0, 0, 0)]
+        bounds = np.zeros((len(parts) + 1, 3), np.int64)
         layout: array_files.Layout = {}
-        for path in parts:
+        for i, path in enumerate(parts):
             block = Block.read(path)
-            sentences, hypotheses, tokens = bounds[-1]
-            bounds.append(
-                (
-                    sentences + len(block),
-                    hypotheses + len(block.lengths),
-                    tokens + len(block.tokens),
-                )
-            )
+            bounds[i + 1] = bounds[i] + (len(block), len(block.lengths), len(block.tokens))
             layout = array_files.same_layout(path, block.arrays, layout)
-        sentences, hypotheses, tokens = bounds[-1]
-        lengths = {name: hypotheses for name in layout}
-        lengths.update(counts=sentences, tokens=tokens)
-        array_files.join(parts, out, lengths, layout, {BOUNDS: np.array(bounds, np.int64)})
+        sentences, hypotheses, tokens = map(int, bounds[-1])
+        lengths = {**dict.fromkeys(layout, hypotheses), "counts": sentences, "tokens": tokens}
+        array_files.join(parts, out, lengths, layout, {BOUNDS: bounds})
 
     def check(self) -> None:
         """Reads everything. Raises Refusal if it is damaged."""
@@ -201,12 +193,12 @@ class NBestStore:
     @property
     def has_similarity(self) -> bool:
         """Whether the split had targets to compare with."""
-        return "similarity" in self._arrays
+        return self._mapped.similarity is not None
 
     @property
     def token_dtype(self) -> "np.dtype[Any]":
         """The type of the token ids."""
-        return self._arrays["tokens"].dtype
+        return self._mapped.tokens.dtype
 
     def block(self, b: int) -> Block:
         """Reads the Block of the b-th part. The last one read is kept."""
@@ -214,7 +206,7 @@ class NBestStore:
             (s0, h0, t0), (s1, h1, t1) = self._bounds[b], self._bounds[b + 1]
             ranges = {"counts": (s0, s1), "tokens": (t0, t1)}
             arrays = {}
-            for name, array in self._arrays.items():
+            for name, array in self._mapped.arrays.items():
                 first, last = ranges.get(name, (h0, h1))
                 arrays[name] = np.array(array[first:last])  # copied, so that pages need not stay
             block = Block(**arrays)
