@@ -216,9 +216,7 @@ def run(named, wanted, beams, rounds, said=lambda text, total: None, keep=lambda
 def counted(system):
     """What of the sources is counted: WORDS, or CHARACTERS in a language that sets no words apart."""
     return (
-        WORDS
-        if tokenizer_for(system.split.languages.source) == tokenizer_for(None)
-        else CHARACTERS
+        WORDS if tokenizer_for(system.split.languages.source) == tokenizer_for(None) else CHARACTERS
     )
 
 
