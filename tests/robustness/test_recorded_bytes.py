@@ -175,7 +175,7 @@ def of_sampled(folder: Path) -> Hashes:
 
 
 def of_json(path: Path, replaced: tuple = (), folder: str = "") -> Hashes:
-    """Hash every entry of a JSON file, its structure and all of it but the replaced values.
+    """Hash the keys of a JSON file and every entry, without the replaced values.
 
     Args:
         replaced: keys whose values are replaced by the names of their types.
@@ -190,7 +190,6 @@ def of_json(path: Path, replaced: tuple = (), folder: str = "") -> Hashes:
     everywhere[f"{path.name} keys"] = canonical(list(content))
     whole = blanked(content, replaced)
     here = {f"{path.name} {key}": canonical(value) for key, value in whole.items()}
-    here[path.name] = digest(json.dumps(whole, ensure_ascii=False, indent=1).encode())
     return Hashes(everywhere, here)
 
 
