@@ -55,7 +55,7 @@ def tree(value: Any) -> Any:
         value = entries
     if isinstance(value, dict):
         return {name: tree(content) for name, content in value.items()}
-    return value
+    return [tree(entry) for entry in value] if isinstance(value, list) else value
 
 
 def dump(value: Any, indent: int = 0) -> str:

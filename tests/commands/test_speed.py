@@ -9,6 +9,7 @@ import toys
 from commands import refusal, run_here
 
 from fairseq_seqkd import cli
+from fairseq_seqkd.corpus.databin import LanguagePair
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import results as results_file
 from fairseq_seqkd.report import figures, report
@@ -165,7 +166,7 @@ def test_characters_are_counted_where_no_blanks_set_words_apart(language, expect
 
     from fairseq_seqkd.evaluation import speed
 
-    system = SimpleNamespace(split=SimpleNamespace(source_lang=language))
+    system = SimpleNamespace(split=SimpleNamespace(languages=LanguagePair(language, "en")))
     assert (
         speed.count(["ab cd", "", "ef"], speed.counted(system)) == expected
         and speed.count([""], speed.WORDS) == 1

@@ -22,9 +22,8 @@ from fairseq_seqkd.corpus import detokenise as text
 from fairseq_seqkd.corpus import mmap_format
 from fairseq_seqkd.corpus.hashing import sha256
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import cache, results, systems
+from fairseq_seqkd.evaluation import cache, provenance, results, systems
 from fairseq_seqkd.evaluation import measure as measuring
-from fairseq_seqkd.evaluation import provenance as teaching
 
 WORDS = [f"w{i}" for i in range(12)]
 SENTENCES = 13  # no multiple of 8: fairseq's own batching would measure 8 of them
@@ -444,10 +443,10 @@ def test_the_criterion_of_a_student_is_not_needed(world, tmp_path):
     )
 
 
-# Where a student's teaching came from.
+# The distillation provenance of a student.
 
 
-def state_of(data="/gone", finetune_from=None, **criterion):
+def config(data="/gone", finetune_from=None, **criterion):
     return {
         "cfg": {
             "criterion": criterion,
@@ -455,6 +454,17 @@ def state_of(data="/gone", finetune_from=None, **criterion):
             "checkpoint": {"finetune_from_model": finetune_from},
         }
     }
+
+
+@pytest.fixture
+def signature(tmp_path):
+    """The distillation signature of a checkpoint with some settings."""
+
+    def of(state):
+        torch.save({"model": {}, **state}, tmp_path / "student.pt")
+        return provenance.distillation_signature(Checkpoint(tmp_path / "student.pt"))
+
+    return of
 
 
 @pytest.fixture
@@ -468,49 +478,40 @@ def view(tmp_path):
     return folder
 
 
-def test_training_on_gold_has_no_distillation_signature(tmp_path):
+def test_training_on_gold_has_no_distillation_signature(signature, tmp_path):
     assert (
-        teaching.distillation_signature(
-            state_of(tmp_path, _name="label_smoothed_cross_entropy", label_smoothing=0.1)
-        )
+        signature(config(tmp_path, _name="label_smoothed_cross_entropy", label_smoothing=0.1))
         is None
     )
-    assert teaching.distillation_signature(state_of(_name="cross_entropy")) is None
-    assert teaching.distillation_signature({"cfg": None, "args": None}) is None
+    assert signature(config(_name="cross_entropy")) is None
+    assert signature({"cfg": None, "args": None}) is None
 
 
-def test_the_signature_names_view_and_teacher(view, tmp_path):
+def test_the_signature_names_view_and_teacher(signature, view, tmp_path):
     teacher = tmp_path / "teacher.pt"
     teacher.write_bytes(b"teacher")
     short = sha256(teacher)[:12]
-    plain = state_of(
+    plain = config(
         view, _name="seq_kd", label_smoothing=0.0, teacher_path=None, alpha=None, temperature=1.0
     )
-    assert (
-        teaching.distillation_signature(plain) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
-    )
-    smoothed = state_of(view, _name="label_smoothed_cross_entropy", label_smoothing=0.1)
-    assert teaching.distillation_signature(smoothed) == (
+    assert signature(plain) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
+    smoothed = config(view, _name="label_smoothed_cross_entropy", label_smoothing=0.1)
+    assert signature(smoothed) == (
         "criterion:label_smoothed_cross_entropy|label_smoothing:0.1|view:seq_kd|teacher:abc|beam:5"
     )
-    both = state_of(
+    both = config(
         view, _name="seq_kd", teacher_path=f"{teacher}:/gone.pt", alpha=0.3, temperature=2.0
     )
-    assert teaching.distillation_signature(both) == (
+    assert signature(both) == (
         f"criterion:seq_kd|word_teacher:{short}+unknown|alpha:0.3|temperature:2.0|view:seq_kd|teacher:abc|beam:5"
     )
     old = {
         "args": argparse.Namespace(task="translation", criterion="seq_kd", data=str(view)),
         "cfg": None,
     }
-    assert teaching.distillation_signature(old) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
-    word = state_of(
-        tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=None, temperature=1.0
-    )
-    assert (
-        teaching.distillation_signature(word)
-        == f"criterion:word_kd|word_teacher:{short}|alpha:0.5|temperature:1.0"
-    )
+    assert signature(old) == "criterion:seq_kd|view:seq_kd|teacher:abc|beam:5"
+    word = config(tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=None, temperature=1.0)
+    assert signature(word) == f"criterion:word_kd|word_teacher:{short}|alpha:0.5|temperature:1.0"
     stored = {
         "teacher": {"sha256": ["3f2a5c0b9d11" + "0" * 52]},
         "engine": manifests.ENGINE,
@@ -537,32 +538,26 @@ def test_the_signature_names_view_and_teacher(view, tmp_path):
         "temperature": 1.0,
         "tail": "spread",
     }
-    assert teaching.distillation_signature(state_of(tmp_path, **by_stored)) == (
+    assert signature(config(tmp_path, **by_stored)) == (
         "criterion:word_kd|word_teacher:3f2a5c0b9d11/top8+unknown|alpha:0.5|temperature:1.0"
     )
-    otherwise = teaching.distillation_signature(
-        state_of(tmp_path, **{**by_stored, "tail": "ignore", "divergence": "js"})
-    )
+    otherwise = signature(config(tmp_path, **{**by_stored, "tail": "ignore", "divergence": "js"}))
     assert "divergence:js" in otherwise and "tail:ignore" in otherwise
-    unused = state_of(
+    unused = config(
         tmp_path, _name="word_kd", teacher_path=str(teacher), alpha=0.0, temperature=1.0
     )
-    assert teaching.distillation_signature(unused) is None
-    tuned = state_of(view, str(teacher), _name="seq_inter")
-    assert (
-        teaching.distillation_signature(tuned)
-        == f"criterion:seq_inter|init:{short}|view:seq_kd|teacher:abc|beam:5"
-    )
+    assert signature(unused) is None
+    tuned = config(view, str(teacher), _name="seq_inter")
+    assert signature(tuned) == f"criterion:seq_inter|init:{short}|view:seq_kd|teacher:abc|beam:5"
 
 
-def test_data_that_are_gone_are_unknown(tmp_path):
+def test_data_that_are_gone_are_unknown(signature, tmp_path):
     assert (
-        teaching.distillation_signature(state_of(_name="seq_inter"))
-        == "criterion:seq_inter|view:seq_inter|teacher:unknown"
+        signature(config(_name="seq_inter")) == "criterion:seq_inter|view:seq_inter|teacher:unknown"
     )
     (tmp_path / "manifest.json").write_text("{")
     assert (
-        teaching.distillation_signature(state_of(tmp_path, _name="seq_kd"))
+        signature(config(tmp_path, _name="seq_kd"))
         == "criterion:seq_kd|view:seq_kd|teacher:unknown"
     )
 
