@@ -1,6 +1,6 @@
 """The loop over parts, with a recorder that only remembers what it is asked to do."""
 
-import helpers
+import manifests
 import numpy as np
 import pytest
 
@@ -18,7 +18,7 @@ SENTENCES, PARTS, TOO_LONG = 250, 3, 7  # sentence 7 is too long
 def settings(tmp_path) -> AnySettings:
     """The settings of a decode of 250 sentences in parts of 100."""
     (tmp_path / "settings").mkdir()
-    helpers.write_manifest(tmp_path / "settings", helpers.manifest_content())
+    manifests.write(tmp_path / "settings", manifests.content())
     return manifest.read(tmp_path / "settings").settings
 
 
