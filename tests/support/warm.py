@@ -90,8 +90,9 @@ class Process:
         return "".join(printed)
 
     def kill(self) -> None:
-        """Kills the process, and waits for its end."""
-        os.kill(self.pid, signal.SIGKILL)
+        """Kills the process if it runs, and waits for its end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         self.wait()
 
 
