@@ -37,11 +37,6 @@ def evaluated(tiny, teacher, tmp_path_factory):
     return home, arguments, done.stdout
 
 
-def table_of(printed):
-    """Returns what a command printed from the first line of a table on."""
-    return printed[printed.index("\n| Model") :]
-
-
 def test_evaluate_compares_pairs_and_knows_them_the_next_time(evaluated, tiny):
     home, arguments, printed = evaluated
     pairs = json.loads((home / "results.json").read_text())["pairs"]
