@@ -127,5 +127,5 @@ do_teacher() {
     mend_checkpoints "$WORK/teacher"
     fairseq-train "$WORK/bin" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/teacher" $TEACHER --max-update "$UPDATES" \
         $(batch_of "$BATCH" "$MAX_TOKENS") --seed 1 --required-batch-size-multiple 1 --keep-last-epochs 1 \
-        --skip-invalid-size-inputs-valid-test --log-format simple --log-interval 100
+        --skip-invalid-size-inputs-valid-test --log-format json --log-interval 100
 }

@@ -296,3 +296,36 @@ on_both_cores() {
     done
     rm -f "$meet"
 }
+
+# Writes WORK/run.json, which names what `seqkd report WORK` puts together. Paths in WORK are written relative to it, so that it can
+# be moved. A training is named only if its log is there. Arguments: what is named, each after its kind:
+#   results FILE | speeds FILE | training NAME[@SEED] LOG | distilled DIR | data DIR
+write_index() {
+    python - "$WORK" "$@" <<'PYTHON'
+import json
+import os
+import sys
+from pathlib import Path
+
+work, *words = sys.argv[1:]
+index = {"results": [], "speeds": [], "trainings": {}, "distilled": [], "data": []}
+
+
+def relative(path):
+    path = os.path.abspath(path)
+    return os.path.relpath(path, work) if path.startswith(os.path.join(work, "")) else path
+
+
+while words:
+    kind = words.pop(0)
+    if kind == "training":
+        name, log = words.pop(0), words.pop(0)
+        if os.path.exists(log):
+            index["trainings"][name] = relative(log)
+    else:
+        index[kind].append(relative(words.pop(0)))
+new = Path(work, "run.json.new")
+new.write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+new.replace(Path(work, "run.json"))
+PYTHON
+}

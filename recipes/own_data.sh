@@ -197,7 +197,7 @@ train() {
     fairseq-train "$2" --user-dir "$ROOT/fairseq_seqkd" --save-dir "$WORK/$1" $STUDENT $TRAINING $(batch_of "$BATCH" "$MAX_TOKENS") \
         --max-update "$3" --seed "${1#*@}" --required-batch-size-multiple 1 --no-epoch-checkpoints \
         --save-interval-updates 5000 --keep-interval-updates 1 --validate-interval-updates 5000 --skip-invalid-size-inputs-valid-test \
-        --log-format simple --log-interval 100 "${@:4}"
+        --log-format json --log-interval 100 "${@:4}"
 }
 
 # Arguments: run@seed, the run to start from, then what differs.
@@ -242,12 +242,15 @@ do_own_text() {
 
 # shellcheck disable=SC2086
 do_evaluate() {
-    local row seed students=() teachers=() data=$BIN how=$HOW_TEXT
+    local row seed students=() teachers=() data=$BIN how=$HOW_TEXT index=(data "$BIN" distilled "$DISTILLED" results "$TABLE.results.json")
     [ -z "$VOCABULARY" ] || data=$WORK/own/seq_kd/bin how='' # whose pieces are of text already
     [[ $TEACHER == *:* ]] || teachers=("Teacher=$TEACHER")
     for row in "${ROWS[@]}"; do
         [[ ,$METHODS, == *,${row#*:},* ]] || continue
-        for seed in ${SEEDS//,/ }; do students+=("${row%:*}@$seed=$WORK/${row#*:}@$seed/checkpoint_last.pt"); done
+        for seed in ${SEEDS//,/ }; do
+            students+=("${row%:*}@$seed=$WORK/${row#*:}@$seed/checkpoint_last.pt")
+            index+=(training "${row%:*}@$seed" "$WORK/logs/${row#*:}@$seed.log")
+        done
     done
     if [ -n "$VOCABULARY" ] && [ ${#teachers[@]} -gt 0 ]; then # other tokens, so a table of its own
         seqkd evaluate "${teachers[@]}" --data "$BIN" --split "$SPLIT" --cache "$WORK/cache" -o "$WORK/teacher.$SPLIT.json" $HOW_TEXT
@@ -255,7 +258,8 @@ do_evaluate() {
     fi
     seqkd evaluate "${teachers[@]}" "${students[@]}" --data "$data" --split "$SPLIT" --cache "$WORK/cache" -o "$TABLE.results.json" $how
     seqkd report "$TABLE.results.json" -o "$TABLE.md" -o "$TABLE.json"
-    seqkd report "$TABLE.results.json" "$WORK" -o "$TABLE.html"
+    write_index "${index[@]}"
+    seqkd report "$WORK" -o "$TABLE.html"
 }
 
 echo "the teacher's beam search over the training set"

@@ -131,7 +131,7 @@ train() {
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
         --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 --distributed-world-size 1 \
         --max-tokens-valid 4096 --skip-invalid-size-inputs-valid-test --no-epoch-checkpoints --save-interval 2 \
-        --validate-interval 100000 --validate-interval-updates "$((updates > 6 ? updates / 6 : 1))" --log-format simple --log-interval 100 "$@"
+        --validate-interval 100000 --validate-interval-updates "$((updates > 6 ? updates / 6 : 1))" --log-format json --log-interval 100 "$@"
 }
 
 layers() { # layers on each side, dimensions, feed-forward, heads
@@ -212,7 +212,12 @@ do_evaluate() { # alone on the machine, because it measures speed too
     local results=$WORK/$SPLIT.$SEEDS.results.json title="Table 1 of Kim & Rush (2016), $PAIR, $TITLE, $SPLIT split"
     seqkd evaluate "${systems[@]}" --data "$BIN" --split "$SPLIT" --cache "$WORK/cache" -o "$results"
     seqkd report "$results" --title "$title" -o "$WORK/$SPLIT.$SEEDS.md" -o "$WORK/$SPLIT.$SEEDS.json"
-    seqkd report "$results" "$WORK" --title "$title" -o "$WORK/$SPLIT.$SEEDS.html"
+    local index=(results "$results" distilled "$DISTILLED" data "$BIN" training Teacher "$WORK/logs/teacher.log") run seed
+    for run in "${ROWS[@]}"; do
+        for seed in ${SEEDS//,/ }; do index+=(training "${run%:*}@$seed" "$WORK/logs/${run#*:}@$seed.log"); done
+    done
+    write_index "${index[@]}"
+    seqkd report "$WORK" --title "$title" -o "$WORK/$SPLIT.$SEEDS.html"
 }
 
 each_seed() { # names of stages -> names with every seed

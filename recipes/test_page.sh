@@ -22,4 +22,4 @@ for command in chromium chromedriver; do
 done
 need_environment "$ROOT/.venv" test,browser pytest
 cd "$ROOT"
-python -m pytest tests/unit/report/test_page.py "$@"
+python -m pytest tests/commands/test_page.py "$@"

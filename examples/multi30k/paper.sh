@@ -110,7 +110,7 @@ train() {
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --total-num-update "$updates" \
         --max-update "$updates" --max-tokens "$tokens" --required-batch-size-multiple 1 --num-workers 0 --distributed-world-size 1 \
-        --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 "$@"
+        --no-epoch-checkpoints --disable-validation --log-format json --log-interval 100 "$@"
 }
 
 # What a model is. Arguments: pair, size. With two layers the LSTM's students do not learn to attend in so few updates, and with one

@@ -19,16 +19,21 @@ import json
 import math
 import re
 import statistics
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from compact_json import compact
+from msgspec.structs import replace
 
-from fairseq_seqkd.evaluation import results
-from fairseq_seqkd.report import table1 as table
-from fairseq_seqkd.report import table2 as speed_table
-from fairseq_seqkd.report import table3 as pruning_table
-from fairseq_seqkd.report.claims import BASELINE, ROUNDING, SEQ_KD, Thresholds, make_claims, verdict
+from fairseq_seqkd.corpus.json_text import tree
+from fairseq_seqkd.evaluation import records
+from fairseq_seqkd.evaluation.records import Evaluation, Measurement
+from fairseq_seqkd.report import table1, table2, table3
+from fairseq_seqkd.report.claims import ROUNDING, Thresholds, make_claims
 from fairseq_seqkd.report.formatting import flat
+from fairseq_seqkd.report.records import BASELINE, SEQ_KD, Claim, Report, Row
 
 TESTS = {"test": "test_2016_flickr", "test1": "test_2017_flickr", "valid": "val"}
 BEST = "Seq-KD + Seq-Inter + Word-KD"
@@ -57,115 +62,136 @@ examples/multi30k/paper.sh made this page from the files in measured/. `seqkd ev
 CLAIMED_ON = ("test", "test1")
 
 
-def main(work):
+@dataclass
+class TableOfRuns:
+    """A report of all runs' files of one name: one line per file, and the seeds of each row."""
+
+    report: Report
+    files: List[str]
+    seeds: Dict[str, List[Optional[int]]]
+
+    def rows(self) -> List[Dict[str, Any]]:
+        """The rows for results.json."""
+        return [as_seeds(row, self.seeds[row.name]) for row in self.report.rows]
+
+
+def main(work: str) -> None:
+    """Write RESULTS.md and results.json into WORK."""
     measured = Path(work) / "measured"
     runs = [measured, *sorted(path for path in measured.glob("*") if path.is_dir())]
-    content = {"table1": [], "table2": [], "table3": [], "sweeps": [], "claims": []}
+    content: Dict[str, List[Any]] = {
+        name: [] for name in ("table1", "table2", "table3", "sweeps", "claims")
+    }
     text = []
     columns = ""
-    for pair in ("transformer", "lstm"):
-        for student in ("small", "medium"):
-            for split in TESTS:
-                made = report_of(runs, f"{pair}.{student}.{split}.json")
-                if made:
-                    where = {"pair": pair, "student": student, "test": TESTS[split]}
-                    claims = judge(made["rows"], student) if split in CLAIMED_ON else []
-                    content["table1"] += [
-                        {**where, **as_seeds(row, made["seeds"])} for row in made["rows"]
-                    ]
-                    content["claims"] += [{**where, **claim} for claim in claims]
-                    title = f"## Table 1: {pair}, {student} student, {TESTS[split]}"
-                    text.append(f"{title}\n\n{body(made, claims)}")
-                    columns = columns or columns_of(made)
+    for pair, student, split in product(("transformer", "lstm"), ("small", "medium"), TESTS):
+        table = table_of(runs, f"{pair}.{student}.{split}.json")
+        if not table:
+            continue
+        where = {"pair": pair, "student": student, "test": TESTS[split]}
+        claims = judge(table.report.rows, student) if split in CLAIMED_ON else []
+        content["table1"] += [{**where, **row} for row in table.rows()]
+        content["claims"] += [{**where, **tree(claim)} for claim in claims]
+        title = f"## Table 1: {pair}, {student} student, {TESTS[split]}"
+        text.append(f"{title}\n\n{body(table, claims)}")
+        columns = columns or columns_of(table.report)
     for run in runs:
         of_run = {"run": run.name} if run != measured else {}
         for key, sections in (("table2", speeds_of), ("table3", pruned_of), ("sweeps", sweeps_of)):
-            for where, rows, title, rest in sections(run):
+            for where, rows, title, section in sections(run):
                 content[key] += [{**where, **of_run, **row} for row in rows]
-                text.append(f"## {title}{f', run {run.name}' if of_run else ''}\n\n{rest}")
+                text.append(f"## {title}{f', run {run.name}' if of_run else ''}\n\n{section}")
     (Path(work) / "results.json").write_text(compact(content), encoding="utf-8")
     (Path(work) / "RESULTS.md").write_text(HEAD + columns + "\n".join(text), encoding="utf-8")
     print(summary(content))
 
 
-def speeds_of(run):
-    """Table 2 of each pair, as (pair and test, rows, title of the section, its text)."""
+class Section(NamedTuple):
+    """A section of RESULTS.md: pair and test, rows for results.json, title, Markdown."""
+
+    where: Dict[str, str]
+    rows: List[Dict[str, Any]]
+    title: str
+    text: str
+
+
+def speeds_of(run: Path) -> Iterator[Section]:
+    """Table 2 of each pair."""
     for pair in ("transformer", "lstm"):
         path = run / f"speed.{pair}.json"
-        if path.is_file():
-            made = results.speeds(results.read_json(path), path)
-            rows = speed_table.make_rows(made)
-            where = {"pair": pair, "test": TESTS["test"]}
-            rest = f"{speed_table.markdown(made).rstrip()}\n- File: `{named(path)}`\n"
-            yield where, rows, f"Table 2: {pair}, {TESTS['test']}", rest
+        if not path.is_file():
+            continue
+        bench = records.read(path)
+        base = table2.reference(bench).words_per_second
+        rows = []
+        for row in table2.make_rows(bench):
+            beams = {
+                beam: {
+                    **tree(speed),
+                    "times": speed.words_per_second / base,
+                    "spread": table2.spread(speed),
+                }
+                for beam, speed in row.beams.items()
+            }
+            rows.append({**tree(row.first), "beams": beams})
+        where = {"pair": pair, "test": TESTS["test"]}
+        text = f"{table2.markdown(bench).rstrip()}\n- File: `{named(path)}`\n"
+        yield Section(where, rows, f"Table 2: {pair}, {TESTS['test']}", text)
 
 
-def pruned_of(run):
-    """Table 3 of each split, as speeds_of."""
+def pruned_of(run: Path) -> Iterator[Section]:
+    """Table 3 of each split."""
     for split, test in TESTS.items():
-        made = report_of([run], f"pruned.{split}.json")
-        if made:
-            rows = pruning_table.make_rows(made["rows"])
+        table = table_of([run], f"pruned.{split}.json")
+        if table:
+            pruned = table3.make_rows(table.report.rows)
+            rows = [as_seeds(row, table.seeds[row.name]) for row in pruned]
             where = {"pair": "transformer", "student": "medium", "test": test}
-            rest = f"{pruning_table.markdown(rows)}\n{how_made(made)}\n"
-            yield (
-                where,
-                [as_seeds(row, made["seeds"]) for row in rows],
-                f"Table 3: the medium Transformer, {test}",
-                rest,
-            )
+            text = f"{table3.markdown(pruned)}\n{how_made(table)}\n"
+            yield Section(where, rows, f"Table 3: the medium Transformer, {test}", text)
 
 
-def sweeps_of(run):
-    """What the settings change, of each split, as speeds_of."""
+def sweeps_of(run: Path) -> Iterator[Section]:
+    """What the settings change, for each split."""
     for split, test in TESTS.items():
-        made = report_of([run], f"sweeps.{split}.json")
-        if made:
+        table = table_of([run], f"sweeps.{split}.json")
+        if table:
             where = {"pair": "transformer", "student": "small", "test": test}
             title = f"What the settings change: the small Transformer, {test}"
-            yield (
-                where,
-                [as_seeds(row, made["seeds"]) for row in made["rows"]],
-                title,
-                body(made, []),
-            )
+            yield Section(where, table.rows(), title, body(table, []))
 
 
-def report_of(runs, name):
-    """The report of all runs' files of one name, None where no run has such a file.
-
-    It has two more keys: "seeds", {name: [seed or None]}, and "files", one line per file with its
-    machines and dates.
-    """
+def table_of(runs: Sequence[Path], name: str) -> Optional[TableOfRuns]:
+    """The table of all runs' files of one name, None where no run has such a file."""
     paths = [run / name for run in runs if (run / name).is_file()]
-    found, pairs, files = [], [], []
+    measurements, comparisons, files = [], [], []
     for path in paths:
-        content = results.read_json(path)
-        of_run, pairs_of_run = results.of(content, path), results.pairs_of(content, path)
-        check_teacher(of_run, path)
-        facts = table.common_facts(of_run)
-        files.append(f"- File: `{named(path)}`, {flat(facts['machine'])}, {flat(facts['date'])}")
+        content = records.read_evaluation(path)
+        check_teacher(content.results, path)
+        machine, date = (table1.common_fact(content.results, key) for key in ("machine", "date"))
+        files.append(f"- File: `{named(path)}`, {flat(machine)}, {flat(date)}")
         if len(paths) > 1:
-            of_run, pairs_of_run = of_first_seed(of_run, pairs_of_run)
-        found += of_run
-        pairs += pairs_of_run
-    if not found:
+            content = of_first_seed(content)
+        measurements += content.results
+        comparisons += content.pairs
+    if not measurements:
         return None
-    seeds = {}
-    for result in found:
-        seeds.setdefault(result["name"], []).append(result.get("seed"))
-    return {**table.make_report(found, pairs=pairs), "seeds": seeds, "files": files}
+    seeds: Dict[str, List[Optional[int]]] = {}
+    for measurement in measurements:
+        seeds.setdefault(measurement.name, []).append(measurement.seed)
+    report = table1.make_report(measurements, pairs=comparisons)
+    return TableOfRuns(report, files, seeds)
 
 
-def named(path):
+def named(path: Path) -> str:
     """A file of measured/ as it is named from beside RESULTS.md, whatever folder that is."""
     parts = path.parts
     return "/".join(parts[len(parts) - parts[::-1].index("measured") - 1 :])
 
 
-def check_teacher(found, path):
+def check_teacher(measurements: Sequence[Measurement], path: Path) -> None:
     """Refuse students of several teachers in one file, the remains of a run that was restarted."""
-    signatures = [result["distillation_signature"] or "" for result in found]
+    signatures = [measurement.distillation_signature or "" for measurement in measurements]
     teachers = {name for text in signatures for name in re.findall(r"teacher:(\w+)", text)}
     # A teacher is unknown where its files were gone, e.g. distributions in a moved work folder.
     teachers.discard("unknown")
@@ -177,143 +203,136 @@ def check_teacher(found, path):
         )
 
 
-def of_first_seed(found, pairs):
+def of_first_seed(content: Evaluation) -> Evaluation:
     """A run's results and comparisons, with its teacher's under the run's first seed.
 
     This tells the teachers of several runs apart.
     """
-    first = min(
-        (result["seed"] for result in found if result.get("seed") is not None), default=None
+    first = min((one.seed for one in content.results if one.seed is not None), default=None)
+    results, pairs = (
+        [replace(one, seed=first) if one.seed is None else one for one in entries]
+        for entries in (content.results, content.pairs)
     )
-    return tuple(
-        [{**one, "seed": first if one.get("seed") is None else one["seed"]} for one in some]
-        for some in (found, pairs)
-    )
+    return Evaluation(results, pairs)
 
 
-def as_seeds(row, names):
+def as_seeds(row: Row, seeds: List[Optional[int]]) -> Dict[str, Any]:
     """A row with {"mean", "std", "seeds"} for each measured number; std is None for a single seed.
 
     Args:
-        names: {name of the row: its seeds}.
+        row: a row of a table.
+        seeds: its seeds.
     """
-    seeds = row.get("seeds", [row])
-    made = {}
-    for key, value in row.items():
-        values = [seed[key] for seed in seeds if key in seed]
-        if key in results.NUMBERS and key not in ("params", "sentences") and values:
-            made[key] = {
+    entries = {}
+    for key, value in row.as_json().items():
+        values = [getattr(seed, key, None) for seed in row.seeds or [row]]
+        values = [value for value in values if value is not None]
+        if key in records.NUMBERS and key not in ("params", "sentences") and values:
+            entries[key] = {
                 "mean": statistics.fmean(values),
                 "std": statistics.stdev(values) if len(values) > 1 else None,
                 "seeds": values,
             }
         elif key != "seeds" and not key.endswith("_std"):
-            made[key] = value
-    return {**made, "seeds": names[row["name"]]}
+            entries[key] = value
+    return {**entries, "seeds": seeds}
 
 
-def judge(rows, student):
-    """The claims of the paper's Table 1, judged on these rows: [{"claim", "seen", "holds"}].
-
-    The list is empty where a row is missing.
-    """
-    row = {row["name"]: row for row in rows}
-    if not {BASELINE, SEQ_KD, BEST, "Teacher", "Teacher + Seq-Inter"} <= row.keys():
+def judge(rows: Sequence[Row], student: str) -> List[Claim]:
+    """The claims of the paper's Table 1, judged on these rows. Empty where a row is missing."""
+    by_name = {row.name: row for row in rows}
+    if not {BASELINE, SEQ_KD, BEST, "Teacher", "Teacher + Seq-Inter"} <= by_name.keys():
         return []
-    base, taught, teacher, fine_tuned = (
-        row[name] for name in (BASELINE, SEQ_KD, "Teacher", "Teacher + Seq-Inter")
+    base, distilled, teacher, fine_tuned = (
+        by_name[name] for name in (BASELINE, SEQ_KD, "Teacher", "Teacher + Seq-Inter")
     )
-    students = [r for r in rows if not r["name"].startswith("Teacher")]
 
-    def without_penalty(*sides):
-        return "; without the brevity penalty " + " against ".join(
-            f"{unpunished(*side):.2f}" for side in sides
-        )
+    def without_penalty(*sides: Tuple[Row, str]) -> str:
+        scores = " against ".join(f"{unpunished(*side):.2f}" for side in sides)
+        return f"; without the brevity penalty {scores}"
 
     as_beam, *others = make_claims(rows, ASKED)
-    found = [
-        {**as_beam, "seen": as_beam["seen"] + without_penalty((taught, "greedy"), (base, "beam5"))}
-    ]
+    as_beam.seen += without_penalty((distilled, "greedy"), (base, "beam5"))
+    claims = [as_beam]
     if student == "small":
-        gain = taught["bleu_greedy"] - base["bleu_greedy"]
-        found.append(
-            {
-                "claim": f"{SEQ_KD} gains at least {GAIN} BLEU with greedy search",
-                "seen": f"{gain:+.2f}{without_penalty((taught, 'greedy'), (base, 'greedy'))}",
-                "holds": gain >= GAIN - ROUNDING,
-            }
+        gain = distilled.bleu_greedy - base.bleu_greedy
+        claims.append(
+            Claim(
+                f"{SEQ_KD} gains at least {GAIN} BLEU with greedy search",
+                f"{gain:+.2f}{without_penalty((distilled, 'greedy'), (base, 'greedy'))}",
+                gain >= GAIN - ROUNDING,
+            )
         )
-    found += others
-    found.append(
-        {
-            "claim": "Teacher + Seq-Inter is better than Teacher with greedy search",
-            "seen": f"{fine_tuned['bleu_greedy']:.2f} against {teacher['bleu_greedy']:.2f}",
-            "holds": fine_tuned["bleu_greedy"] > teacher["bleu_greedy"],
-        }
+    claims += others
+    claims.append(
+        Claim(
+            "Teacher + Seq-Inter is better than Teacher with greedy search",
+            f"{fine_tuned.bleu_greedy:.2f} against {teacher.bleu_greedy:.2f}",
+            fine_tuned.bleu_greedy > teacher.bleu_greedy,
+        )
     )
+    students = [row for row in rows if not row.name.startswith("Teacher")]
+    every_method = by_name[BEST]
     for search in ("greedy", "beam5"):
-        best = max(students, key=lambda r: r[f"bleu_{search}"])
-        mine, most = row[BEST][f"bleu_{search}"], best[f"bleu_{search}"]
-        found.append(
-            {
-                "claim": f"{BEST} is the best student or within {OF_BEST} of it, {search}",
-                "seen": f"{mine:.2f}; the best is {best['name']}, {most:.2f}"
-                + (
-                    without_penalty((row[BEST], search), (best, search))
-                    if best is not row[BEST]
-                    else ""
-                ),
-                "holds": mine >= most - OF_BEST - ROUNDING,
-            }
+        best = max(students, key=lambda row: row.score(f"bleu_{search}"))
+        score, highest = (row.score(f"bleu_{search}") for row in (every_method, best))
+        is_best = best is every_method
+        penalty = "" if is_best else without_penalty((every_method, search), (best, search))
+        claims.append(
+            Claim(
+                f"{BEST} is the best student or within {OF_BEST} of it, {search}",
+                f"{score:.2f}; the best is {best.name}, {highest:.2f}{penalty}",
+                score >= highest - OF_BEST - ROUNDING,
+            )
         )
-    return found
+    return claims
 
 
-def unpunished(row, search):
+def unpunished(row: Row, search: str) -> float:
     """BLEU without its brevity penalty exp(1 - 1 / length ratio), the mean over the seeds.
 
     Papineni et al. 2002, section 2.3.
     """
-    seeds = [
-        (seed[f"bleu_{search}"], seed[f"length_ratio_{search}"]) for seed in row.get("seeds", [row])
+    scores = [
+        (getattr(seed, f"bleu_{search}"), getattr(seed, f"length_ratio_{search}"))
+        for seed in row.seeds or [row]
     ]
     return statistics.fmean(
-        bleu / min(1.0, math.exp(1 - 1 / length)) if length else 0.0 for bleu, length in seeds
+        bleu / min(1.0, math.exp(1 - 1 / length)) if length else 0.0 for bleu, length in scores
     )
 
 
-def body(made, claims):
+def body(table: TableOfRuns, claims: Sequence[Claim]) -> str:
     """A table of systems, the claims on it, and how it was made."""
-    lines = [table.markdown_table(made["rows"])]
-    if claims:
-        lines.append(
-            "\n".join(
-                f"- **{verdict(claim)}**: {claim['claim']}: {claim['seen']}." for claim in claims
-            )
-        )
-    return "\n\n".join([*lines, "\n".join(table.explain_stars(made)), how_made(made)]) + "\n"
+    report = table.report
+    lines = [f"- **{claim.verdict}**: {claim.claim}: {claim.seen}." for claim in claims]
+    stars = [note.markdown() for note in table1.explain_stars(report)]
+    parts = [
+        table1.markdown_table(report.rows),
+        *(["\n".join(lines)] if lines else []),
+        "\n".join(stars),
+    ]
+    return "\n\n".join([*parts, how_made(table)]) + "\n"
 
 
-def columns_of(made):
+def columns_of(report: Report) -> str:
     """The explanation of the columns, once for all tables; each table explains its own stars."""
-    lines = table.explain({**made, "machine": None})
-    return "\n".join(
-        [
-            "## The columns",
-            "",
-            *(line for line in lines if line not in table.explain_stars(made)),
-            "",
-            "",
-        ]
-    )
+    stars = table1.explain_stars(report)
+    notes = [
+        note.markdown()
+        for note in table1.explain(replace(report, machine=None))
+        if note not in stars
+    ]
+    return "\n".join(["## The columns", "", *notes, "", ""])
 
 
-def how_made(made):
+def how_made(table: TableOfRuns) -> str:
     """Files, split, machine, date, versions and signatures, under a heading of their own."""
-    return "\n".join(["### How this was made", "", *made["files"], *table.provenance(made)])
+    provenance = (note.markdown() for note in table1.provenance(table.report))
+    return "\n".join(["### How this was made", "", *table.files, *provenance])
 
 
-def summary(content):
+def summary(content: Dict[str, List[Any]]) -> str:
     """One line per claim, and the number of rows of each table, for the terminal."""
     lines = []
     for claim in content["claims"]:
@@ -330,7 +349,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "work", metavar="WORK", help="the work folder of paper.sh, or examples/multi30k"
     )
-    wanted = parser.parse_args()
-    if not Path(wanted.work).is_dir():
-        parser.error(f"there is no folder {wanted.work}; name the work folder of paper.sh")
-    main(wanted.work)
+    arguments = parser.parse_args()
+    if not Path(arguments.work).is_dir():
+        parser.error(f"there is no folder {arguments.work}; name the work folder of paper.sh")
+    main(arguments.work)

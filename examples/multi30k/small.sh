@@ -48,7 +48,7 @@ train() {
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
         --lr "$lr" --lr-scheduler polynomial_decay --end-learning-rate 1e-5 --warmup-updates "$warmup" \
         --total-num-update "$updates" --max-update "$updates" --max-tokens 750 --required-batch-size-multiple 1 \
-        --num-workers 0 --distributed-world-size 1 --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 "$@"
+        --num-workers 0 --distributed-world-size 1 --no-epoch-checkpoints --disable-validation --log-format json --log-interval 100 "$@"
 }
 
 do_student() { on_both_cores "$WORK/student" train student "$DISTILLED/seq_kd" 4400 3e-3 400 --criterion seq_kd --dropout 0.1; }
@@ -119,7 +119,12 @@ do_report() {
     local title="A small student on Multi30k German-English, test_2016_flickr"
     seqkd report "$WORK/results.json" "$WORK/speed.json" --title "$title" -o "$WORK/report.md" -o "$WORK/report.json" \
         --plot "$WORK/pruning.svg"
-    seqkd report "$WORK" "$BIN" --title "$title" -o "$WORK/report.html"
+    local logs=$WORK/logs
+    write_index results "$WORK/results.json" speeds "$WORK/speed.json" distilled "$DISTILLED" data "$BIN" \
+        training Seq-KD "$logs/student.log" training "Seq-KD + Seq-Inter" "$logs/inter.log" \
+        training "Seq-KD 60% retrained" "$logs/pruned60.log" training "Seq-KD 80% retrained on Seq-KD" "$logs/longer80.log" \
+        training "Seq-KD 80% retrained" "$logs/mixed80.log"
+    seqkd report "$WORK" --title "$title" -o "$WORK/report.html"
 }
 
 echo "the teacher's beam search over the training set"

@@ -80,7 +80,7 @@ def run(arguments):
     from fairseq_seqkd.corpus.atomic import whole_file
     from fairseq_seqkd.engines import int8_support
     from fairseq_seqkd.engines.ctranslate2_support import check_installed
-    from fairseq_seqkd.evaluation import speed, systems
+    from fairseq_seqkd.evaluation import records, speed, systems
     from fairseq_seqkd.evaluation.results import to_json
     from fairseq_seqkd.report import table2 as speed_table
 
@@ -136,7 +136,7 @@ def run(arguments):
             f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr
         )
     made = {"speeds": found, **facts}
-    say(arguments, made, speed_table.markdown(made).rstrip("\n"))
+    say(arguments, made, speed_table.markdown(records.decode(made)).rstrip("\n"))
 
 
 def check_replaced(output):

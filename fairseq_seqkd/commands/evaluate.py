@@ -81,7 +81,7 @@ def run(arguments):
     quieten()
     import fairseq_seqkd
     from fairseq_seqkd.checkpoint import Checkpoint
-    from fairseq_seqkd.evaluation import comet, results, systems
+    from fairseq_seqkd.evaluation import comet, records, results, systems
     from fairseq_seqkd.evaluation.cache import Cache
     from fairseq_seqkd.report import table1 as table
 
@@ -125,12 +125,10 @@ def run(arguments):
             }
         )
     found.compare(compare(found.all(), prepared[0][2], cache))
-    report = table.make_report(found.all(), pairs=found.pairs)
-    say(
-        arguments,
-        found.content(),
-        [table.markdown_table(report["rows"]), *table.explain_stars(report)],
-    )
+    content = records.decode(found.content())
+    report = table.make_report(content.results, pairs=content.pairs)
+    notes = [note.markdown() for note in table.explain_stars(report)]
+    say(arguments, found.content(), [table.markdown_table(report.rows), *notes])
 
 
 def measured_or_known(system, device, cache, again, show):

@@ -1,34 +1,40 @@
-"""`seqkd report`: the paper's tables and figures from results of `seqkd evaluate` and `seqkd bench`, or from a whole folder.
-
-seqkd report RUN_DIR -o report.html
-"""
+"""``seqkd report``: the paper's tables and figures from measurements, or from a run folder."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fairseq_seqkd.commands.console import check_output, progress_of_corpora, put, quieten
+from fairseq_seqkd.commands.arguments import add_command, add_json_option, check_output
+from fairseq_seqkd.commands.console import ProgressBar, print_text, quieten
 from fairseq_seqkd.errors import Refusal
+
+if TYPE_CHECKING:
+    from fairseq_seqkd.report.records import Report
 
 PAGE, JSON = (".html", ".htm"), ".json"
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
-    """Adds the parser of this command to the parser of ``seqkd``."""
-    parser = subcommands.add_parser(
+    """Adds the parser of ``seqkd report`` to the parser of ``seqkd``."""
+    parser = add_command(
+        subcommands,
         "report",
-        help="the paper's tables and figures, as a page, Markdown or JSON",
-        description="Makes Table 1 from results of `seqkd evaluate`, Table 2 from those of `seqkd bench`, and Table 3 where "
-        "evaluated models are pruned. Results of one name and several seeds are one row. The row named Student is the one that "
-        "gains are over; with a row named Seq-KD, the paper's claims are checked. From a folder it takes what belongs together, "
-        "and adds the pipeline, the curves of the trainings, statistics of the corpora and the teacher's beams.",
+        example="seqkd report results.json speed.json -o report.md -o report.html",
+        help="make the paper's tables, figures and an HTML page",
+        description="Makes Table 1 from results of `seqkd evaluate`, Table 2 from those of "
+        "`seqkd bench`, and Table 3 if evaluated models are pruned. Results of one name and "
+        "several seeds are one row. Gains are measured from the row named Student. With a row "
+        "named Seq-KD, the paper's claims are judged.",
+        epilog="A run folder adds its pipeline, the curves of its trainings, statistics of its "
+        "training targets, and beams of the teacher. Its file run.json names them; the recipes "
+        "write it, docs/evaluate-prune-deploy.md shows how to.",
     )
-    parser.set_defaults(run=run)
     parser.add_argument(
         "results",
         nargs="+",
         metavar="RUN",
-        help="a folder of experiments, or JSON files of `seqkd evaluate -o` and `seqkd bench -o`",
+        help="files of `seqkd evaluate -o` and `seqkd bench -o`, or run folders with a run.json",
     )
     parser.add_argument(
         "-o",
@@ -36,70 +42,76 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="the report: FILE.html a page with figures that needs no network, FILE.json the numbers, any other Markdown; may be "
-        "given several times (default: Markdown, printed)",
+        help="write the report: FILE.html is a page with figures, FILE.json has the numbers, any "
+        "other file is Markdown; may be repeated (default: print Markdown)",
     )
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        help="write the numbers there too, whatever else is written or printed",
-    )
+    add_json_option(parser, "title, rows, claims, pairs, table2, table3")
     parser.add_argument(
         "--plot",
         metavar="FILE",
-        help="BLEU against remaining weights of pruned models, as SVG, PNG or PDF",
+        help="draw BLEU against remaining weights of pruned models, as SVG, PNG or PDF",
     )
     parser.add_argument("--title", help="title of the report")
+    parser.set_defaults(run=run)
 
 
-def run(arguments):
-    """Writes the reports, or prints one where no file is named."""
-    outputs = [*arguments.output, *([arguments.json] if arguments.json else [])]
-    check_output(*outputs, arguments.plot)
-    read = {Path(path).resolve() for path in arguments.results}
-    for path in filter(None, (*outputs, arguments.plot)):
-        if Path(path).resolve() in read:
-            raise Refusal(
-                f"{path} is what the report is made from; name another file for the report"
-            )
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the report to files, or prints it.
+
+    Raises:
+        Refusal: an output cannot be written, or the measurements do not belong together.
+    """
+    outputs = [*arguments.output, *filter(None, [arguments.plot])]
+    check_output(*outputs)
+    inputs = {Path(path).resolve() for path in arguments.results}
+    for path in outputs:
+        if Path(path).resolve() in inputs:
+            raise Refusal(f"{path} is an input of the report; write to another file")
     quieten()
-    from fairseq_seqkd.report import figures, report, run_folder
-    from fairseq_seqkd.report import sections as details
-    from fairseq_seqkd.report import table3 as pruning_table
+    from fairseq_seqkd.evaluation.records import to_json
+    from fairseq_seqkd.report import figures, report, table3
 
     if arguments.plot or any(path.endswith(PAGE) for path in outputs):
-        figures.load()  # what is missing shows before the work
-    found = run_folder.look(arguments.results)
+        figures.load()  # a missing library shows before the work
+    content = make_report(arguments)
+    if arguments.plot:
+        if not content.table3:
+            raise Refusal("--plot draws the cost of pruning, but no result is of a pruned model")
+        figures.save(arguments.plot, figures.pruning_drawer(table3.series(content.table3)))
+    for path in arguments.output:
+        write(path, content)
+    if arguments.json:
+        print_text(to_json(content.as_json()), end="")
+    elif not arguments.output:
+        print_text(report.to_markdown(content), end="")
+
+
+def make_report(arguments: argparse.Namespace) -> "Report":
+    """Reads the inputs and makes the report."""
+    from fairseq_seqkd.report import report, run_folder, sections
+
+    inputs = run_folder.read(arguments.results)
     folders = [Path(path).resolve().name for path in arguments.results if Path(path).is_dir()]
     title = arguments.title or (f"Distillation in {', '.join(folders)}" if folders else None)
-    made = report.make(found.results, found.speeds, title, found.pairs)
+    content = report.make_report(inputs.measurements, inputs.benches, title, inputs.comparisons)
     if folders:
-        made |= details.of(found, made["rows"], progress_of_corpora)
-        for remark in found.remarks:
+        content.details = sections.make_details(inputs, ProgressBar("corpora", "statistics"))
+        for remark in content.details.remarks:
             print(f"left out: {remark}", file=sys.stderr)
-    if arguments.plot:
-        if not made.get("table3"):
-            raise Refusal(
-                "--plot draws what pruning costs, and none of these results is of a pruned model"
-            )
-        figures.save(arguments.plot, figures.draw_pruning(pruning_table.series(made["table3"])))
-    for path in outputs:
-        write_text(
-            path, render(made, path == arguments.json or path.endswith(JSON), path.endswith(PAGE))
-        )
-    if not arguments.output:
-        put(report.to_markdown(made), end="")
+    return content
 
 
-def render(made, as_json, as_page):
-    from fairseq_seqkd.evaluation.results import to_json
+def write(path: str, content: "Report") -> None:
+    """Writes a report in the format of the file's ending."""
+    from fairseq_seqkd.corpus.atomic import whole_file
+    from fairseq_seqkd.evaluation.records import to_json
     from fairseq_seqkd.report import page, report
 
-    return to_json(made) if as_json else page.render(made) if as_page else report.to_markdown(made)
-
-
-def write_text(path, text):
-    from fairseq_seqkd.corpus.atomic import whole_file
-
+    if path.endswith(PAGE):
+        text = page.render(content)
+    elif path.endswith(JSON):
+        text = to_json(content.as_json())
+    else:
+        text = report.to_markdown(content)
     with whole_file(path) as file:
         file.write(text.encode())

@@ -1,38 +1,50 @@
-"""The statistics of gold and of what the teacher made of it, as a table."""
+"""The statistics of gold and of the teacher's translations, as a table."""
 
-from fairseq_seqkd.report.formatting import table
+from typing import Dict, List, NamedTuple
+
+from fairseq_seqkd.report.formatting import Column, Note, table, with_notes
+from fairseq_seqkd.report.records import CorpusStatistics
+
+
+class CorpusRow(NamedTuple):
+    """A row: gold or a view, and its statistics."""
+
+    name: str
+    targets: CorpusStatistics
+
 
 COLUMNS = (
-    ("sentences", "sentences", "{:,}"), ("tokens", "tokens", "{:.1f}"), ("to source", "ratio", "{:.2f}"),
-    ("vocabulary", "vocabulary", "{:,}"), ("duplicates", "duplicates", "{:.1%}"), ("complexity", "complexity", "{:.2f}"),
-)  # fmt: skip
-NOTES = [
-    "- **tokens**: of a target, the mean, EOS not counted. **to source**: target tokens for a source token.",
-    "- **vocabulary**: target symbols that occur. **duplicates**: targets that an earlier sentence has too.",
-    "- **complexity**: how free the translation is: the mean over source symbols of the entropy, in nats, of what they are "
-    "aligned to (Zhou et al. 2020; alignments by IBM Model 1). Less is easier to learn.",
-]
+    Column("Targets", lambda row: str(row.name)),
+    Column("sentences", lambda row: f"{row.targets.sentences:,}"),
+    Column("tokens", lambda row: f"{row.targets.tokens:.1f}"),
+    Column("to source", lambda row: f"{row.targets.ratio:.2f}"),
+    Column("vocabulary", lambda row: f"{row.targets.vocabulary:,}"),
+    Column("duplicates", lambda row: f"{row.targets.duplicates:.1%}"),
+    Column("complexity", lambda row: f"{row.targets.complexity:.2f}"),
+)
 
 
-def columns():
-    return [("Targets", lambda row: row["name"])] + [
-        (title, lambda row, key=key, form=form: form.format(row[key]))
-        for title, key, form in COLUMNS
-    ]
+def make_rows(corpus: Dict[str, CorpusStatistics]) -> List[CorpusRow]:
+    """Returns a row for each set of targets."""
+    return [CorpusRow(name, targets) for name, targets in corpus.items()]
 
 
-def rows(corpus):
-    return [{"name": name, **found} for name, found in corpus.items()]
-
-
-def notes(corpus):
-    """A line for each column, and on how many sentences the last one stands, which it depends on."""
-    aligned = next(iter(corpus.values()))["aligned"]
+def notes(corpus: Dict[str, CorpusStatistics]) -> List[Note]:
+    """Returns the notes on the columns."""
+    aligned = next(iter(corpus.values())).aligned
     return [
-        *NOTES,
-        f"- Aligned were the same {aligned:,} sentences of all; more of them make the number larger.",
-    ]
+        Note("tokens", "mean length of a target, without EOS."),
+        Note("to source", "target tokens per source token."),
+        Note("vocabulary", "target symbols that occur."),
+        Note("duplicates", "targets that an earlier sentence has, too."),
+        Note("complexity", "freedom of translation: mean over source symbols of the entropy, in "
+             "nats, of the target symbols aligned to them (Zhou et al. 2020; alignments by IBM "
+             "Model 1). Less is easier to learn."),
+        Note("aligned", f"the same {aligned:,} sentences of all; more of them increase the "
+             "complexity."),
+    ]  # fmt: skip
 
 
-def markdown(corpus):
-    return table(columns(), rows(corpus)) + "\n\n" + "\n".join(notes(corpus)) + "\n"
+def markdown(corpus: Dict[str, CorpusStatistics]) -> str:
+    """Returns the table with its notes."""
+    return with_notes(table(COLUMNS, make_rows(corpus)), notes(corpus))

@@ -1,61 +1,88 @@
-"""The paper's Figure 2 for sentences of one's own: the teacher's beam as points, log-probability against similarity to gold."""
+"""The paper's Figure 2 for chosen sentences: a beam by log-probability and similarity to gold."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from fairseq_seqkd.corpus import inspection
-from fairseq_seqkd.corpus.databin import load_dictionary
-from fairseq_seqkd.corpus.detokenise import Detokeniser, resolve_post_process
+from fairseq_seqkd.corpus.databin import Split, load_dictionary
+from fairseq_seqkd.corpus.detokenise import Detokeniser, guess_post_process
 from fairseq_seqkd.corpus.nbest_store import NBestStore
+from fairseq_seqkd.corpus.settings import DecodeSettings, SimilaritySettings
+from fairseq_seqkd.report.records import Beam, BeamPoint
 from fairseq_seqkd.selection.choose import closest, nearest_to_gold
 
-TELLING, SPREAD = 8, 12  # sentences in which the choice gains most, and others, evenly spread
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
+
+MOST_GAIN, EVENLY_SPREAD = 8, 12  # numbers of sentences
 SHORTEST = 4  # source tokens
 
 
-def pick(store, source_sizes):
-    """Sentence ids, in order: those in which the hypothesis closest to gold beats the favourite most, and an even spread."""
+def choose_sentences(store: NBestStore, source_sizes: np.ndarray) -> List[int]:
+    """Chooses sentences: those in which Seq-Inter's target gains most, and an even spread.
+
+    Args:
+        store: the n-best lists.
+        source_sizes: the number of source tokens of each sentence, EOS included.
+    """
     gains = np.zeros(len(store), np.float32)
     for first, block in store.blocks():
-        values, listed = block.similarity, np.flatnonzero(block.counts)
-        gains[first + listed] = (
-            values[block.picked(nearest_to_gold(block))] - values[block.first[listed]]
-        )
-    usable = np.flatnonzero(source_sizes - 1 >= SHORTEST)
-    telling = usable[np.argsort(-gains[usable], kind="stable")[:TELLING]]
-    spread = (
-        usable[np.linspace(0, len(usable) - 1, min(SPREAD, len(usable))).astype(int)]
-        if len(usable)
-        else usable
-    )
-    return sorted(set(telling.tolist()) | set(spread.tolist()))
+        similarity, listed = np.asarray(block.similarity), np.flatnonzero(block.counts)
+        chosen = similarity[block.picked(nearest_to_gold(block))]
+        gains[first + listed] = chosen - similarity[block.first[listed]]
+    usable = np.flatnonzero(source_sizes > SHORTEST)
+    most = usable[np.argsort(-gains[usable], kind="stable")[:MOST_GAIN]]
+    positions = np.linspace(0, max(len(usable) - 1, 0), min(EVENLY_SPREAD, len(usable)))
+    return sorted({*most.tolist(), *usable[positions.astype(int)].tolist()})
 
 
-def of_directory(folder, select, gold):
-    """[{"id", "source", "gold", "seq_kd", "seq_inter", "hypotheses": inspection.as_text}] for JSON.
+def post_processes(
+    similarity: SimilaritySettings, dictionaries: "Sequence[Dictionary]"
+) -> Tuple[Optional[str], Optional[str]]:
+    """Returns how the subwords of source and target are joined: as in the decode.
 
-    seq_kd and seq_inter are ranks, from 0: what they learn; the mode is 0. log_prob is of the whole hypothesis, in nats.
+    The decode's setting is that of the target. If it is what the target's dictionary suggests, the
+    source's dictionary decides about the source. Else the user gave it, for both sides. Beside a
+    --bpe, which is not at hand, the dictionaries decide.
+    """
+    source, target = (guess_post_process(dictionary) for dictionary in dictionaries)
+    if similarity.bpe or similarity.post_process == target:
+        return source, target
+    return similarity.post_process, similarity.post_process
 
-    Args: folder: a finished distilled directory; select: "mode" or "mbr", by which seq_kd was taken; gold: the
-    databin.Split that was decoded.
+
+def read_beams(folder: Union[str, Path], settings: DecodeSettings, gold: Split) -> List[Beam]:
+    """Reads the beams of chosen sentences.
+
+    Args:
+        folder: a finished distilled directory with similarity to gold.
+        settings: those of its decode.
+        gold: the split that was decoded.
     """
     store = NBestStore(folder)
-    if not store.has_similarity:
+    if not store.has_similarity or settings.similarity is None:
         return []
     dictionaries = [load_dictionary(file) for file in gold.dictionaries]
-    source_text, target_text = (Detokeniser(d, resolve_post_process(None, d)) for d in dictionaries)
-    source, target = (gold.read(lang) for lang in gold.languages)
-    found = []
-    for sentence in pick(store, np.asarray(source.sizes)):
+    source_text, target_text = map(
+        Detokeniser, dictionaries, post_processes(settings.similarity, dictionaries)
+    )
+    source, target = (gold.read(language) for language in gold.languages)
+    beams = []
+    for sentence in choose_sentences(store, np.asarray(source.sizes)):
         nbest = store[sentence]
-        if len(nbest) > 1:
-            found.append(
-                {
-                    "id": sentence,
-                    "source": source_text(source[sentence]),
-                    "gold": target_text(target[sentence]),
-                    "seq_kd": 0 if select == "mode" else closest([h.consensus for h in nbest]),
-                    "seq_inter": closest([h.similarity for h in nbest]),
-                    "hypotheses": [h._asdict() for h in inspection.as_text(nbest, target_text)],
-                }
+        if len(nbest) < 2:
+            continue
+        is_mode = settings.select == "mode"
+        beams.append(
+            Beam(
+                id=sentence,
+                source=source_text(source[sentence]),
+                gold=target_text(target[sentence]),
+                seq_kd=0 if is_mode else closest(np.array([h.consensus for h in nbest])),
+                seq_inter=closest(np.array([h.similarity for h in nbest])),
+                hypotheses=[BeamPoint(*h) for h in inspection.as_text(nbest, target_text)],
             )
-    return found
+        )
+    return beams

@@ -1,72 +1,82 @@
-"""A whole report: Table 1 from evaluations, Table 2 from speeds, Table 3 where models are pruned (`seqkd report`).
+"""A whole report: Table 1 from evaluations, Table 2 from speeds, Table 3 if models are pruned."""
 
-JSON has the numbers as they were measured: those of Table 1 at its top, `table2`, `table3` and what details.of found beside.
-"""
+from typing import Iterator, List, Optional, Sequence
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation.results import first_difference
-from fairseq_seqkd.report import corpus_table
-from fairseq_seqkd.report import table1 as table
-from fairseq_seqkd.report import table2 as speed_table
-from fairseq_seqkd.report import table3 as pruning_table
+from fairseq_seqkd.evaluation.records import Bench, Comparison, Measurement
+from fairseq_seqkd.report import corpus_table, table1, table2, table3
+from fairseq_seqkd.report.records import Report, RunDetails
 
 
-def make(results, speeds, title=None, pairs=()):
-    """Everything that a report says, as a dictionary for JSON.
+def make_report(
+    measurements: Sequence[Measurement],
+    benches: Sequence[Bench] = (),
+    title: Optional[str] = None,
+    comparisons: Sequence[Comparison] = (),
+) -> Report:
+    """Makes a report.
 
-    Args: results, pairs: those of `seqkd evaluate`; speeds: the contents of files of `seqkd bench`. Either may be empty.
-    Raises Refusal for measurements that may not be compared, and where there is nothing at all.
+    Args:
+        measurements: results of `seqkd evaluate`; may be empty if there are speeds.
+        benches: results of `seqkd bench`.
+        title: its title.
+        comparisons: the bootstrap tests of `seqkd evaluate`.
+
+    Raises:
+        Refusal: there is nothing to report, or the measurements do not belong together.
     """
-    settings = (results[0].get("settings") or {}) if results else {}
-    for speed in speeds:
-        if results and speed["data_sha256"] != results[0].get("data_sha256"):
-            raise Refusal(
-                "the speeds were measured on other data than the results; evaluate and bench on the same split"
-            )
-        name = first_difference(speed["settings"], settings) if settings else None
-        if name is not None:
-            raise Refusal(
-                f"the speeds were measured with {name} {speed['settings'].get(name)}, the results with {settings.get(name)}; "
-                "evaluate and bench with the same options"
-            )
-    made = (
-        table.make_report(results, title, pairs)
-        if results or not speeds
-        else {"title": title or "Speed", "rows": []}
-    )
-    if speeds:
-        made["table2"] = speeds
-    pruned = pruning_table.make_rows(made["rows"])
-    if pruned:
-        made["table3"] = pruned
-    return made
+    for bench in benches if measurements else ():
+        _check_same(bench, measurements[0])
+    if benches and not measurements:
+        report = Report(title=title or "Speed")
+    else:
+        report = table1.make_report(measurements, title, comparisons)
+    report.table2 = list(benches) or None
+    report.table3 = table3.make_rows(report.rows) or None
+    return report
 
 
-def to_markdown(made):
-    parts = [table.to_markdown(made) if made["rows"] else f"# {made['title']}\n"]
-    parts += [f"## Speed\n\n{speed_table.markdown(speed)}" for speed in made.get("table2", ())]
-    if made.get("table3"):
-        parts.append(f"## Pruning\n\n{pruning_table.markdown(made['table3'])}")
-    if made.get("corpus"):
-        parts.append(f"## What is learnt from\n\n{corpus_table.markdown(made['corpus'])}")
-    if made.get("pipeline") or made.get("trainings"):
-        parts.append("## The pipeline\n\n" + "\n".join(steps(made)) + "\n")
-    if made.get("remarks"):
-        parts.append(
-            "## Left out\n\n" + "\n".join(f"- {remark}" for remark in made["remarks"]) + "\n"
+def _check_same(bench: Bench, measurement: Measurement) -> None:
+    """Refuses speeds that were measured on other data or with other options than the results."""
+    if bench.data_sha256 != measurement.data_sha256:
+        raise Refusal(
+            "the speeds were measured on other data than the results; evaluate and bench on the "
+            "same split"
         )
+    settings = measurement.settings
+    name = bench.settings.first_difference(settings) if settings else None
+    if name is not None:
+        speed, result = (getattr(each, name, None) for each in (bench.settings, settings))
+        raise Refusal(
+            f"the speeds were measured with {name} {speed}, the results with {result}; evaluate "
+            "and bench with the same options"
+        )
+
+
+def to_markdown(report: Report) -> str:
+    """Returns the report for reading."""
+    details = report.details or RunDetails()
+    parts = [table1.to_markdown(report) if report.rows else f"# {report.title}\n"]
+    parts += [f"## Speed\n\n{table2.markdown(bench)}" for bench in report.table2 or ()]
+    if report.table3:
+        parts.append(f"## Pruning\n\n{table3.markdown(report.table3)}")
+    if details.corpus:
+        parts.append(f"## The training targets\n\n{corpus_table.markdown(details.corpus)}")
+    steps: List[str] = [*pipeline_lines(details)]
+    if steps:
+        parts.append("## The pipeline\n\n" + "\n".join(steps) + "\n")
+    if details.remarks:
+        remarks = "\n".join(f"- {remark}" for remark in details.remarks)
+        parts.append(f"## Left out\n\n{remarks}\n")
     return "\n".join(parts)
 
 
-def steps(made):
-    """A line for every step of the pipeline, and for every training."""
-    for step in made.get("pipeline", ()):
-        facts = ", ".join(f"{name} {value}" for name, value in step["facts"].items())
-        yield f"- **{step['step']}**: {step['what']} (`{step['where']}`)" + (
-            f": {facts}" if facts else ""
-        )
-    for training in made.get("trainings", ()):
-        facts = ", ".join(
-            f"{name} {value}" for name, value in training.items() if name not in ("name", "log")
-        )
-        yield f"- **Training: {training['name']}** (`{training['log']}`): {facts}"
+def pipeline_lines(details: RunDetails) -> Iterator[str]:
+    """Yields a line for each step of the pipeline, and for each training."""
+    for step in details.pipeline:
+        facts = ", ".join(f"{name} {value}" for name, value in step.facts.items())
+        line = f"- **{step.step}**: {step.description} (`{step.where}`)"
+        yield f"{line}: {facts}" if facts else line
+    for training in details.trainings:
+        facts = ", ".join(f"{name} {value}" for name, value in training.others.items())
+        yield f"- **Training: {training.name}** (`{training.log}`): {facts}"

@@ -1,146 +1,147 @@
-"""What a folder of experiments adds to a report: the pipeline with its settings, curves, corpus statistics, the beams."""
+"""What a run folder adds to a report: the pipeline, curves, corpus statistics and beams."""
 
 from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
-from fairseq_seqkd.corpus.manifest import SEQ_INTER, SEQ_KD
-from fairseq_seqkd.report import run_folder
+from fairseq_seqkd.corpus.databin import Split
+from fairseq_seqkd.corpus.manifest import SEQ_INTER, SEQ_KD, DecodeManifest
+from fairseq_seqkd.evaluation.records import Measurement
+from fairseq_seqkd.report import run_folder, training_logs
+from fairseq_seqkd.report.records import (
+    Beam,
+    CorpusStatistics,
+    Curve,
+    DecodedData,
+    RunDetails,
+    Step,
+    TrainingStep,
+)
+from fairseq_seqkd.report.run_folder import Run
 
 GOLD = "gold"
-TAKEN = {  # which hypothesis, by the view and --select
+CHOICES = {  # the hypothesis that a view has, by the view and --select
     (SEQ_KD, "mode"): "the teacher likes best", (SEQ_KD, "mbr"): "is most similar to the others",
     (SEQ_INTER, "mode"): "is closest to gold", (SEQ_INTER, "mbr"): "is closest to gold",
 }  # fmt: skip
 
 
-def of(run, rows, progress=lambda things: things):
-    """{"pipeline", "trainings", "curves", "decoded", "corpus", "beams", "remarks"} of a run_folder.Run, for JSON.
+class Decoded(NamedTuple):
+    """A distilled directory, and the split that was decoded if it is at hand."""
 
-    What is not there is empty.
+    folder: Path
+    manifest: DecodeManifest
+    gold: Optional[Split]
 
-    Args: rows: those of Table 1; progress: a list -> the same, to show how far it is.
+    @property
+    def has_comparisons(self) -> bool:
+        """Whether its hypotheses can be shown beside gold."""
+        settings = self.manifest.settings
+        return bool(self.gold and settings.similarity and settings.data.target_sha256)
+
+
+def make_details(run: Run, progress: Callable[[Any], Any] = iter) -> RunDetails:
+    """Makes the details of a run.
+
+    Args:
+        run: what the index names.
+        progress: iterates over a list, and may show how far it is.
     """
     decoded = [
-        (folder, content, run_folder.gold_of(run, content)) for folder, content in run.distilled
+        Decoded(one.folder, one.manifest, run_folder.find_gold(run.data, one.manifest))
+        for one in run.distilled
     ]
-    with_gold = [
-        found for found in decoded if found[2] and was_compared_with_gold(found[1].settings)
-    ]
-    with_gold.sort(key=lambda found: found[1].settings.data.split != "train")
-    chosen = with_gold[:1]  # what corpus statistics and beams are about
-    return {
-        "pipeline": pipeline(decoded),
-        "trainings": trainings(run, rows),
-        "curves": curves(run),
-        "decoded": [about(folder, content) for folder, content, _ in chosen],
-        "corpus": corpus(chosen, progress),
-        "beams": [
-            entry
-            for folder, content, gold in chosen
-            for entry in of_directory(folder, content, gold)
-        ],
-        "remarks": run.remarks,
-    }
+    compared = [one for one in decoded if one.has_comparisons]
+    compared.sort(key=lambda one: one.manifest.settings.data.split != "train")
+    details = RunDetails(pipeline=pipeline(decoded))
+    add_trainings(details, run)
+    for one in progress(compared[:1]):
+        details.decoded.append(describe(one))
+        details.corpus.update(read_statistics(one))
+        details.beams += read_beams(one)
+    return details
 
 
-def was_compared_with_gold(settings):
-    return bool(settings.similarity and settings.data.target_sha256)
+def describe(decoded: Decoded) -> DecodedData:
+    """Returns the facts that a reader of statistics and beams needs."""
+    settings = decoded.manifest.settings
+    metric = settings.similarity.metric if settings.similarity else ""
+    return DecodedData(str(decoded.folder), settings.data.split, settings.select, metric)
 
 
-def about(folder, content):
-    """What a reader of statistics and beams must know about the directory that they are of."""
-    settings = content.settings
-    split, metric = settings.data.split, settings.similarity.metric
-    return {
-        "folder": str(folder),
-        "split": split,
-        "select": settings.select,
-        "similarity": metric,
-    }
-
-
-def pipeline(decoded):
-    """[{"step", "what", "where", "facts": {name: value}}], in the order in which things were made."""
+def pipeline(decoded: Sequence[Decoded]) -> List[Step]:
+    """Returns the steps in the order in which they were made."""
     steps = []
-    for folder, content, gold in decoded:
-        settings = content.settings
-        data = settings.data
+    for folder, manifest, gold in decoded:
+        data = manifest.settings.data
         kind = "sentence pairs" if data.target_sha256 else "sentences without targets"
-        what = f"split {data.split}, {data.languages}, {data.sentences:,} {kind}"
-        where = str(gold.folder) if gold else "not found here"
-        steps.append(
-            {
-                "step": "Gold",
-                "what": what,
-                "where": where,
-                "facts": {"sources": data.source_sha256[:12]},
-            }
-        )
-        counted = {
-            name.replace("_", " "): f"{count:,}" for name, count in (content.counts or {}).items()
-        }
-        steps.append(
-            {
-                "step": "The teacher's search",
-                "what": "every source sentence, with a beam; all hypotheses are kept",
-                "where": str(folder),
-                "facts": {
-                    **dict(part.partition(":")[::2] for part in content.signature.split("|")),
-                    **counted,
-                },
-            }
-        )
-        for view in reversed(content.views or []):
-            what = f"the hypothesis that {TAKEN[view, settings.select]}"
-            steps.append(
-                {
-                    "step": f"Data {view}",
-                    "what": what,
-                    "where": str(Path(folder) / view),
-                    "facts": {},
-                }
-            )
+        fields = [part.partition(":")[::2] for part in manifest.signature.split("|")]
+        counts = {name: f"{n:,}" for name, n in (manifest.counts or {}).items()}
+        steps += [
+            Step(
+                "Gold",
+                f"split {data.split}, {data.languages}, {data.sentences:,} {kind}",
+                str(gold.folder) if gold else "not found here",
+                {"sources": data.source_sha256[:12]},
+            ),
+            Step(
+                "The teacher's search",
+                "every source sentence, with a beam; all hypotheses are kept",
+                str(folder),
+                {**dict(fields), **{name.replace("_", " "): n for name, n in counts.items()}},
+            ),
+        ]
+        for view in reversed(manifest.views or []):
+            choice = f"the hypothesis that {CHOICES[view, manifest.settings.select]}"
+            steps.append(Step(f"Data {view}", choice, str(folder / view), {}))
     return steps
 
 
-def trainings(run, rows):
-    """[{"name", "log", settings}] of the first seed of every row whose log is there."""
-    found = []
-    for row in rows:
-        result = next(r for r in run.results if r["name"] == row["name"])
-        training = run_folder.training_of(run, result)
-        if training:
-            found.append({"name": row["name"], "log": training.path, **training.settings})
-    return found
+def add_trainings(details: RunDetails, run: Run) -> None:
+    """Adds the curve of every training, and the settings of the first seed of every row."""
+    described, unused = set(), dict(run.trainings)
+    for measurement in run.measurements:
+        paths = unused.pop(str(measurement.identity), [])
+        logs = [training_logs.read_log(path) for path in paths]
+        curve = {updates: ppl for log in logs for updates, ppl in log.curve.items()}
+        if curve:
+            points = [[updates, ppl] for updates, ppl in sorted(curve.items())]
+            details.curves.append(Curve(measurement.name, measurement.seed, points))
+        details.remarks += [
+            f"{path} has no curve: train with --log-format json"
+            for path, log in zip(paths, logs)
+            if not log.is_json
+        ]
+        if paths and measurement.name not in described:
+            described.add(measurement.name)
+            settings = training_settings(measurement)
+            step = TrainingStep(name=measurement.name, log=str(paths[0]), others=settings)
+            details.trainings.append(step)
+    details.remarks += [f"no result is named {label}, so its log is not used" for label in unused]
 
 
-def curves(run):
-    """[{"name", "seed", "points": [[updates, perplexity]]}] of all results whose training was validated."""
-    found = []
-    for result in run.results:
-        training = run_folder.training_of(run, result)
-        if training and training.curve:
-            points = [list(point) for point in sorted(training.curve.items())]
-            found.append({"name": result["name"], "seed": result.get("seed"), "points": points})
-    return found
+def training_settings(measurement: Measurement) -> Dict[str, str]:
+    """Returns the settings of a training; none if its checkpoint is gone."""
+    path = Path(measurement.checkpoint or "")
+    return training_logs.read_settings(path) if path.is_file() else {}
 
 
-def corpus(chosen, progress):
-    """{"gold" and names of views: statistics of their targets} of the chosen directory."""
+def read_statistics(decoded: Decoded) -> Dict[str, CorpusStatistics]:
+    """Returns the statistics of gold and of the views."""
     from fairseq_seqkd.report import corpus_statistics
 
-    found = {}
-    for folder, content, gold in progress(chosen):
-        places = [
-            (GOLD, gold.folder),
-            *((view, Path(folder) / view) for view in reversed(content.views or [])),
-        ]
-        found |= corpus_statistics.of_directory(
-            gold, [(name, place) for name, place in places if place.is_dir()]
-        )
-    return found
+    if decoded.gold is None:
+        return {}
+    views = {view: decoded.folder / view for view in reversed(decoded.manifest.views or [])}
+    folders = {GOLD: decoded.gold.folder, **views}
+    return corpus_statistics.of_directory(
+        decoded.gold, {name: folder for name, folder in folders.items() if folder.is_dir()}
+    )
 
 
-def of_directory(folder, content, gold):
-    from fairseq_seqkd.report import figure2 as beams
+def read_beams(decoded: Decoded) -> List[Beam]:
+    """Returns the beams of chosen sentences."""
+    from fairseq_seqkd.report import figure2
 
-    return beams.of_directory(folder, content.settings.select, gold)
+    if decoded.gold is None:
+        return []
+    return figure2.read_beams(decoded.folder, decoded.manifest.settings, decoded.gold)

@@ -1,345 +1,328 @@
-"""Table 1 of Kim & Rush (2016) from the measurements of `seqkd evaluate`, with what the paper claims (`seqkd report`).
+"""Table 1 of Kim & Rush (2016) from results of `seqkd evaluate`, with the paper's claims.
 
-JSON has the numbers as they were measured; Markdown has them rounded for reading.
+The records have the numbers as they were measured. Markdown has them rounded for reading.
 """
 
 import statistics
+from functools import partial
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation.results import (
+from fairseq_seqkd.evaluation.records import (
     COMPARABLE,
     NUMBERS,
-    SCORED_BY,
+    SCORERS,
     SIGNATURES,
-    identity,
-    why_no_seed,
+    Comparison,
+    Identity,
+    Measurement,
+    differences,
 )
-from fairseq_seqkd.evaluation.significance import between
-from fairseq_seqkd.report.claims import BASELINE, make_claims, verdict
+from fairseq_seqkd.report.claims import make_claims
 from fairseq_seqkd.report.formatting import (
+    Column,
+    Note,
     flat,
+    length_limit_of,
     millions,
-    number,
+    number_column,
     percent,
+    rate,
     table,
     text_of,
-    with_deviation,
+    with_notes,
 )
+from fairseq_seqkd.report.records import BASELINE, Report, Row
 
-WITH_DEVIATION = (
-    "bleu_greedy", "bleu_beam5", "chrf_greedy", "chrf_beam5", "comet_greedy", "comet_beam5", "ppl", "mode_probability",
-)  # fmt: skip
 SIGNIFICANT = 0.05
-COMPARED = (
-    ("greedy", "greedy", "greedy"),
-    ("beam5", "beam5", "beam5"),
-    ("greedy_against_beam5", "greedy", "beam5"),
+REQUIRED = ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability")
+
+
+class Test(NamedTuple):
+    """A comparison with the baseline: the name of its columns, and the two searches."""
+
+    name: str
+    search: str
+    baseline_search: str
+
+
+TESTS = (
+    Test("greedy", "greedy", "greedy"),
+    Test("beam5", "beam5", "beam5"),
+    Test("greedy_against_beam5", "greedy", "beam5"),
 )
-FACTS = (
-    "machine",
-    "date",
-    "versions",
-)  # may differ between results; the report then names them all
 
 
-def make_report(results, title=None, pairs=()):
-    """Everything that a report says, as a dictionary for JSON: facts, `rows`, `claims` where they can be judged, `pairs`.
+def make_report(
+    measurements: Sequence[Measurement],
+    title: Optional[str] = None,
+    pairs: Sequence[Comparison] = (),
+) -> Report:
+    """Makes the report of measurements.
 
-    Args: results: dictionaries with "name", "seed" (or None) and the measurements; pairs: those of significance.compare.
+    Args:
+        measurements: of all systems and seeds, in the order of the rows.
+        title: its title (default: "Table 1").
+        pairs: the bootstrap tests of the systems.
 
-    Raises Refusal for measurements that may not be compared, and for an empty list.
+    Raises:
+        Refusal: there are no measurements, or they do not belong in one table.
     """
-    check(results)
-    report = {"title": title or "Table 1", **common_facts(results), "rows": make_rows(results)}
-    add_significance(report["rows"], pairs)
-    report["claims"] = make_claims(report["rows"])
-    return {**report, "pairs": list(pairs)}
+    check(measurements)
+    rows = make_rows(measurements)
+    add_significance(rows, pairs)
+    settings = measurements[0].settings
+    return Report(
+        title=title or "Table 1",
+        split=settings.split if settings else None,
+        settings=settings,
+        data_sha256=measurements[0].data_sha256,
+        machine=common_fact(measurements, "machine"),
+        date=common_fact(measurements, "date"),
+        versions=common_fact(measurements, "versions"),
+        rows=rows,
+        claims=make_claims(rows),
+        pairs=list(pairs),
+    )
 
 
-def add_significance(rows, pairs):
-    """Gives rows `difference_<search>`, {seed: BLEU above the baseline's}, and `p_<search>`, how probable that is by chance.
-
-    <search> is greedy, beam5, or greedy_against_beam5, where greedy search is compared with the baseline's beam. A row of which a
-    seed was not compared has none.
-    """
-    base = next((row for row in rows if row["name"] == BASELINE), None)
-    for row in rows if base else []:
-        for key, mine, theirs in COMPARED:
-            found = {} if row is base else between(pairs, row["name"], mine, BASELINE, theirs)
-            if len(found) >= max(
-                len(row.get("seeds", [1])), 1 if "seeds" in row else len(base.get("seeds", [1]))
-            ):
-                row[f"difference_{key}"] = {
-                    seed: difference for seed, (difference, _) in found.items()
-                }
-                row[f"p_{key}"] = {seed: p for seed, (_, p) in found.items()}
-
-
-def check(results):
-    if not results:
-        raise Refusal(
-            "there are no results to report; measure something with `seqkd evaluate` first"
-        )
-    seen = set()
-    for i, result in enumerate(results):
-        for key in ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability"):
-            if not isinstance(result.get(key), (int, float)):
+def check(measurements: Sequence[Measurement]) -> None:
+    """Refuses measurements that do not belong in one table."""
+    if not measurements:
+        raise Refusal("there are no results to report; measure with `seqkd evaluate` first")
+    first, comet = measurements[0], None
+    identities: Dict[Identity, Measurement] = {}
+    for number, measurement in enumerate(measurements):
+        name = measurement.name
+        for key in REQUIRED:
+            if getattr(measurement, key) is None:
                 raise Refusal(
-                    f"the result of {result['name']} has no {key}; measure it with this version of `seqkd evaluate`"
+                    f"the result of {name} has no {key}; measure it with this version of "
+                    "`seqkd evaluate`"
                 )
         for key in COMPARABLE:
-            if result.get(key) != results[0].get(key):
-                what = "other data" if key == "data_sha256" else "other settings"
+            if getattr(measurement, key) != getattr(first, key):
+                difference = "other data" if key == "data_sha256" else "other settings"
                 raise Refusal(
-                    f"{result['name']} was measured on {what} than {results[0]['name']}, so they do not belong in one table; "
-                    "evaluate both with the same options"
+                    f"{name} was measured on {difference} than {first.name}, so they do not belong "
+                    "in one table; evaluate both with the same options"
                 )
-        if (
-            len(
-                {
-                    other["comet_signature"]
-                    for other in results[: i + 1]
-                    if other.get("comet_signature")
-                }
-            )
-            > 1
-        ):
+        comet = comet or measurement.comet_signature
+        if measurement.comet_signature not in (None, comet):
             raise Refusal(
-                f"COMET of {result['name']} is by another model ({result['comet_signature']}) than that of those before it; "
-                "evaluate all with one --comet"
+                f"COMET of {name} is by another model ({measurement.comet_signature}) than that "
+                "of the results before it; evaluate all with one --comet"
             )
-        if identity(result) in seen:
-            name, seed = identity(result)
+        if measurement.identity in identities:
             raise Refusal(
-                f"there are two results for {name}, seed {seed}; give every checkpoint its own seed, NAME@SEED=PATH"
+                f"there are two results for {name}, seed {measurement.seed}; give every "
+                "checkpoint its own seed, NAME@SEED=PATH"
             )
-        seen.add(identity(result))
-        odd = why_no_seed(result, results[:i])
-        if odd:
+        identities[measurement.identity] = measurement
+        conflict = measurement.conflict(measurements[:number])
+        if conflict:
             raise Refusal(
-                f"the results of {result['name']} are not of seeds of one system: {odd}; give them different names"
+                f"the results of {name} are not of seeds of one system: {conflict}; give them "
+                "different names"
             )
 
 
-def common_facts(results):
-    """What is true of all results, or the list of what is true of some."""
-    settings = dict(results[0].get("settings") or {})
-    facts = {
-        "split": settings.get("split"),
-        "settings": settings,
-        "data_sha256": results[0].get("data_sha256"),
-    }
-    for key in FACTS:
-        values = []
-        for result in results:
-            if result.get(key) is not None and result[key] not in values:
-                values.append(result[key])
-        facts[key] = values[0] if len(values) == 1 else values or None
-    return facts
+def common_fact(measurements: Sequence[Measurement], key: str) -> Any:
+    """Returns the value of all measurements, or the list of their values if they differ."""
+    values: List[Any] = []
+    for measurement in measurements:
+        value = getattr(measurement, key)
+        if value is not None and value not in values:
+            values.append(value)
+    return values[0] if len(values) == 1 else values or None
 
 
-def make_rows(results):
-    """One row for each name, in order of first appearance; numbers are means over the seeds.
+def make_rows(measurements: Sequence[Measurement]) -> List[Row]:
+    """Makes a row for each name, in order of first appearance."""
+    by_name: Dict[str, List[Measurement]] = {}
+    for measurement in measurements:
+        by_name.setdefault(measurement.name, []).append(measurement)
+    return [make_row(name, seeds) for name, seeds in by_name.items()]
 
-    With more than one seed also the sample standard deviation, <column>_std, and the measurements of every seed.
+
+def make_row(name: str, seeds: List[Measurement]) -> Row:
+    """Makes the row of one system from its seeds.
+
+    A number that some seeds lack is left out: a mean over the others would be taken for one over
+    all. A number that is the same for all seeds is kept as it is.
     """
-    by_name = {}
-    for result in results:
-        by_name.setdefault(result["name"], []).append(result)
-    return [make_row(name, found) for name, found in by_name.items()]
-
-
-def make_row(name, found):
-    row = {"name": name}
+    columns: Dict[str, Any] = {}
     for key in NUMBERS:
-        values = [result[key] for result in found if result.get(key) is not None]
-        if len(values) == len(
-            found
-        ):  # a mean over some of the seeds would be taken for one over all
-            # A number that is the same for all stays as it is: 0.1 and an integer are not averaged into something else.
-            row[key] = values[0] if len(set(values)) == 1 else statistics.fmean(values)
+        values = [getattr(seed, key) for seed in seeds]
+        if None in values:
+            continue
+        columns[key] = values[0] if len(set(values)) == 1 else statistics.fmean(values)
+        if len(values) > 1 and f"{key}_std" in Row.__struct_fields__:
+            columns[f"{key}_std"] = statistics.stdev(values)
     for key in SIGNATURES:
-        row[key] = (
-            " & ".join(dict.fromkeys(result[key] for result in found if result.get(key))) or None
-        )
-    if len(found) > 1:
-        for key in WITH_DEVIATION:
-            values = [result[key] for result in found if result.get(key) is not None]
-            if len(values) == len(found):
-                row[f"{key}_std"] = statistics.stdev(values)
-        columns = [*NUMBERS, *SIGNATURES]
-        row["seeds"] = [
-            {"seed": r.get("seed"), **{key: r[key] for key in columns if key in r}} for r in found
-        ]
-    return row
+        signatures = dict.fromkeys(filter(None, (getattr(seed, key) for seed in seeds)))
+        columns[key] = " & ".join(signatures) or None
+    return Row(name=name, seeds=seeds if len(seeds) > 1 else None, **columns)
+
+
+def find_baseline(rows: Sequence[Row]) -> Optional[Row]:
+    """Returns the row that gains are measured from, or None."""
+    return next((row for row in rows if row.name == BASELINE), None)
+
+
+def add_significance(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> None:
+    """Adds the differences from the baseline to the rows, and their p-values.
+
+    A row of which a seed was not compared gets none.
+    """
+    base = find_baseline(rows)
+    if base is None:
+        return
+    for row in rows:
+        for test in TESTS if row is not base else ():
+            sides = (row.name, test.search, BASELINE, test.baseline_search)
+            by_seed = differences(comparisons, *sides)
+            if len(by_seed) >= max(len(row.seeds or base.seeds or ()), 1):
+                bleu = {seed: difference.bleu for seed, difference in by_seed.items()}
+                p_values = {seed: difference.p for seed, difference in by_seed.items()}
+                setattr(row, f"difference_{test.name}", bleu)
+                setattr(row, f"p_{test.name}", p_values)
 
 
 # Text.
 
-
-def to_markdown(report):
-    """The report for reading: the table, what its columns are, the claims, and how it was made."""
-    parts = [
-        f"# {report['title']}",
-        markdown_table(report["rows"]),
-        "\n".join(explain(report)),
-        claims_section(report["claims"]),
-    ]
-    parts += ["## How this was made", "\n".join(provenance(report))]
-    return "\n\n".join(part for part in parts if part) + "\n"
+SEARCHES = (("K=1", "greedy"), ("K=5", "beam5"))
 
 
-def markdown_table(rows):
-    """Table 1, its columns padded so that it can be read as text too."""
-    return table(make_columns(rows), rows)
-
-
-def make_columns(rows):
-    """[(title, row -> text)]; the gains are there when there is something to gain over, and other rows."""
-    base = next((row for row in rows if row["name"] == BASELINE), None)
+def make_columns(rows: Sequence[Row]) -> List[Column]:
+    """Returns the columns of the table. Those without a number in any row are left out."""
+    base = find_baseline(rows) if len(rows) > 1 else None
     columns = [
-        ("Model", lambda row: row["name"]),
-        ("Params", lambda row: millions(row.get("params"))),
+        Column("Model", lambda row: str(row.name)),
+        number_column("Params", "params", millions),
     ]
-    for k, search in (("K=1", "greedy"), ("K=5", "beam5")):
-        columns.append(
-            (
-                f"BLEU {k}",
-                lambda row, key=f"bleu_{search}": with_deviation(row, key, "{:.2f}".format),
-            )
-        )
-        if base and len(rows) > 1:
-            columns.append(
-                ("gain", lambda row, search=search: "" if row is base else gain(row, base, search))
-            )
-    for title, key, form in (("chrF", "chrf", "{:.1f}"), ("COMET", "comet", "{:.4f}")):
-        for k, search in (("K=1", "greedy"), ("K=5", "beam5")):
-            if any(f"{key}_{search}" in row for row in rows):
-                columns.append(
-                    (
-                        f"{title} {k}",
-                        lambda row, key=f"{key}_{search}", f=form: with_deviation(
-                            row, key, f.format
-                        ),
-                    )
-                )
-    if any("greedy_equals_beam5" in row for row in rows):
-        columns.append(("same", lambda row: number(row.get("greedy_equals_beam5"), "{:.0%}")))
-    columns += [
-        ("PPL", lambda row: with_deviation(row, "ppl", "{:.2f}".format)),
-        ("p(t = ŷ)", lambda row: with_deviation(row, "mode_probability", percent)),
-        (
-            "sent/s K=1",
-            lambda row: number(row.get("sentences_per_second_greedy"), "{:,.0f}", "{:.1f}"),
-        ),
-        (
-            "sent/s K=5",
-            lambda row: number(row.get("sentences_per_second_beam5"), "{:,.0f}", "{:.1f}"),
-        ),
-    ]
+
+    def add(title: str, key: str, form: Any, is_optional: bool = False) -> None:
+        if not is_optional or any(getattr(row, key) is not None for row in rows):
+            columns.append(number_column(title, key, form))
+
+    for beam, search in SEARCHES:
+        add(f"BLEU {beam}", f"bleu_{search}", "{:.2f}".format)
+        if base:
+            columns.append(Column("gain", partial(gain, base=base, search=search)))
+    for beam, search in SEARCHES:
+        add(f"chrF {beam}", f"chrf_{search}", "{:.1f}".format, is_optional=True)
+    for beam, search in SEARCHES:
+        add(f"COMET {beam}", f"comet_{search}", "{:.4f}".format, is_optional=True)
+    add("same", "greedy_equals_beam5", "{:.0%}".format, is_optional=True)
+    add("PPL", "ppl", "{:.2f}".format)
+    add("p(t = ŷ)", "mode_probability", percent)
     for title, key, form in (
-        ("length", "length_ratio", "{:.2f}"),
-        ("at limit", "hit_limit", "{:.4g}"),
+        ("sent/s", "sentences_per_second", rate),
+        ("length", "length_ratio", "{:.2f}".format),
+        ("at limit", "hit_limit", "{:.4g}".format),
     ):
-        for k, name in (("K=1", "greedy"), ("K=5", "beam5")):
-            columns.append(
-                (
-                    f"{title} {k}",
-                    lambda row, key=f"{key}_{name}", form=form: number(row.get(key), form),
-                )
-            )
+        for beam, search in SEARCHES:
+            add(f"{title} {beam}", f"{key}_{search}", form)
     return columns
 
 
-def gain(row, base, search):
-    """BLEU above the baseline's, with a star where that is hardly chance: every seed says so, and the same."""
-    difference = row[f"bleu_{search}"] - base[f"bleu_{search}"]
-    p, signs = row.get(f"p_{search}"), {d > 0 for d in row.get(f"difference_{search}", {}).values()}
-    star = "*" if p and max(p.values()) < SIGNIFICANT and len(signs) == 1 else ""
-    return f"{difference:+.2f}{star}"
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Returns the table in Markdown."""
+    return table(make_columns(rows), rows)
 
 
-def explain_stars(report):
-    """What a star is; nothing where nobody tested."""
-    tested = [row["name"] for row in report["rows"] if "p_greedy" in row]
+def gain(row: Row, base: Row, search: str) -> str:
+    """Formats BLEU minus the baseline's. A star: significant, and every seed has the same sign."""
+    if row is base:
+        return ""
+    difference = row.score(f"bleu_{search}") - base.score(f"bleu_{search}")
+    p_values, by_seed = getattr(row, f"p_{search}"), getattr(row, f"difference_{search}")
+    is_significant = p_values and max(p_values.values()) < SIGNIFICANT
+    has_star = is_significant and len({value > 0 for value in by_seed.values()}) == 1
+    return f"{difference:+.2f}{'*' if has_star else ''}"
+
+
+def to_markdown(report: Report) -> str:
+    """Returns the table, the notes on its columns, the claims, and how it was made."""
+    claims = [f"- {claim.claim}: {claim.seen}. **{claim.verdict}.**" for claim in report.claims]
+    parts = [
+        f"# {report.title}",
+        with_notes(table(make_columns(report.rows), report.rows), explain(report)).rstrip(),
+        "## The claims of the paper\n\n" + "\n".join(claims) if claims else "",
+        "## How this was made\n\n" + "\n".join(note.markdown() for note in provenance(report)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def explain_stars(report: Report) -> List[Note]:
+    """Returns the notes on the significance tests; none if there were no tests."""
+    tested = [row.name for row in report.rows if row.p_greedy is not None]
     if not tested:
         return []
-    others = [row["name"] for row in report["rows"] if row["name"] not in (*tested, BASELINE)]
-    seeds = (
-        " for every seed, in one direction,"
-        if any("seeds" in row for row in report["rows"])
-        else ""
+    seeds = " for every seed, in one direction," if any(row.seeds for row in report.rows) else ""
+    signatures = dict.fromkeys(pair.signature for pair in report.pairs if pair.signature)
+    star = (
+        f"p < {SIGNIFICANT}{seeds} in sacrebleu's paired bootstrap test against {BASELINE} with "
+        "the same search"
     )
-    signatures = ", ".join(
-        dict.fromkeys(f"`{pair['signature']}`" for pair in report["pairs"] if "signature" in pair)
-    )
+    notes = [Note("*", star + (":" if signatures else "."), list(signatures))]
+    others = [row.name for row in report.rows if row.name not in (*tested, BASELINE)]
+    if others:
+        notes.append(
+            Note("Not tested", f"{', '.join(others)} (no outputs, or other seeds than {BASELINE}).")
+        )
+    return notes
+
+
+def explain(report: Report) -> List[Note]:
+    """Returns the notes on the columns."""
+    rows = report.rows
+    notes = [Note("Params", "trainable parameters, tied weights once.")]
+    if any(row.seeds for row in rows):
+        notes.append(Note("±", "mean and sample standard deviation over seeds; else a single run."))
+    bleu = f"sacrebleu {text_of(report.settings)}, greedy search and beam 5."
+    notes.append(Note("BLEU K=1, K=5", bleu))
+    if find_baseline(rows) and len(rows) > 1:
+        notes.append(Note("gain", f"BLEU minus that of {BASELINE} with the same search."))
+    notes += explain_stars(report)
+    if any(row.greedy_equals_beam5 is not None for row in rows):
+        notes.append(Note("same", "share of sentences with the same output from both searches."))
+    limit = f", which is {length_limit_of(report.settings)}" if report.settings else ""
     return [
-        f"- *****: p < {SIGNIFICANT}{seeds} in sacrebleu's paired bootstrap test against {BASELINE} with the same search"
-        + (f": {signatures}." if signatures else ".")
-        + (
-            f" Not tested, for lack of outputs or of equal seeds: {', '.join(others)}."
-            if others
-            else ""
-        )
-    ]
+        *notes,
+        Note("PPL", "perplexity of gold per token of the data-bin, EOS included; comparable only "
+             "between models with one vocabulary."),
+        Note("p(t = ŷ)", "probability of the model's own greedy output, not length-normalised, "
+             "mean over sentences."),
+        Note("sent/s", f"sentences per second of search with fairseq{machine_note(report)}."),
+        Note("length", "length of the output divided by that of the reference; BLEU is hard to "
+             "interpret far from 1."),
+        Note("at limit", f"outputs that were cut at the length limit{limit}."),
+    ]  # fmt: skip
 
 
-def explain(report):
-    """Lines that say what the columns are."""
-    rows, settings = report["rows"], report["settings"]
-    limit = ""
-    if "max_len_a" in settings:
-        limit = f" ({settings['max_len_a']} times the source's tokens plus {settings['max_len_b']}, the same for all)"
-    lines = ["- **Params**: trainable parameters, tied weights once."]
-    if any("seeds" in row for row in rows):
-        lines.append(
-            "- **±**: mean and sample standard deviation over seeds; without it, a single run."
-        )
-    lines.append(f"- **BLEU K=1, K=5**: sacrebleu {text_of(settings)}, greedy search and beam 5.")
-    if any(row["name"] == BASELINE for row in rows) and len(rows) > 1:
-        lines.append(f"- **gain**: BLEU above {BASELINE} with the same search.")
-    lines += explain_stars(report)
-    if any("greedy_equals_beam5" in row for row in rows):
-        lines.append(
-            "- **same**: share of the sentences whose output is the same with greedy search and beam 5."
-        )
-    return lines + [
-        "- **PPL**: perplexity on gold, of a token of the data-bin, EOS counted; comparable only for one vocabulary.",
-        "- **p(t = ŷ)**: probability that the model gives its own greedy output, not length-normalised, mean over sentences.",
-        "- **sent/s**: sentences a second, search alone, with fairseq" + machine_note(report) + ".",
-        "- **length**: length of the output over that of the reference; far from 1, BLEU says little.",
-        f"- **at limit**: outputs that the length limit ended{limit}.",
-    ]
+def machine_note(report: Report) -> str:
+    """Names the machine; speeds of several machines cannot be compared."""
+    if isinstance(report.machine, list):
+        machines = "; ".join(report.machine)
+        return f", on different machines ({machines}), so not comparable between rows"
+    return f", {report.machine}" if report.machine else ""
 
 
-def machine_note(report):
-    machine = report.get("machine")
-    if isinstance(machine, list):
-        return f", on different machines ({'; '.join(machine)}), so not comparable between rows"
-    return f", {machine}" if machine else ""
-
-
-def claims_section(claims):
-    """What the paper claims and what is seen; empty without claims."""
-    if not claims:
-        return ""
-    lines = [f"- {c['claim']}: {c['seen']}. **{verdict(c)}.**" for c in claims]
-    return "## What the paper claims, and what is seen here\n\n" + "\n".join(lines)
-
-
-def provenance(report):
-    """How the numbers came about, a line each: data, versions, and every signature once."""
-    rows = report["rows"]
-    scored_by = dict.fromkeys(row[key] for row in rows for key in SCORED_BY if row.get(key))
-    lines = [
-        f"- Split: {report['split']}"
-        + (f", {rows[0]['sentences']:,} sentences" if "sentences" in rows[0] else ""),
-        *(f"- {key.capitalize()}: {flat(report[key])}" for key in FACTS if report.get(key)),
-        *(f"- Scores: `{signature}`" for signature in scored_by),
-    ]
-    taught = {}
+def provenance(report: Report) -> List[Note]:
+    """Returns how the numbers were made: data, versions, and every signature once."""
+    rows = report.rows
+    count = f", {rows[0].sentences:,} sentences" if rows[0].sentences is not None else ""
+    notes = [Note("Split", f"{report.split}{count}")]
+    for key in ("machine", "date", "versions"):
+        if getattr(report, key):
+            notes.append(Note(key.capitalize(), flat(getattr(report, key))))
+    scorers = [getattr(row, key) for row in rows for key in SCORERS]
+    notes += [Note("Scores", code=[signature]) for signature in dict.fromkeys(scorers) if signature]
+    names: Dict[str, List[str]] = {}
     for row in rows:
-        if row.get("distillation_signature"):
-            taught.setdefault(row["distillation_signature"], []).append(row["name"])
-    lines += [f"- {', '.join(names)}: `{signature}`" for signature, names in taught.items()]
-    return lines
+        if row.distillation_signature:
+            names.setdefault(row.distillation_signature, []).append(row.name)
+    notes += [Note(", ".join(models), code=[signature]) for signature, models in names.items()]
+    return notes

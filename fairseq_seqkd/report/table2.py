@@ -1,118 +1,115 @@
-"""Table 2 of Kim & Rush (2016) from the measurements of `seqkd bench`: source words a second."""
+"""Table 2 of Kim & Rush (2016) from measurements of `seqkd bench`: source words per second."""
+
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from fairseq_seqkd.engines import FAIRSEQ
 from fairseq_seqkd.engines.int8_support import WITHOUT_VNNI
-from fairseq_seqkd.report.formatting import flat, millions, number, table, text_of
-
-COLUMNS = (
-    ("{counted}/s", "words_per_second", "{:,.0f}"), ("spread", "spread", "{:.0%}"), ("times", "times", "{:.1f}"),
-    ("BLEU", "bleu", "{:.2f}"), ("peak MB", "peak_memory_mb", "{:,.0f}"),
-)  # fmt: skip
-
-
-def counted(made):
-    """What of the sources was counted, words or characters; older measurements do not say, and are of words."""
-    return made.get("counted", "words")
-
-
-def reference(made):
-    """What the others are compared with: the first model in the first engine, with its widest beam."""
-    first = made["speeds"][0]
-    own = [
-        speed
-        for speed in made["speeds"]
-        if (speed["name"], speed["engine"]) == (first["name"], first["engine"])
-    ]
-    return max(own, key=lambda speed: speed["beam"])
+from fairseq_seqkd.evaluation.records import Bench, Speed
+from fairseq_seqkd.report.formatting import (
+    Column,
+    Note,
+    flat,
+    length_limit_of,
+    millions,
+    table,
+    text_of,
+    with_notes,
+)
 
 
-def make_rows(made):
-    """A row for each model and engine: {"name", "engine", "params", "size_bytes", "beams": {beam: the measurement}, ...}.
+class SpeedRow(NamedTuple):
+    """A row: one model in one engine, and its measurements by beam."""
 
-    `times` is how many times the words a second of the reference.
-    """
-    rows, of_reference = {}, reference(made)["words_per_second"]
-    for speed in made["speeds"]:
-        row = rows.setdefault((speed["name"], speed["engine"]), {**speed, "beams": {}})
-        row["beams"][speed["beam"]] = {
-            **speed,
-            "times": speed["words_per_second"] / of_reference,
-            "spread": max(speed["words_per_second_rounds"]) / min(speed["words_per_second_rounds"])
-            - 1,
-        }
+    first: Speed
+    beams: Dict[int, Speed]
+
+
+def reference(bench: Bench) -> Speed:
+    """Returns what the others are compared with: the first model and engine, the widest beam."""
+    first = bench.speeds[0]
+    same = [s for s in bench.speeds if (s.name, s.engine) == (first.name, first.engine)]
+    return max(same, key=lambda speed: speed.beam)
+
+
+def spread(speed: Speed) -> float:
+    """Returns how much faster the fastest round was than the slowest, as a share."""
+    return max(speed.words_per_second_rounds) / min(speed.words_per_second_rounds) - 1
+
+
+def make_rows(bench: Bench) -> List[SpeedRow]:
+    """Returns a row for each model and engine, in order of first appearance."""
+    rows: Dict[Tuple[str, str], SpeedRow] = {}
+    for speed in bench.speeds:
+        row = rows.setdefault((speed.name, speed.engine), SpeedRow(speed, {}))
+        row.beams[speed.beam] = speed
     return list(rows.values())
 
 
-def columns_and_rows(made):
-    """What text_table.table takes."""
-    rows = make_rows(made)
-    beams = sorted({speed["beam"] for speed in made["speeds"]})
+def make_columns(bench: Bench) -> List[Column]:
+    """Returns the columns: each measured number for each beam."""
+    base = reference(bench).words_per_second
     columns = [
-        ("Model", lambda row: row["name"]),
-        ("engine", lambda row: row["engine"]),
-        ("non-zero", lambda row: millions(row["nonzero_params"])),
-        ("MB on disk", lambda row: f"{row['size_bytes'] / 1e6:.2f}"),
+        Column("Model", lambda row: str(row.first.name)),
+        Column("engine", lambda row: str(row.first.engine)),
+        Column("non-zero", lambda row: millions(row.first.nonzero_params)),
+        Column("MB on disk", lambda row: f"{row.first.size_bytes / 1e6:.2f}"),
     ]
-    for title, key, form in COLUMNS:
-        what = title.format(counted=counted(made))
-        for beam in beams:
-            columns.append(
-                (
-                    f"{what} K={beam}",
-                    lambda row, k=key, f=form, b=beam: number(row["beams"].get(b, {}).get(k), f),
-                )
-            )
-    return columns, rows
-
-
-def markdown(made):
-    """The table, and what its columns are."""
-    return table(*columns_and_rows(made)) + "\n\n" + "\n".join(notes(made)) + "\n"
-
-
-def notes(made):
-    """A line for each column, and how it was measured."""
-    slowest = reference(made)
-    rounds = len(made["speeds"][0]["words_per_second_rounds"])
-    settings = made["settings"]
-    return [
-        f"- **{counted(made)}/s**: source {counted(made)} a second, one thread, search alone; the median of {rounds} "
-        f"{'round' if rounds == 1 else 'rounds in turn'}. **spread**: how much faster the fastest round was than the slowest.",
-        f"- **times**: as many times the {counted(made)} a second of {slowest['name']} with beam {slowest['beam']} in "
-        f"{slowest['engine']}.",
-        *(
-            f"- **{engine}** was computed in {computed}: {WITHOUT_VNNI}."
-            for engine, computed in replaced(made)
-        ),
-        f"- **BLEU**: sacrebleu {text_of(settings)}: what the same run translated.",
-        "- **peak MB**: largest resident memory of the process that translated, libraries included. **MB on disk**: what the "
-        "engine loads; for fairseq the checkpoint without the optimizer's state. **non-zero**: parameters.",
-        f"- Split {settings['split']}, length limit {settings['max_len_a']} times the source's tokens plus "
-        f"{settings['max_len_b']}. {made['machine']}; {flat(made['versions'])}; {made['date']}.",
-        *(
-            f"- sacrebleu: `{signature}`"
-            for signature in dict.fromkeys(s["sacrebleu_signature"] for s in made["speeds"])
-        ),
-        *(f"- {name}: `{signature}`" for name, signature in signatures(made).items()),
+    numbers: List[Tuple[str, Callable[[Speed], Optional[float]], str]] = [
+        (f"{bench.counted}/s", lambda speed: speed.words_per_second, "{:,.0f}"),
+        ("spread", spread, "{:.0%}"),
+        ("times", lambda speed: speed.words_per_second / base, "{:.1f}"),
+        ("BLEU", lambda speed: speed.bleu, "{:.2f}"),
+        ("peak MB", lambda speed: speed.peak_memory_mb, "{:,.0f}"),
     ]
+    for title, value, form in numbers:
+        for beam in sorted({speed.beam for speed in bench.speeds}):
+            columns.append(_beam_column(f"{title} K={beam}", beam, value, form))
+    return columns
 
 
-def replaced(made):
-    """(engine, type) of those that were not computed in the type of their name."""
-    found = {
-        s["engine"]: s.get("computed_in", s["engine"])
-        for s in made["speeds"]
-        if s["engine"] != FAIRSEQ
+def _beam_column(
+    title: str, beam: int, value: Callable[[Speed], Optional[float]], form: str
+) -> Column:
+    def text(row: SpeedRow) -> str:
+        number = value(row.beams[beam]) if beam in row.beams else None
+        return "-" if number is None else form.format(number)
+
+    return Column(title, text)
+
+
+def markdown(bench: Bench) -> str:
+    """Returns the table with its notes."""
+    return with_notes(table(make_columns(bench), make_rows(bench)), notes(bench))
+
+
+def notes(bench: Bench) -> List[Note]:
+    """Returns the notes on the columns, and on how they were measured."""
+    base, counted, settings = reference(bench), bench.counted, bench.settings
+    rounds = len(bench.speeds[0].words_per_second_rounds)
+    median = "1 round" if rounds == 1 else f"the median of {rounds} rounds in turn"
+    computed_in = {
+        speed.engine: speed.computed_in
+        for speed in bench.speeds
+        if speed.engine != FAIRSEQ and not speed.engine.endswith(speed.computed_in or "")
     }
-    return [
-        (engine, computed) for engine, computed in found.items() if not engine.endswith(computed)
-    ]
-
-
-def signatures(made):
-    """{name: how the model was distilled}, of the models that were."""
-    return {
-        s["name"]: s["distillation_signature"]
-        for s in made["speeds"]
-        if s["distillation_signature"]
+    distilled = {
+        speed.name: speed.distillation_signature
+        for speed in bench.speeds
+        if speed.distillation_signature
     }
+    base_name = f"{base.name} with beam {base.beam} in {base.engine}"
+    return [
+        Note(f"{counted}/s", f"source {counted} per second of search on one thread; {median}."),
+        Note("spread", "how much faster the fastest round was than the slowest."),
+        Note("times", f"{counted} per second divided by those of {base_name}."),
+        *(Note(engine, f"computed in {kind}: {WITHOUT_VNNI}.")
+          for engine, kind in computed_in.items()),
+        Note("BLEU", f"sacrebleu {text_of(settings)}, of the translations of the same run."),
+        Note("peak MB", "resident memory of the process that translated, libraries included."),
+        Note("MB on disk", "what the engine loads; for fairseq without the optimizer's state."),
+        Note("non-zero", "parameters that are not zero."),
+        Note("Split", f"{settings.split}, at most {length_limit_of(settings)}"),
+        Note("Machine", f"{bench.machine}; {flat(bench.versions)}; {bench.date}"),
+        Note("Scores", code=[*dict.fromkeys(s.sacrebleu_signature for s in bench.speeds)]),
+        *(Note(name, code=[signature]) for name, signature in distilled.items()),
+    ]  # fmt: skip

@@ -1,75 +1,86 @@
-"""Table 3 of Kim & Rush (2016): what pruning costs."""
+"""Table 3 of Kim & Rush (2016): the cost of pruning."""
 
 import re
+from typing import Dict, List, Optional, Sequence
 
-from fairseq_seqkd.report.formatting import millions, number, percent, table, with_deviation
+import msgspec
 
-TEACHER = "Teacher"  # the row that ratios are of; without it, the largest model
-PRUNED = 0.01  # a smaller share of zeros is chance and rows of padding
-SHARE_IN_NAME = re.compile(
-    r"^(?P<before>.*?)[ ,@-]*\d+(\.\d+)? ?%(?P<after>.*)$"
-)  # "Seq-KD 80% retrained"
+from fairseq_seqkd.report.formatting import (
+    Column,
+    Note,
+    millions,
+    number_column,
+    percent,
+    table,
+    with_notes,
+)
+from fairseq_seqkd.report.records import PrunedRow, Row
+
+TEACHER = "Teacher"  # the row that ratios refer to; without it, the largest model
+PRUNED = 0.01  # a smaller share of zeros is chance, and the embedding of padding
+SHARE_IN_NAME = re.compile(r"^(.*?)[ ,@-]*\d+(?:\.\d+)? ?%(.*)$")  # "Seq-KD 80% retrained"
 
 
-def zeros(row):
-    """The share of a row's parameters that are zero; None where that was not measured, or nothing is left of them."""
-    return (
-        1 - row["nonzero_params"] / row["params"]
-        if row.get("nonzero_params") and row.get("params")
-        else None
-    )
+def zeros(row: Row) -> Optional[float]:
+    """Returns the share of the parameters that are zero; None if unknown, or if all are zero."""
+    return 1 - row.nonzero_params / row.params if row.nonzero_params and row.params else None
 
 
-def make_rows(rows):
-    """Rows of Table 1 with what Table 3 needs: `pruned`, a share, and `ratio` to the teacher's parameters; [] without pruning."""
-    counted = [row for row in rows if zeros(row) is not None]
-    if not any(zeros(row) >= PRUNED for row in counted):
+def make_rows(rows: Sequence[Row]) -> List[PrunedRow]:
+    """Returns the rows of Table 1 with their pruned shares; none if no model is pruned."""
+    shares = {row.name: share for row in rows if (share := zeros(row)) is not None}
+    if not any(share >= PRUNED for share in shares.values()):
         return []
-    sized = [row for row in rows if row.get("params")]
-    whole = next(
-        (row for row in sized if row["name"] == TEACHER), max(sized, key=lambda row: row["params"])
-    )
-    more = {"ratio_to": whole["name"]}
+    counted = [row for row in rows if row.params]
+    largest = max(counted, key=lambda row: row.params or 0)
+    whole = next((row for row in counted if row.name == TEACHER), largest)
     return [
-        {**row, "pruned": zeros(row), "ratio": whole["params"] / row["nonzero_params"], **more}
+        PrunedRow(
+            **msgspec.structs.asdict(row),
+            pruned=shares[row.name],
+            ratio=(whole.params or 0) / (row.nonzero_params or 1),
+            ratio_to=whole.name,
+        )
         for row in counted
+        if row.name in shares
     ]
 
 
-COLUMNS = [
-    ("Model", lambda row: row["name"]),
-    ("pruned", lambda row: percent(row["pruned"]) if row["pruned"] >= PRUNED else "0%"),
-    ("non-zero", lambda row: millions(row["nonzero_params"])),
-    ("BLEU K=1", lambda row: with_deviation(row, "bleu_greedy", "{:.2f}".format)),
-    ("BLEU K=5", lambda row: with_deviation(row, "bleu_beam5", "{:.2f}".format)),
-    ("ratio", lambda row: number(row["ratio"], "{:.1f}")),
-]
+COLUMNS = (
+    Column("Model", lambda row: str(row.name)),
+    Column("pruned", lambda row: percent(row.pruned) if row.pruned >= PRUNED else "0%"),
+    number_column("non-zero", "nonzero_params", millions),
+    number_column("BLEU K=1", "bleu_greedy", "{:.2f}".format),
+    number_column("BLEU K=5", "bleu_beam5", "{:.2f}".format),
+    number_column("ratio", "ratio", "{:.1f}".format),
+)
 
 
-def note(rows):
-    return (
-        "- **pruned**: share of all parameters that are zero. **ratio**: as many times fewer non-zero parameters than "
-        f"{rows[0]['ratio_to']} has parameters."
-    )
+def notes(rows: Sequence[PrunedRow]) -> List[Note]:
+    """Returns the notes on the columns."""
+    ratio = f"parameters of {rows[0].ratio_to} divided by the non-zero parameters."
+    return [Note("pruned", "share of all parameters that are zero."), Note("ratio", ratio)]
 
 
-def markdown(rows):
-    return f"{table(COLUMNS, rows)}\n\n{note(rows)}\n"
+def markdown(rows: Sequence[PrunedRow]) -> str:
+    """Returns the table with its notes."""
+    return with_notes(table(COLUMNS, rows), notes(rows))
 
 
-def series(rows):
-    """{name: [row]} of the lines of the picture: names that differ in a percentage only, with the model that was pruned."""
-    lines, whole = {}, {row["name"]: row for row in rows if row["pruned"] < PRUNED}
+def series(rows: Sequence[PrunedRow]) -> Dict[str, List[PrunedRow]]:
+    """Returns the lines of the figure: names that differ in a percentage only.
+
+    The model that was pruned begins its line.
+    """
+    whole = {row.name: row for row in rows if row.pruned < PRUNED}
+    lines: Dict[str, List[PrunedRow]] = {}
     for row in rows:
-        found = SHARE_IN_NAME.match(row["name"])
-        if row["pruned"] >= PRUNED:
-            before, after = (
-                (found["before"].strip(), found["after"].strip()) if found else (row["name"], "")
-            )
-            line = lines.setdefault(
-                " ".join(filter(None, (before, after))), [whole[before]] if before in whole else []
-            )
-            line.append(row)
+        if row.pruned < PRUNED:
+            continue
+        match = SHARE_IN_NAME.match(row.name)
+        before, after = (part.strip() for part in match.groups()) if match else (row.name, "")
+        start = [whole[before]] if before in whole else []
+        lines.setdefault(f"{before} {after}".strip(), start).append(row)
     return {
-        name: sorted(line, key=lambda row: row["nonzero_params"]) for name, line in lines.items()
+        name: sorted(line, key=lambda row: row.nonzero_params or 0) for name, line in lines.items()
     }

@@ -1,144 +1,80 @@
-"""What fairseq-train said of a training: its settings, and the perplexity on gold at every validation (`seqkd report`).
-
-Read from its log in the formats `simple` and `json` (also of --log-file), or from the files of --tensorboard-logdir.
-"""
+"""The settings of a training, and the perplexity at each of its validations."""
 
 import json
 import math
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Dict, NamedTuple, Union
 
-SAID = re.compile(
-    r"\| INFO \| (?:fairseq_cli\.train \| \{|valid \|)|\"valid_ppl\""
-)  # only of fairseq-train
-SIMPLE = re.compile(
-    r"valid on '(?P<split>[^']+)' subset \|.*?\| ppl (?P<ppl>[\d.einfa]+) \|.*?num_updates (?P<updates>\d+)"
-)
-JSON = re.compile(r"\{.*\"valid_ppl\".*\}")
-# Of the line that prints all settings, where they are 'key': value, or key=value.
-SETTINGS = ("save_dir", "data", "arch", "max_update", "lr", "finetune_from_model", "seed")
-OF_CRITERION = (
-    "teacher_path",
-    "teacher_distributions",
-    "alpha",
-    "temperature",
-    "label_smoothing",
-    "freeze_zeros",
-)
-CRITERION = re.compile(r"'criterion': (?P<all>\{'_name': '(?P<name>[^']+)'[^{}]*\})")
-SNIFFED = 1 << 16  # bytes of a file that decide whether it is a log of fairseq-train
-TAG, VALID = (
-    "ppl",
-    "valid",
-)  # of TensorBoard's files; the first validation set has this name unless the user says otherwise
+from fairseq_seqkd.errors import Refusal
+
+Curve = Dict[int, float]  # updates to perplexity on gold
+TENSORBOARD = "events.out.tfevents"  # names of its files begin so
+# (group of fairseq's configuration, setting), in the order in which they are shown.
+SETTINGS = (
+    ("checkpoint", "save_dir"), ("task", "data"), ("model", "arch"),
+    ("optimization", "max_update"), ("optimization", "lr"),
+    ("checkpoint", "finetune_from_model"), ("common", "seed"), ("criterion", "_name"),
+    ("criterion", "teacher_path"), ("criterion", "teacher_distributions"), ("criterion", "alpha"),
+    ("criterion", "temperature"), ("criterion", "label_smoothing"), ("criterion", "freeze_zeros"),
+)  # fmt: skip
 
 
-@dataclass
-class Training:
-    """One run of fairseq-train."""
+class Log(NamedTuple):
+    """What a log of fairseq-train holds."""
 
-    path: str  # of the log
-    settings: dict = field(default_factory=dict)
-    curve: dict = field(
-        default_factory=dict
-    )  # updates -> perplexity on gold; a training that was resumed says it once
-    validated_on: Optional[str] = (
-        None  # of several validation sets the first, as for checkpoint_best
-    )
-
-    @property
-    def folder(self):
-        """Where its checkpoints went; a relative path is one that leads somewhere from a folder around the log."""
-        if "save_dir" not in self.settings:
-            return None
-        path = Path(self.settings["save_dir"])
-        around = Path(self.path).absolute().parents
-        return (
-            path
-            if path.is_absolute()
-            else next((p / path for p in around if (p / path).is_dir()), around[0] / path)
-        )
+    is_json: bool  # whether it has lines of --log-format json
+    curve: Curve
 
 
-def is_log(path):
-    with Path(path).open("rb") as file:
-        return SAID.search(file.read(SNIFFED).decode("utf-8", "replace")) is not None
+def read_log(path: Union[str, Path]) -> Log:
+    """Reads a log of ``fairseq-train --log-format json``, or a file of --tensorboard-logdir.
 
+    The log may be that of --log-file, or what was printed: lines that begin otherwise are skipped.
+    A training that was resumed logs a validation again; its last value counts. Of several
+    validation sets, the first one is read.
 
-def read(path):
-    """The Trainings of a log, told apart by the folder of their checkpoints: a job's output may hold a teacher's and a student's.
-
-    Several attempts at one are one, with the settings of the last.
+    Raises:
+        Refusal: the file cannot be read.
     """
-    now = Training(str(path))  # the one that speaks
-    found = {}
-    with Path(path).open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if "'save_dir'" in line or "save_dir=" in line:
-                said = settings(line)
-                beginning = (
-                    Training(str(path)) if found else now
-                )  # what stands before all settings is of the first one
-                now = found.setdefault(said.get("save_dir"), beginning)
-                now.settings = said
-            elif point := validation(line):
-                split, updates, ppl = point
-                now.validated_on = now.validated_on or split
-                if split == now.validated_on and math.isfinite(ppl):
-                    now.curve[updates] = ppl
-    return [*found.values()] or [now]
+    if Path(path).name.startswith(TENSORBOARD):
+        return Log(True, _read_tensorboard(path))
+    is_json, curve = False, {}
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                try:
+                    values = json.loads("{" + line.partition("{")[2])
+                except ValueError:
+                    continue  # another line, or one that was cut short
+                is_json = True
+                if "valid_ppl" in values and math.isfinite(ppl := float(values["valid_ppl"])):
+                    curve[int(values["valid_num_updates"])] = ppl
+    except OSError as error:
+        raise Refusal(f"{path} cannot be read: {error.strerror or error}") from None
+    return Log(is_json, curve)
 
 
-def settings(line):
-    """What the line that prints all settings says about those that a reader wants to know, as text."""
-    found = {key: value_of(key, line) for key in SETTINGS}
-    if criterion := CRITERION.search(line):
-        found["criterion"] = criterion["name"]
-        found |= {key: value_of(key, criterion["all"]) for key in OF_CRITERION}
-    return {
-        key: value
-        for key, value in found.items()
-        if value not in (None, "", "None", "False", "0", "0.0")
-    }
-
-
-def value_of(key, line):
-    found = re.search(rf"(?:'{key}': |\b{key}=)(?:'([^']*)'|\[([^\]]*)\]|([^,)}}]+))", line)
-    return next((group for group in found.groups() if group is not None), None) if found else None
-
-
-def validation(line):
-    """(validation set, updates, perplexity) of a line about a validation, or None."""
-    if found := SIMPLE.search(line):
-        return found["split"], int(found["updates"]), float(found["ppl"])
-    if found := JSON.search(line):
-        try:
-            said = json.loads(found[0])
-        except ValueError:
-            return None  # a line that was cut short
-        if "valid_num_updates" in said:
-            return VALID, int(said["valid_num_updates"]), float(said["valid_ppl"])
-    return None
-
-
-def is_tensorboard(path):
-    return Path(path).name.startswith("events.out.tfevents")
-
-
-def read_tensorboard(path):
-    """The Training of a TensorBoard file; its save_dir is unknown, its name that of the folder above `valid`.
-
-    Raises ImportError where the package tensorboard is not installed.
-    """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def _read_tensorboard(path: Union[str, Path]) -> Curve:
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        raise Refusal(f"{path} needs tensorboard; pip install tensorboard") from None
     events = EventAccumulator(str(path), size_guidance={"scalars": 0})
     events.Reload()
-    curve = (
-        {event.step: event.value for event in events.Scalars(TAG)}
-        if TAG in events.Tags()["scalars"]
-        else {}
-    )
-    return Training(str(path), {"save_dir": str(Path(path).resolve().parent.parent)}, curve)
+    if "ppl" not in events.Tags()["scalars"]:
+        return {}
+    return {event.step: event.value for event in events.Scalars("ppl")}
+
+
+def read_settings(path: Union[str, Path]) -> Dict[str, str]:
+    """Reads the settings of a training from its checkpoint; those that are off are left out."""
+    from fairseq_seqkd.checkpoint import Checkpoint
+
+    checkpoint, settings = Checkpoint(path), {}
+    for group, key in SETTINGS:
+        value = checkpoint.settings(group).get(key)
+        if isinstance(value, (list, tuple)):
+            value = ", ".join(map(str, value))
+        if value:
+            settings["criterion" if key == "_name" else key] = str(value)
+    return settings

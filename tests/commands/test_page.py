@@ -18,9 +18,11 @@ import pytest
 import toys
 from commands import run_here
 
+from fairseq_seqkd.corpus import manifest
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.report import page, report
+from fairseq_seqkd.report import page, report, run_folder, sections
 from fairseq_seqkd.report import table1 as table
+from fairseq_seqkd.report.records import Report, RunDetails
 
 FIGURES = ("curves", "search", "mode", "speed", "pruning", "beam0")
 VOID = ("meta", "link", "br")
@@ -31,7 +33,7 @@ def make_experiments(home, tiny, teacher, distilled):
     """Trains, prunes and evaluates as a user does; only the speeds are written by hand."""
     shutil.copytree(tiny, home / "bin")
     shutil.copytree(distilled, home / "distilled")
-    common = {"max_epoch": 2, "max_tokens": 300}
+    common = {"max_epoch": 2, "max_tokens": 300, "log_format": "json"}
     trainings = {
         "student": (tiny, "cross_entropy"),
         "seq_kd": (home / "distilled" / "seq_kd", "seq_kd"),
@@ -74,6 +76,14 @@ def make_experiments(home, tiny, teacher, distilled):
     ]
     facts = {key: first[key] for key in ("data_sha256", "settings", "versions", "machine", "date")}
     (home / "speed.json").write_text(json.dumps({"speeds": speeds, **facts}))
+    index = {
+        "results": ["results.json"],
+        "speeds": ["speed.json"],
+        "trainings": {"Student": "student.log", "Seq-KD": "seq_kd.log"},
+        "distilled": ["distilled"],
+        "data": ["bin"],
+    }
+    (home / "run.json").write_text(json.dumps(index))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +167,7 @@ def test_nothing_comes_from_elsewhere(elements, written):
     assert len(text) < 3e6
 
 
-def test_the_tables_say_what_was_measured(elements, written):
+def test_the_tables_say_what_was_measured(elements, written, run_dir):
     made = written[1]
     cells = [element["text"] for element in elements.all if element["tag"] in ("td", "th")]
     for row in made["rows"]:
@@ -171,21 +181,20 @@ def test_the_tables_say_what_was_measured(elements, written):
     assert {row["name"] for row in made["table3"]} >= {"Seq-KD", "Seq-KD 50%"} and "300" in cells
     assert made["corpus"].keys() == {"gold", "seq_kd", "seq_inter"}
     said = [element["text"] for element in elements.of("li")]
-    for line in table.explain(made):
-        assert re.sub(r"\*\*(.+?)\*\*(?!\*)|`", r"\1", line.removeprefix("- ")) in said
+    rows = make_report(run_dir).rows
+    for note in table.explain(Report(title="", rows=rows)):
+        assert any(text.startswith(f"{note.term}: ") for text in said)
 
 
 def test_curves_are_those_of_the_logs(written, run_dir):
     curves = {curve["name"]: curve["points"] for curve in written[1]["curves"]}
     assert curves.keys() == {"Student", "Seq-KD"}
     for name, log in (("Student", "student.log"), ("Seq-KD", "seq_kd.log")):
-        said = re.findall(
-            r"valid on 'valid' subset .*\| ppl ([\d.]+) .*num_updates (\d+)",
-            (run_dir / log).read_text(),
+        logged = re.findall(
+            r'"valid_ppl": "([\d.]+)".*"valid_num_updates": "(\d+)"', (run_dir / log).read_text()
         )
-        assert (
-            curves[name] == [[int(updates), float(ppl)] for ppl, updates in said] and len(said) == 2
-        )
+        assert curves[name] == [[int(updates), float(ppl)] for ppl, updates in logged]
+        assert len(logged) == 2
 
 
 def test_beams_are_those_of_the_store(written, distilled):
@@ -228,19 +237,27 @@ def test_a_page_of_files_alone_has_what_they_have(run_dir, tmp_path):
         len(found.of("svg")) == 4 and "Single sentences" not in found.all[0]["text"]
     )  # search, mode, speed, pruning
     assert (
-        "sentences a second" in found.all[0]["text"]
-        and "source words a second" not in found.all[0]["text"]
+        "sentences per second, fairseq" in found.all[0]["text"]
+        and "source words per second" not in found.all[0]["text"]
     )
 
 
-def test_text_is_text(written):
+def make_report(run_dir):
+    """Returns the report of the run folder."""
+    inputs = run_folder.read([run_dir])
+    made = report.make_report(inputs.measurements, inputs.benches, None, inputs.comparisons)
+    made.details = sections.make_details(inputs)
+    return made
+
+
+def test_text_is_text(run_dir):
     """Names and sentences may hold anything."""
-    made = {**written[1], "title": "<script>alert(1)</script>"}
-    made["rows"] = [{**row, "name": f"{row['name']} <b> & | ` **"} for row in made["rows"]]
-    made["curves"] = [
-        {**curve, "name": f"{curve['name']} <b> & | ` **"} for curve in made["curves"]
-    ]
-    made["beams"] = [{**made["beams"][0], "source": "</option><img src=x>"}]
+    made = make_report(run_dir)
+    made.title = "<script>alert(1)</script>"
+    for one in (*made.rows, *made.details.curves):
+        one.name += " <b> & | ` **"
+    made.details.beams = made.details.beams[:1]
+    made.details.beams[0].source = "</option><img src=x>"
     found = Elements(page.render(made))
     assert not found.of("b") and not found.of("img") and len(found.of("script")) == 1
     assert "Seq-KD <b> & | ` **" in [cell["text"] for cell in found.of("th")]
@@ -260,6 +277,8 @@ def test_without_matplotlib_the_page_is_refused_before_the_work(run_dir, tmp_pat
 
 def test_letters_of_formulas_are_letters_and_logs_need_no_decode(run_dir, tmp_path):
     shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("distilled", "bin"))
+    index = {"results": ["results.json"], "trainings": {"Seq-KD": "seq_kd.log"}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(index))
     content = json.loads((tmp_path / "run" / "results.json").read_text())
     content["results"][1]["name"] = "A $\\frac$ b"
     (tmp_path / "run" / "results.json").write_text(json.dumps(content))
@@ -268,27 +287,25 @@ def test_letters_of_formulas_are_letters_and_logs_need_no_decode(run_dir, tmp_pa
     assert "A $\\frac$ b" in text and "Training: Seq-KD" in text and "Single sentences" not in text
 
 
+def details_of(folder, data):
+    """Returns the details of a run folder with a distilled directory."""
+    run = run_folder.Run(data=[data])
+    run.distilled.append(run_folder.Distilled(folder, manifest.read(folder)))
+    return sections.make_details(run)
+
+
 @pytest.mark.parametrize("how", [{"select": "mbr"}, {"similarity": "ter"}])
 def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how):
     from fairseq_seqkd.corpus.nbest_store import NBestStore
-    from fairseq_seqkd.report import run_folder
-    from fairseq_seqkd.report import sections as details
 
     toys.decode(tiny, teacher, tmp_path / "distilled", **how)
-    shutil.copytree(tiny, tmp_path / "bin")
-    run = run_folder.Run()
-    assert not list(run_folder.walk(tmp_path, run))
-    made = details.of(run, [])
-    entry = max(made["beams"], key=lambda e: e["seq_kd"] + e["seq_inter"])
-    nbest = NBestStore(tmp_path / "distilled")[entry["id"]]
-    page_text = page.render({"title": "x", "rows": [], **made})
+    details = details_of(tmp_path / "distilled", tiny)
+    entry = max(details.beams, key=lambda beam: beam.seq_kd + beam.seq_inter)
+    nbest = NBestStore(tmp_path / "distilled")[entry.id]
+    page_text = page.render(Report(title="x", details=details))
     if "select" in how:
-        assert entry["seq_kd"] > 0 and nbest[entry["seq_kd"]].consensus == max(
-            h.consensus for h in nbest
-        )
-        assert (
-            "most similar to the others" in page_text and "the teacher's favourite" not in page_text
-        )
+        assert entry.seq_kd > 0 and nbest[entry.seq_kd].consensus == max(h.consensus for h in nbest)
+        assert "most similar to the others" in page_text and "the teacher's 1-best" not in page_text
     else:
         assert max(h.similarity for h in nbest) <= 0
         clip = re.search(
@@ -303,44 +320,34 @@ def test_other_choices_are_shown_as_they_were_made(tiny, teacher, tmp_path, how)
 
 
 def test_text_without_targets_has_a_pipeline_and_no_beams(tiny, teacher, tmp_path):
-    from fairseq_seqkd.report import run_folder
-    from fairseq_seqkd.report import sections as details
-
     shutil.copytree(tiny, tmp_path / "bin")
     for ending in ("bin", "idx"):
         (tmp_path / "bin" / f"train.de-en.en.{ending}").unlink()
     toys.decode(tmp_path / "bin", teacher, tmp_path / "distilled")
-    run = run_folder.Run()
-    assert not list(run_folder.walk(tmp_path, run))
-    made = details.of(run, [])
-    assert [step["step"] for step in made["pipeline"]] == [
+    details = details_of(tmp_path / "distilled", tmp_path / "bin")
+    assert [step.step for step in details.pipeline] == [
         "Gold",
         "The teacher's search",
         "Data seq_kd",
     ]
     assert (
-        made["pipeline"][0]["where"] == str(tmp_path / "bin")
-        and "without targets" in made["pipeline"][0]["what"]
+        details.pipeline[0].where == str(tmp_path / "bin")
+        and "without targets" in details.pipeline[0].description
     )
     assert (
-        not made["beams"] and not made["corpus"] and page.render({"title": "x", "rows": [], **made})
+        not details.beams and not details.corpus and page.render(Report(title="x", details=details))
     )
 
 
 def test_what_is_left_out_is_said_where_nothing_else_is():
-    found = Elements(
-        page.render(
-            {"title": "x", "rows": [], "remarks": ["a.json is of other data, and left out"]}
-        )
-    )
-    assert "a.json is of other data, and left out" in [
-        element["text"] for element in found.of("li")
-    ]
+    details = RunDetails(remarks=["a.log has no curve"])
+    found = Elements(page.render(Report(title="x", details=details)))
+    assert "a.log has no curve" in [element["text"] for element in found.of("li")]
 
 
 def test_one_system_needs_no_comparison(run_dir):
-    results = json.loads((run_dir / "results.json").read_text())["results"][:1]
-    found = Elements(page.render({**report.make(results, [])}))
+    first = run_folder.read([run_dir / "results.json"]).measurements[:1]
+    found = Elements(page.render(report.make_report(first)))
     assert len(found.of("svg")) == 1 and len(found.of("table")) == 1  # its two speeds
 
 

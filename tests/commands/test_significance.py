@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 import sys
 import types
 
 import pytest
 import toys
 from commands import refusal, run_here
+from measurements import measurement
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.checkpoint import Checkpoint
@@ -149,18 +151,9 @@ def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, score
     (tmp_path / "model.ckpt").write_bytes(b"weights")
     signature = comet.Scorer(str(tmp_path / "model.ckpt"), device, cache, [system]).signature
     assert signature == f"comet:2.2.6|model:model.ckpt:{hashlib.sha256(b'weights').hexdigest()[:8]}"
-    row = {
-        "name": "A",
-        "seed": None,
-        "ppl": 2.0,
-        "mode_probability": 0.1,
-        "bleu_greedy": 20.0,
-        "bleu_beam5": 21.0,
-        **found[0],
-    }
-    assert "| COMET K=1 " in table.markdown_table(
-        table.make_rows([row])
-    ) and "wmt22" in table.to_markdown(table.make_report([row]))
+    row = measurement("A", **found[0])
+    assert "| COMET K=1 " in re.sub(" +", " ", table.markdown_table(table.make_rows([row])))
+    assert "wmt22" in table.to_markdown(table.make_report([row]))
 
 
 def test_a_cache_that_cannot_be_written_is_refused_before_the_work(tiny, teacher, tmp_path):

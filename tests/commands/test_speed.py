@@ -7,12 +7,14 @@ import json
 import pytest
 import toys
 from commands import refusal, run_here
+from measurements import measurement
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.corpus.databin import LanguagePair
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.evaluation import records
 from fairseq_seqkd.evaluation import results as results_file
-from fairseq_seqkd.report import figures, report
+from fairseq_seqkd.report import figures, report, table1
 from fairseq_seqkd.report import table3 as pruning_table
 
 
@@ -79,7 +81,7 @@ def test_rates_are_source_words_a_second(measured, tiny):
 @pytest.mark.slow
 def test_table_2_compares_with_the_first_model_and_its_largest_beam(measured):
     _, made, printed = measured
-    text = report.to_markdown(report.make([], [made], "Speed"))
+    text = report.to_markdown(report.make_report([], [records.decode(made)], "Speed"))
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 5 and rows[1].split("|")[10].strip() == "1.0"
     assert all(row in printed for row in rows)
@@ -154,7 +156,8 @@ def test_what_does_not_compare_is_refused(tiny, teacher, measured, tmp_path):
     assert "nothing is left to measure" in refusal(done) and not out.exists()
     results, made, _ = measured
     with pytest.raises(Refusal, match="on other data"):
-        report.make(results, [{**made, "data_sha256": "another"}])
+        other = records.decode({**made, "data_sha256": "another"})
+        report.make_report(records.decode({"results": results}).results, [other])
     for damaged in ({"speeds": []}, {"speeds": [{"name": "x"}]}, {"speeds": made["speeds"]}):
         with pytest.raises(Refusal, match="holds no measurements"):
             results_file.speeds(damaged, "speed.json")
@@ -174,20 +177,17 @@ def test_characters_are_counted_where_no_blanks_set_words_apart(language, expect
 
 
 def test_ratios_are_to_the_teacher_also_where_its_zeros_were_not_counted():
-    older = [{key: value for key, value in ROWS[0].items() if key != "nonzero_params"}, *ROWS[1:]]
+    older = [row("Teacher", 4_000_000, None, 30.0), *ROWS[1:]]
     made = pruning_table.make_rows(older)
-    assert made[-1]["ratio"] == 20 and "than Teacher has parameters" in pruning_table.markdown(made)
-    assert "than Seq-KD has parameters" in pruning_table.markdown(pruning_table.make_rows(ROWS[1:]))
+    assert made[-1].ratio == 20 and "parameters of Teacher divided" in pruning_table.markdown(made)
+    others = pruning_table.make_rows(ROWS[1:])
+    assert "parameters of Seq-KD divided" in pruning_table.markdown(others)
 
 
 def row(name, params, nonzero, bleu):
-    return {
-        "name": name,
-        "params": params,
-        "nonzero_params": nonzero,
-        "bleu_greedy": bleu - 1,
-        "bleu_beam5": bleu,
-    }
+    scores = {"bleu_greedy": bleu - 1, "bleu_beam5": bleu}
+    (made,) = table1.make_rows([measurement(name, params=params, nonzero_params=nonzero, **scores)])
+    return made
 
 
 ROWS = [
@@ -201,9 +201,8 @@ ROWS = [
 
 def test_table_3_is_there_where_models_are_pruned():
     made = pruning_table.make_rows(ROWS)
-    assert [round(r["pruned"], 3) for r in made] == [0.0, 0.001, 0.4, 0.8, 0.8] and made[-1][
-        "ratio"
-    ] == 20
+    assert [round(r.pruned, 3) for r in made] == [0.0, 0.001, 0.4, 0.8, 0.8]
+    assert made[-1].ratio == 20
     lines = pruning_table.markdown(made).splitlines()
     assert [cell.strip() for cell in lines[6].split("|")[1:-1]] == [
         "Seq-KD 80% retrained",
@@ -214,14 +213,13 @@ def test_table_3_is_there_where_models_are_pruned():
         "20.0",
     ]
     assert pruning_table.make_rows(ROWS[:2]) == []
-    assert (
-        pruning_table.make_rows([{"name": "old", "params": 3}]) == []
-    )  # measured before zeros were counted
+    # Measured before zeros were counted.
+    assert pruning_table.make_rows([row("old", 3, None, 1.0)]) == []
 
 
 def test_lines_of_the_picture_begin_with_the_model_that_was_pruned():
     lines = pruning_table.series(pruning_table.make_rows(ROWS))
-    assert {name: [r["name"] for r in line] for name, line in lines.items()} == {
+    assert {name: [r.name for r in line] for name, line in lines.items()} == {
         "Seq-KD": ["Seq-KD 80%", "Seq-KD 40%", "Seq-KD"],
         "Seq-KD retrained": ["Seq-KD 80% retrained", "Seq-KD"],
     }
@@ -229,7 +227,7 @@ def test_lines_of_the_picture_begin_with_the_model_that_was_pruned():
 
 def test_the_picture_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
-    draw = figures.draw_pruning(pruning_table.series(pruning_table.make_rows(ROWS)))
+    draw = figures.pruning_drawer(pruning_table.series(pruning_table.make_rows(ROWS)))
     figures.save(tmp_path / "x.svg", draw)
     assert (tmp_path / "x.svg").read_text().lstrip().startswith("<?xml")
     figures.save(tmp_path / "x.png", draw)
@@ -243,8 +241,9 @@ def test_the_report_of_a_pruned_model(tiny, teacher, tmp_path):
     run_here("seqkd", "prune", teacher, "--sparsity", 0.5, "-o", tmp_path / "p.pt")
     models = [f"Teacher={teacher}", f"Teacher 50%={tmp_path}/p.pt"]
     run_here("seqkd", "evaluate", *models, "--data", tiny, "-o", tmp_path / "results.json")
-    plot = ["--plot", tmp_path / "x.svg", "--json", tmp_path / "r.json"]
-    printed = run_here("seqkd", "report", tmp_path / "results.json", *plot).stdout
+    outputs = ["--plot", tmp_path / "x.svg", "-o", tmp_path / "r.json", "-o", tmp_path / "r.md"]
+    run_here("seqkd", "report", tmp_path / "results.json", *outputs)
+    printed = (tmp_path / "r.md").read_text()
     made = json.loads((tmp_path / "r.json").read_text())
     assert (
         made["table3"][1]["pruned"] == pytest.approx(0.5, abs=0.03)
@@ -256,4 +255,4 @@ def test_the_report_of_a_pruned_model(tiny, teacher, tmp_path):
     refused = run_here(
         "seqkd", "report", tmp_path / "one.json", "--plot", tmp_path / "y.svg", check=False
     )
-    assert "none of these results is of a pruned model" in refusal(refused)
+    assert "no result is of a pruned model" in refusal(refused)

@@ -30,8 +30,8 @@ from fairseq_seqkd.corpus.distribution_store import (
 from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.deployment import config as deployed
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import results
-from fairseq_seqkd.report import sections as details
+from fairseq_seqkd.evaluation import records
+from fairseq_seqkd.report import sections
 from fairseq_seqkd.report import table1 as table
 from fairseq_seqkd.selection import choose
 
@@ -157,12 +157,12 @@ def read_part_of_distributions(folder):
 def read_for_people(folder):
     """As `seqkd inspect` and `seqkd report` do."""
     said = list(inspect.in_words(inspection.examine(folder)))
-    return said, details.pipeline([(folder, manifest.read(folder), None)])
+    return said, sections.pipeline([sections.Decoded(folder, manifest.read(folder), None)])
 
 
 def read_results(folder):
-    content = results.read_json(folder / "file")
-    return table.make_report(results.of(content, "file"), pairs=results.pairs_of(content, "file"))
+    content = records.read_evaluation(folder / "file")
+    return table.make_report(content.results, pairs=content.pairs)
 
 
 READERS = {

@@ -378,10 +378,11 @@ def evaluate(work: Workspace) -> Hashes:
 
 
 def report(work: Workspace) -> Hashes:
-    """Record the numbers of a report on recorded measurements, by both options that write them."""
+    """Record the numbers of a report on recorded measurements, written and printed."""
     paths = [work.folder / "report.json", work.folder / "report-of-json"]
     measured = [DATA / "results.json", DATA / "speeds.json"]
-    work.seqkd("report", *measured, "-o", paths[0], "--json", paths[1], "--title", "Toy")
+    done = run_here("seqkd", "report", *measured, "-o", paths[0], "--json", "--title", "Toy")
+    paths[1].write_text(done.stdout, encoding="utf-8")
     everywhere = {path.name: digest(path.read_bytes()) for path in paths}
     content = json.loads(paths[0].read_text(encoding="utf-8"))
     entries = {f"{paths[0].name} {key}": canonical(value) for key, value in content.items()}
@@ -395,6 +396,8 @@ def report_folder(work: Workspace) -> Hashes:
     shutil.copytree(work.fairseq, run / "distilled")
     for name in ("results.json", "speeds.json"):
         shutil.copyfile(DATA / name, run / name)
+    index = {"results": ["results.json"], "speeds": ["speeds.json"], "data": ["data-bin"]}
+    (run / "run.json").write_text(json.dumps({**index, "distilled": ["distilled"]}))
     path = work.folder / "report-folder.json"
     work.seqkd("report", run, "-o", path)
     return of_json(path, folder=str(run))

@@ -2,6 +2,9 @@
 
 from typing import Any, Dict, Optional
 
+from fairseq_seqkd.evaluation import records
+from fairseq_seqkd.evaluation.records import Measurement
+
 
 def result(name: str, seed: Optional[int] = None, **changes: Any) -> Dict[str, Any]:
     """Returns a measurement; its numbers are those of the paper's student where it has them."""
@@ -22,10 +25,16 @@ def result(name: str, seed: Optional[int] = None, **changes: Any) -> Dict[str, A
         "sentences": 2737,
         "sacrebleu_signature": "nrefs:1|tok:13a",
         "distillation_signature": None,
-        "settings": {"split": "test", "max_len_a": 1.2, "max_len_b": 10},
+        "settings": {"split": "test", "post_process": None, "max_len_a": 1.2, "max_len_b": 10},
         "data_sha256": "d",
         "machine": "a toaster",
         "versions": {"torch": "2"},
         "date": "2026-01-01",
         **changes,
     }
+
+
+def measurement(name: str, seed: Optional[int] = None, **changes: Any) -> Measurement:
+    """Returns `result` as the record that is read from a file."""
+    evaluation = records.decode({"results": [result(name, seed, **changes)]})
+    return evaluation.results[0]

@@ -7,13 +7,16 @@ import random
 import types
 
 import pytest
+from measurements import result
 
 from fairseq_seqkd.commands.evaluate import compare
+from fairseq_seqkd.corpus.json_text import tree
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import results, significance, systems
+from fairseq_seqkd.evaluation import records, results, significance, systems
 from fairseq_seqkd.evaluation.cache import Cache, key
 from fairseq_seqkd.report import table1 as table
 
+FACTS = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
 WORDS = [f"w{i}" for i in range(50)]
 
 
@@ -40,6 +43,13 @@ def systems_of(texts, *named):
     ]
 
 
+def report_of(rows, pairs=()):
+    """Returns Table 1 of rows, which lack what a test does not need, and of their comparisons."""
+    measurements = [result(**{**FACTS, **row}) for row in rows]
+    content = records.decode({"results": measurements, "pairs": tree(list(pairs))})
+    return table.make_report(content.results, pairs=content.pairs)
+
+
 def test_seeds_are_compared_with_their_like(texts):
     named = [("Teacher", None), ("Student", 1), ("Student", 2), ("Seq-KD", 1), ("Seq-KD", 2)]
     found = significance.pairs(named)
@@ -62,25 +72,23 @@ def test_the_worst_seed_decides_about_the_star(texts):
     ]
     found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
     facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
-    report = table.make_report(
+    report = report_of(
         [{"name": name, "seed": seed, **facts} for name, seed, *_ in named], pairs=found
     )
-    row = report["rows"][1]
+    row = report.rows[1]
     by_seed = {p["seed"]: p["p_value"] for p in found if p["search_a"] == p["search_b"] == "beam5"}
     assert (
-        max(row["p_greedy"].values()) < 0.01
-        and row["p_beam5"] == by_seed
+        max(row.p_greedy.values()) < 0.01
+        and row.p_beam5 == by_seed
         and by_seed[1] < 0.05 < by_seed[2]
     )
-    assert "p_greedy" not in report["rows"][0]
-    line = table.markdown_table(report["rows"]).splitlines()[-1]
+    assert report.rows[0].p_greedy is None
+    line = table.markdown_table(report.rows).splitlines()[-1]
     assert "+0.00* |" in line and "+0.00 |" in line
     assert "p < 0.05 for every seed" in table.to_markdown(
         report
     ) and "bs:1000" in table.to_markdown(report)
-    assert "*****" not in table.to_markdown(
-        table.make_report([{"name": "Student", "seed": 1, **facts}])
-    )
+    assert "**\\***" not in table.to_markdown(report_of([{"name": "Student", "seed": 1, **facts}]))
 
 
 def test_seeds_that_contradict_each_other_earn_no_star(texts):
@@ -94,19 +102,19 @@ def test_seeds_that_contradict_each_other_earn_no_star(texts):
     ]
     found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
     facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
-    report = table.make_report(
+    report = report_of(
         [{"name": name, "seed": seed, **facts} for name, seed, *_ in named], pairs=found
     )
-    row = report["rows"][1]
+    row = report.rows[1]
     assert (
-        max(row["p_greedy"].values()) < 0.05
-        and row["difference_greedy"][1] > 0 > row["difference_greedy"][2]
+        max(row.p_greedy.values()) < 0.05
+        and row.difference_greedy[1] > 0 > row.difference_greedy[2]
     )
-    assert row["difference_greedy"][1] == pytest.approx(-row["difference_greedy"][2])
-    assert "*" not in table.markdown_table(report["rows"])
-    both = row["difference_greedy_against_beam5"]
-    assert f"seeds: {both[1]:+.2f} with p = 0.0" in report["claims"][0]["seen"]
-    assert f"{both[2]:+.2f} with p = 0.0" in report["claims"][0]["seen"]
+    assert row.difference_greedy[1] == pytest.approx(-row.difference_greedy[2])
+    assert "*" not in table.markdown_table(report.rows)
+    both = row.difference_greedy_against_beam5
+    assert f"seeds: {both[1]:+.2f} with p = 0.0" in report.claims[0].seen
+    assert f"{both[2]:+.2f} with p = 0.0" in report.claims[0].seen
 
 
 def test_damaged_comparisons_are_refused(tmp_path):
@@ -139,21 +147,19 @@ def three(texts):
 
 def test_no_star_where_a_seed_was_not_compared(three):
     found, rows = three
-    assert "+0.00*" in table.markdown_table(table.make_report(rows, pairs=found)["rows"])
+    assert "+0.00*" in table.markdown_table(report_of(rows, pairs=found).rows)
     some = [pair for pair in found if pair["seed"] != 3]
-    report = table.make_report([*rows, {**rows[0], "name": "Other", "seed": 9}], pairs=some)
-    assert "*" not in table.markdown_table(report["rows"]) and table.explain_stars(report) == []
+    report = report_of([*rows, {**rows[0], "name": "Other", "seed": 9}], pairs=some)
+    assert "*" not in table.markdown_table(report.rows) and table.explain_stars(report) == []
     first = [row for row in rows if (row["name"], row["seed"]) != ("Student", 3)]
-    assert "*" not in table.markdown_table(table.make_report(first, pairs=some)["rows"])
-    report = table.make_report([*rows, {**rows[0], "name": "Other", "seed": 9}], pairs=found)
-    assert (
-        "Not tested, for lack of outputs or of equal seeds: Other" in table.explain_stars(report)[0]
-    )
+    assert "*" not in table.markdown_table(report_of(first, pairs=some).rows)
+    report = report_of([*rows, {**rows[0], "name": "Other", "seed": 9}], pairs=found)
+    assert table.explain_stars(report)[1].markdown().startswith("- **Not tested**: Other (")
 
 
 def test_the_claim_names_the_p_of_every_seed(three):
     found, rows = three
-    seen = table.make_report(rows, pairs=found)["claims"][0]["seen"]
+    seen = report_of(rows, pairs=found).claims[0].seen
     p = {
         seed: p
         for seed, (_, p) in significance.between(
@@ -215,10 +221,10 @@ def test_comparisons_are_of_their_references_and_checkpoints(texts, tmp_path, mo
             {"name": name, "checkpoint_sha256": checkpoint}
             for name, checkpoint in zip(("good", "bad"), checkpoints)
         ]
-        for result in found:
-            facts = {fact: result.get(fact) for fact in systems.FACTS}
+        for entry in found:
+            facts = {fact: entry.get(fact) for fact in systems.FACTS}
             cache.put(
-                key(facts), {"outputs": dict.fromkeys(("greedy", "beam5"), texts[result["name"]])}
+                key(facts), {"outputs": dict.fromkeys(("greedy", "beam5"), texts[entry["name"]])}
             )
         return found, compare(found, system, cache)
 

@@ -3,14 +3,14 @@ forms of output.
 """
 
 import json
+import re
 
 import pytest
-from measurements import result
+from measurements import measurement, result
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import results
-from fairseq_seqkd.report import formatting as text_table
-from fairseq_seqkd.report import page, report, run_folder
+from fairseq_seqkd.evaluation import records, results
+from fairseq_seqkd.report import formatting, page, report
 from fairseq_seqkd.report import table1 as table
 from fairseq_seqkd.report import table2 as speed_table
 from fairseq_seqkd.report import table3 as pruning_table
@@ -37,9 +37,9 @@ FACTS = {
 
 def holds(student, taught):
     claims = table.make_report(
-        [result("Student", **student), result("Seq-KD", **{**SEQ_KD, **taught})]
-    )["claims"]
-    return [claim["holds"] for claim in claims]
+        [measurement("Student", **student), measurement("Seq-KD", **{**SEQ_KD, **taught})]
+    ).claims
+    return [claim.holds for claim in claims]
 
 
 def test_scores_of_two_models_of_comet_are_not_put_into_one_column():
@@ -47,13 +47,13 @@ def test_scores_of_two_models_of_comet_are_not_put_into_one_column():
     with pytest.raises(
         Refusal, match="COMET of B is by another model .*b.* evaluate all with one --comet"
     ):
-        table.make_report([result("A", **by[0]), result("C"), result("B", **by[1])])
+        table.make_report([measurement("A", **by[0]), measurement("C"), measurement("B", **by[1])])
     some = table.make_rows(
-        [result("A", 1, **by[0]), result("A", 2)]
+        [measurement("A", 1, **by[0]), measurement("A", 2)]
     )  # of seeds that were not all scored there is no mean
-    assert "comet_beam5" not in some[0] and "comet_beam5_std" not in some[0]
-    both = table.make_rows([result("A", 1, **by[0]), result("A", 2, **by[0])])
-    assert both[0]["comet_beam5"] == 0.8 and both[0]["comet_beam5_std"] == 0
+    assert some[0].comet_beam5 is None and some[0].comet_beam5_std is None
+    both = table.make_rows([measurement("A", 1, **by[0]), measurement("A", 2, **by[0])])
+    assert both[0].comet_beam5 == 0.8 and both[0].comet_beam5_std == 0
 
 
 def test_another_model_of_comet_is_refused_before_it_scores(tmp_path):
@@ -81,48 +81,46 @@ def test_another_model_of_comet_is_refused_before_it_scores(tmp_path):
 )
 def test_speeds_of_different_machines_are_not_drawn_together(machines, drawn):
     pytest.importorskip("matplotlib")
-    made = report.make([result(name, machine=machine) for name, machine in zip("AB", machines)], [])
+    made = report.make_report(
+        [measurement(name, machine=machine) for name, machine in zip("AB", machines)]
+    )
     assert ("speed" in page.draw(made)) == drawn
 
 
 def test_rows_keep_their_order_and_average_over_seeds():
     results = [
-        result("Teacher", bleu_greedy=17.7),
-        result("Student", 2, bleu_greedy=14.0, ppl=8.0, hit_limit_greedy=1),
-        result("Seq-KD", 1, **SEQ_KD),
-        result("Student", 1, bleu_greedy=15.0, ppl=9.0, hit_limit_greedy=2),
-        result("Student", 3, bleu_greedy=16.0, ppl=10.0, hit_limit_greedy=6),
+        measurement("Teacher", bleu_greedy=17.7),
+        measurement("Student", 2, bleu_greedy=14.0, ppl=8.0, hit_limit_greedy=1),
+        measurement("Seq-KD", 1, **SEQ_KD),
+        measurement("Student", 1, bleu_greedy=15.0, ppl=9.0, hit_limit_greedy=2),
+        measurement("Student", 3, bleu_greedy=16.0, ppl=10.0, hit_limit_greedy=6),
     ]
     rows = table.make_rows(results)
-    assert [row["name"] for row in rows] == ["Teacher", "Student", "Seq-KD"]
+    assert [row.name for row in rows] == ["Teacher", "Student", "Seq-KD"]
     student = rows[1]
     assert (
-        student["bleu_greedy"] == 15.0 and student["bleu_greedy_std"] == 1.0
+        student.bleu_greedy == 15.0 and student.bleu_greedy_std == 1.0
     )  # of 14, 15, 16, divided by n - 1
-    assert student["ppl"] == 9.0 and student["ppl_std"] == 1.0
-    assert student["hit_limit_greedy"] == 3.0 and "hit_limit_greedy_std" not in student
+    assert student.ppl == 9.0 and student.ppl_std == 1.0
+    assert student.hit_limit_greedy == 3.0 and not hasattr(student, "hit_limit_greedy_std")
     assert (
-        student["params"] == 84_000_000
-        and student["bleu_beam5"] == 17.6
-        and student["bleu_beam5_std"] == 0
+        student.params == 84_000_000 and student.bleu_beam5 == 17.6 and student.bleu_beam5_std == 0
     )
-    assert [seed["seed"] for seed in student["seeds"]] == [2, 1, 3]
-    assert [seed["bleu_greedy"] for seed in student["seeds"]] == [14.0, 15.0, 16.0]
-    assert "seeds" not in rows[0] and "bleu_greedy_std" not in rows[0]
+    assert [seed.seed for seed in student.seeds] == [2, 1, 3]
+    assert [seed.bleu_greedy for seed in student.seeds] == [14.0, 15.0, 16.0]
+    assert rows[0].seeds is None and rows[0].bleu_greedy_std is None
 
 
 def test_a_row_names_the_signatures_of_all_its_seeds():
     rows = table.make_rows(
         [
-            result("A", 1, distillation_signature="x"),
-            result("A", 2, distillation_signature="y"),
-            result("A", 3, distillation_signature="x"),
-            result("B"),
+            measurement("A", 1, distillation_signature="x"),
+            measurement("A", 2, distillation_signature="y"),
+            measurement("A", 3, distillation_signature="x"),
+            measurement("B"),
         ]
     )
-    assert (
-        rows[0]["distillation_signature"] == "x & y" and rows[1]["distillation_signature"] is None
-    )
+    assert rows[0].distillation_signature == "x & y" and rows[1].distillation_signature is None
 
 
 def test_the_paper_itself_holds():
@@ -157,25 +155,25 @@ def test_claims_at_their_borders(student, taught, claim, expected):
 
 
 def test_claims_state_their_numbers():
-    report = table.make_report([result("Student"), result("Seq-KD", **SEQ_KD)])
+    report = table.make_report([measurement("Student"), measurement("Seq-KD", **SEQ_KD)])
     text = table.to_markdown(report)
-    assert "What the paper claims, and what is seen here" in text
+    assert "The claims of the paper" in text
     assert "18.90 against 17.60 BLEU, +1.30" in text
     assert "0.10 BLEU apart, 2.90 for Student" in text
     assert "22.70 against 8.20" in text
     assert "16.9% against 0.9%, 18.8 times as much" in text
     assert text.count("**Holds.**") == 4
     worse = table.to_markdown(
-        table.make_report([result("Student"), result("Seq-KD", **{**SEQ_KD, "ppl": 8.0})])
+        table.make_report([measurement("Student"), measurement("Seq-KD", **{**SEQ_KD, "ppl": 8.0})])
     )
     assert worse.count("**Holds.**") == 3 and worse.count("**Does not hold.**") == 1
 
 
 @pytest.mark.parametrize("names", [["Student"], ["Seq-KD", "Teacher"], ["student", "seq-kd"]])
 def test_no_claims_without_their_rows(names):
-    report = table.make_report([result(name) for name in names])
-    assert report["claims"] == []
-    assert "What the paper claims" not in table.to_markdown(report)
+    report = table.make_report([measurement(name) for name in names])
+    assert report.claims == []
+    assert "The claims of the paper" not in table.to_markdown(report)
 
 
 def lines_of_table(text):
@@ -188,7 +186,7 @@ def lines_of_table(text):
 
 def test_markdown_has_gains_over_the_student():
     text = table.to_markdown(
-        table.make_report([result("Student"), result("Seq-KD", **SEQ_KD)], title="En-De")
+        table.make_report([measurement("Student"), measurement("Seq-KD", **SEQ_KD)], title="En-De")
     )
     assert text.startswith("# En-De\n")
     head, _, student, taught = lines_of_table(text)
@@ -209,13 +207,15 @@ def test_markdown_has_gains_over_the_student():
 
 
 def test_no_gains_without_a_student():
-    head = lines_of_table(table.to_markdown(table.make_report([result("A"), result("B")])))[0]
+    head = lines_of_table(
+        table.to_markdown(table.make_report([measurement("A"), measurement("B")]))
+    )[0]
     assert "gain" not in head
 
 
 def test_markdown_shows_deviations_and_every_signature_once():
     rows = [
-        result(
+        measurement(
             "Seq-KD",
             seed,
             bleu_greedy=18.0 + seed,
@@ -226,15 +226,15 @@ def test_markdown_shows_deviations_and_every_signature_once():
     text = table.to_markdown(
         table.make_report(
             [
-                result("Student"),
+                measurement("Student"),
                 *rows,
-                result("X", distillation_signature="criterion:seq_kd|view:seq_kd"),
+                measurement("X", distillation_signature="criterion:seq_kd|view:seq_kd"),
             ]
         )
     )
     assert "19.50 ± 0.71" in text
     assert text.count("nrefs:1|tok:13a") == 1
-    assert "- Seq-KD, X: `criterion:seq_kd|view:seq_kd`" in text
+    assert "- **Seq-KD, X**: `criterion:seq_kd|view:seq_kd`" in text
     assert (
         "a toaster" in text
         and "torch 2" in text
@@ -246,7 +246,7 @@ def test_markdown_shows_deviations_and_every_signature_once():
 def test_a_name_with_a_bar_stays_in_its_cell():
     line = [
         line
-        for line in table.to_markdown(table.make_report([result("a|b")])).splitlines()
+        for line in table.to_markdown(table.make_report([measurement("a|b")])).splitlines()
         if "a\\|b" in line
     ]
     assert len(line) == 1
@@ -254,11 +254,10 @@ def test_a_name_with_a_bar_stays_in_its_cell():
 
 def test_json_is_not_rounded_and_has_every_fact():
     report = table.make_report(
-        [result("Student", bleu_greedy=100 / 3), result("B", machine="another")]
+        [measurement("Student", bleu_greedy=100 / 3), measurement("B", machine="another")]
     )
-    again = json.loads(results.to_json(report))
-    assert again == report
-    assert again["rows"][0]["bleu_greedy"] == 100 / 3
+    again = json.loads(records.to_json(report.as_json()))
+    assert again["rows"][0]["bleu_greedy"] == 100 / 3 and again["claims"] == []
     assert (
         again["split"] == "test"
         and again["settings"]["max_len_b"] == 10
@@ -271,19 +270,22 @@ def test_json_is_not_rounded_and_has_every_fact():
     "results, sentence",
     [
         ([], "there are no results"),
-        ([result("A", ppl=None)], "has no ppl"),
-        ([result("A"), result("A")], "two results for A"),
+        ([measurement("A", ppl=None)], "has no ppl"),
+        ([measurement("A"), measurement("A")], "two results for A"),
         (
-            [result("A"), result("A", seed=1)],
+            [measurement("A"), measurement("A", seed=1)],
             "results of A are not of seeds of one system: one has a seed, and one has none",
         ),
         (
-            [result("A", seed=1, params=1000), result("A", seed=2, params=1001)],
+            [measurement("A", seed=1, params=1000), measurement("A", seed=2, params=1001)],
             "one has 1,000 parameters, and one has 1,001",
         ),
-        ([result("A"), result("B", data_sha256="e")], "B was measured on other data than A"),
         (
-            [result("A"), result("B", settings={"split": "valid"})],
+            [measurement("A"), measurement("B", data_sha256="e")],
+            "B was measured on other data than A",
+        ),
+        (
+            [measurement("A"), measurement("B", settings={**FACTS["settings"], "split": "valid"})],
             "B was measured on other settings than A",
         ),
     ],
@@ -293,39 +295,28 @@ def test_refusals(results, sentence):
         table.make_report(results)
 
 
-def test_what_is_not_whole_is_refused_or_left_out():
-    with pytest.raises(Refusal, match="checkpoint is 5"):
-        results.of({"results": [result("A", checkpoint=5)]}, "r.json")
-    for row in (
-        {**result("A"), "nonzero_params": 0},
-        {**result("A"), "params": None, "nonzero_params": 5},
-    ):
-        assert pruning_table.make_rows([row]) == []
-    speed, facts = SPEED, FACTS
-    assert "words/s" in speed_table.markdown(results.speeds({"speeds": [speed], **facts}, "s.json"))
-    letters = speed_table.markdown(
-        results.speeds({"speeds": [speed], **facts, "counted": "characters"}, "s.json")
-    )
-    assert (
-        "| characters/s K=5 |" in letters
-        and "source characters a second" in letters
-        and "words" not in letters
-    )
-    for name in ("sacrebleu_signature", "distillation_signature"):
-        with pytest.raises(Refusal, match=f"it has no {name}"):
-            results.speeds(
-                {"speeds": [{key: speed[key] for key in speed if key != name}], **facts}, "s.json"
-            )
-    with pytest.raises(Refusal, match="it has no settings.split"):
-        results.speeds(
-            {"speeds": [speed], **facts, "settings": {"max_len_a": 1.2, "max_len_b": 10}}, "s.json"
-        )
+BENCH = {"speeds": [SPEED], **FACTS}
+
+
+def bench(**changes):
+    return records.decode({**BENCH, **changes})
+
+
+def test_what_is_not_whole_is_left_out_of_pruning():
+    for changes in ({"nonzero_params": 0}, {"params": None, "nonzero_params": 5}):
+        assert pruning_table.make_rows(table.make_rows([measurement("A", **changes)])) == []
+
+
+def test_speeds_name_their_unit():
+    assert "words/s" in speed_table.markdown(bench())
+    letters = speed_table.markdown(bench(counted="characters"))
+    assert "| characters/s K=5 |" in re.sub(" +", " ", letters)
+    assert "source characters per second" in letters and "words" not in letters
 
 
 @pytest.mark.parametrize(
-    "settings,said",
+    "settings,text",
     [
-        ({}, "sacrebleu on text, greedy"),
         ({"post_process": None}, "sacrebleu on the tokens as they are, greedy"),
         ({"post_process": "@@ "}, "sacrebleu on text, subwords joined (@@), greedy"),
         (
@@ -334,57 +325,46 @@ def test_what_is_not_whole_is_refused_or_left_out():
         ),
     ],
 )
-def test_the_report_says_what_text_was_scored(settings, said):
-    assert said in table.to_markdown(table.make_report([result("A", settings=settings)]))
+def test_the_report_says_what_text_was_scored(settings, text):
+    settings = {**FACTS["settings"], **settings}
+    assert text in table.to_markdown(table.make_report([measurement("A", settings=settings)]))
 
 
 def test_speeds_with_another_length_limit_do_not_stand_beside_results():
-    speed = {"data_sha256": "d", "settings": {"split": "test", "max_len_a": 0.5}}
+    speeds = bench(settings={**FACTS["settings"], "max_len_a": 0.5})
     with pytest.raises(
         Refusal, match="the speeds were measured with max_len_a 0.5, the results with 1.2"
     ):
-        report.make([result("A")], [speed])
+        report.make_report([measurement("A")], [speeds])
 
 
 def test_eight_bits_that_were_not_computed_as_such_are_named():
-    speeds = [
-        {**SPEED, "engine": "ctranslate2-int8", "computed_in": computed}
+    texts = [
+        speed_table.markdown(
+            bench(speeds=[SPEED, {**SPEED, "engine": "ctranslate2-int8", "computed_in": computed}])
+        )
         for computed in ("float32", "int8")
     ]
-    texts = [
-        speed_table.markdown({"speeds": [{**SPEED, "computed_in": "float32"}, speed], **FACTS})
-        for speed in speeds
-    ]
-    assert (
-        "- **ctranslate2-int8** was computed in float32: " in texts[0]
-        and "was computed in" not in texts[1]
-    )
+    assert "- **ctranslate2-int8**: computed in float32: " in texts[0]
+    assert "computed in" not in texts[1]
 
 
 def test_speeds_of_other_text_do_not_stand_beside_results():
-    settings = result("A")["settings"]
-    speed = {"data_sha256": "d", "settings": settings}
+    settings = FACTS["settings"]
+    undone = {**settings, "undone": "--tokenizer moses"}
     with pytest.raises(
         Refusal, match="measured with undone None, the results with --tokenizer moses"
     ):
-        report.make([result("A", settings={**settings, "undone": "--tokenizer moses"})], [speed])
-    assert report.make([result("A", settings={**settings, "max_tokens": 4000})], [speed])[
-        "table2"
-    ] == [speed]
+        report.make_report([measurement("A", settings=undone)], [bench()])
+    batched = {**settings, "max_tokens": 4000}
+    made = report.make_report([measurement("A", settings=batched)], [bench()])
+    assert made.table2 == [bench()]
 
 
-def test_a_folder_leaves_out_speeds_of_other_settings(tmp_path):
-    settings = {**result("A")["settings"], "max_len_b": 200}
-    (tmp_path / "results.json").write_text(json.dumps({"results": [result("A")]}))
-    (tmp_path / "slow.json").write_text(
-        json.dumps({"speeds": [SPEED], **FACTS, "settings": settings})
-    )
-    (tmp_path / "speed.json").write_text(json.dumps({"speeds": [SPEED], **FACTS}))
-    run = run_folder.look([tmp_path])
-    assert len(run.speeds) == 1 and run.speeds[0]["settings"]["max_len_b"] == 10
-    assert run.remarks == [
-        f"{tmp_path}/slow.json was measured with other settings, and is left out"
-    ]
+def test_a_note_has_a_term_a_text_and_literals():
+    assert formatting.Note("PPL", "per token.").markdown() == "- **PPL**: per token."
+    note = formatting.Note("*", "by", ["x|y", "z"])
+    assert note.markdown() == "- **\\***: by `x|y`, `z`"
 
 
 @pytest.mark.parametrize(
@@ -392,4 +372,4 @@ def test_a_folder_leaves_out_speeds_of_other_settings(tmp_path):
     [(0.169, "16.9%"), (0.009, "0.9%"), (0.00014, "0.014%"), (0.0, "0.0%"), (1.0, "100.0%")],
 )
 def test_percent(share, text):
-    assert text_table.percent(share) == text
+    assert formatting.percent(share) == text
