@@ -61,16 +61,14 @@ def _claim_greedy(base: Row, distilled: Row, thresholds: Thresholds) -> Claim:
 
 def _chance(distilled: Row) -> str:
     """Returns the p-values of the seeds in words; with the differences if their signs differ."""
-    p = distilled.p_greedy_against_beam5 or {}
-    differences = distilled.difference_greedy_against_beam5 or {}
-    seeds = sorted(p, key=str)
-    if not seeds:
+    by_seed = distilled.tests.get("greedy_against_beam5", {})
+    tests = [by_seed[seed] for seed in sorted(by_seed, key=str)]
+    if not tests:
         return ""
-    if len({differences[seed] > 0 for seed in seeds}) == 1:
-        values = ", ".join(f"{p[seed]:.3f}" for seed in seeds)
-        return f"; p {'of the seeds ' if len(p) > 1 else '= '}{values}"
-    values = ", ".join(f"{differences[seed]:+.2f} with p = {p[seed]:.3f}" for seed in seeds)
-    return f"; seeds: {values}"
+    if len({test.bleu > 0 for test in tests}) == 1:
+        values = ", ".join(f"{test.p:.3f}" for test in tests)
+        return f"; p {'of the seeds ' if len(tests) > 1 else '= '}{values}"
+    return "; seeds: " + ", ".join(f"{test.bleu:+.2f} with p = {test.p:.3f}" for test in tests)
 
 
 def _claim_same_as_beam(base: Row, distilled: Row, thresholds: Thresholds) -> Claim:

@@ -140,12 +140,12 @@ def draw_searches(rows: Sequence[Row]) -> str:
         style = {"color": COLOURS[0], "ms": 5, "lw": 0.8, "capsize": 2}
         for y, row in enumerate(reversed(rows)):
             axes.plot([row.bleu_greedy, row.bleu_beam5], [y, y], color=INK, alpha=0.5, lw=1)
-            labels = (None, None) if y else ("greedy", "beam 5")
-            greedy, beam = ({**style, "label": label} for label in labels)
-            axes.errorbar(
-                row.bleu_greedy, y, xerr=row.bleu_greedy_std, fmt="o", mfc="none", **greedy
-            )
-            axes.errorbar(row.bleu_beam5, y, xerr=row.bleu_beam5_std, fmt="s", **beam)
+            for search, shape, fill in (("greedy", "o", "none"), ("beam 5", "s", None)):
+                key = f"bleu_{search.replace(' ', '')}"
+                axes.errorbar(
+                    row.score(key), y, xerr=row.deviations.get(key), fmt=shape, mfc=fill, **style,
+                    label=None if y else search,
+                )  # fmt: skip
         axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
         axes.set(xlabel="BLEU")
         axes.margins(y=0.08)
@@ -161,10 +161,10 @@ def draw_mode(rows: Sequence[Row]) -> str:
     def draw(axes: Any) -> None:
         names = [row.name for row in rows]
         for row in rows:
-            deviation = row.mode_probability_std
+            deviation = row.deviations.get("mode_probability", 0)
             axes.errorbar(
-                100 * row.mode_probability, row.bleu_greedy, yerr=row.bleu_greedy_std,
-                xerr=None if deviation is None else 100 * deviation, capsize=2, lw=0.8,
+                100 * row.mode_probability, row.bleu_greedy, yerr=row.deviations.get("bleu_greedy"),
+                xerr=100 * deviation or None, capsize=2, lw=0.8,
                 fmt=marker(names, row.name), color=colour(names, row.name), label=row.name,
             )  # fmt: skip
         axes.set(xlabel="p(t = ŷ), per cent", ylabel="BLEU, greedy")
@@ -208,11 +208,11 @@ def pruning_drawer(lines: Dict[str, List[PrunedRow]]) -> Draw:
 
     def draw(axes: Any) -> None:
         for number, (name, rows) in enumerate(lines.items()):
+            deviations = [row.deviations.get("bleu_beam5", 0) for row in rows]
             axes.errorbar(
                 [(row.nonzero_params or 0) / 1e6 for row in rows],
-                [row.bleu_beam5 for row in rows], [row.bleu_beam5_std or 0 for row in rows],
-                marker=MARKERS[number % len(MARKERS)], ms=5, capsize=2,
-                color=COLOURS[number % len(COLOURS)], label=name,
+                [row.bleu_beam5 for row in rows], deviations, ms=5, capsize=2, label=name,
+                marker=MARKERS[number % len(MARKERS)], color=COLOURS[number % len(COLOURS)],
             )  # fmt: skip
         axes.set(xlabel="parameters that are not zero, millions", ylabel="BLEU, beam 5")
         put_legend_below(axes)

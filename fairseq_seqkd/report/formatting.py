@@ -20,12 +20,12 @@ class Column(NamedTuple):
 def number_column(title: str, key: str, form: Callable[[Any], str]) -> Column:
     """Returns a column with an attribute of the rows.
 
-    Cells are like "18.90", "18.90 ± 0.12" if the row has the attribute `<key>_std`, or "-" if the
-    row has no such number.
+    Cells are like "18.90", "18.90 ± 0.12" if the row has several seeds, or "-" if it has no such
+    number.
     """
 
     def text(row: Any) -> str:
-        value, deviation = getattr(row, key), getattr(row, f"{key}_std", None)
+        value, deviation = getattr(row, key), row.deviations.get(key)
         if value is None:
             return "-"
         return form(value) if deviation is None else f"{form(value)} ± {form(deviation)}"

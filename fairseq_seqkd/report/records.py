@@ -11,62 +11,30 @@ from fairseq_seqkd.evaluation.records import (
     SIGNATURES,
     Bench,
     Comparison,
+    Difference,
     Measurement,
     MeasurementSettings,
 )
 
 BASELINE, SEQ_KD = "Student", "Seq-KD"  # the rows that gains and claims are about
-BySeed = Dict[Optional[int], float]
 
 
-class Row(Struct, kw_only=True):
-    """A row of Table 1: one system, the means over its seeds, and their standard deviations.
+class Row(Measurement, kw_only=True):
+    """A row of Table 1: the means of the measurements of one system over its seeds.
 
     Attributes:
+        deviations: standard deviations of columns, if there are several seeds.
         seeds: the measurements, if there are several.
-        difference_greedy: BLEU of each seed minus that of the baseline with the same search.
-        p_greedy: the p-values of these differences.
-        difference_greedy_against_beam5: greedy search minus the baseline's beam search.
+        tests: BLEU minus that of the baseline, by the name of the test and by the seed.
     """
 
-    name: str
-    params: Optional[float] = None
-    nonzero_params: Optional[float] = None
     bleu_greedy: float
     bleu_beam5: float
-    chrf_greedy: Optional[float] = None
-    chrf_beam5: Optional[float] = None
-    comet_greedy: Optional[float] = None
-    comet_beam5: Optional[float] = None
     ppl: float
     mode_probability: float
-    sentences_per_second_greedy: Optional[float] = None
-    sentences_per_second_beam5: Optional[float] = None
-    length_ratio_greedy: Optional[float] = None
-    length_ratio_beam5: Optional[float] = None
-    hit_limit_greedy: Optional[float] = None
-    hit_limit_beam5: Optional[float] = None
-    greedy_equals_beam5: Optional[float] = None
-    sentences: Optional[float] = None
-    sacrebleu_signature: Optional[str]
-    chrf_signature: Optional[str]
-    comet_signature: Optional[str]
-    distillation_signature: Optional[str]
-    bleu_greedy_std: Optional[float] = None
-    bleu_beam5_std: Optional[float] = None
-    chrf_greedy_std: Optional[float] = None
-    chrf_beam5_std: Optional[float] = None
-    comet_greedy_std: Optional[float] = None
-    comet_beam5_std: Optional[float] = None
-    ppl_std: Optional[float] = None
-    mode_probability_std: Optional[float] = None
-    seeds: Optional[List[Measurement]] = None
-    difference_greedy: Optional[BySeed] = None
-    p_greedy: Optional[BySeed] = None
-    difference_beam5: Optional[BySeed] = None
-    p_beam5: Optional[BySeed] = None
-    difference_greedy_against_beam5: Optional[BySeed] = None
-    p_greedy_against_beam5: Optional[BySeed] = None
+    deviations: Dict[str, float] = {}
+    seeds: List[Measurement] = []
+    tests: Dict[str, Dict[Optional[int], Difference]] = {}
 
     def score(self, key: str) -> float:
         """Returns a number by its key, e.g. "bleu_greedy"."""
@@ -74,11 +42,18 @@ class Row(Struct, kw_only=True):
 
     def as_json(self) -> Dict[str, Any]:
         """Returns the entry of the row in the JSON of a report."""
-        entries: Dict[str, Any] = tree(self)
+        numbers = {key: getattr(self, key) for key in NUMBERS}
+        entries: Dict[str, Any] = {"name": self.name}
+        entries.update({key: value for key, value in numbers.items() if value is not None})
+        entries.update({key: getattr(self, key) for key in SIGNATURES})
+        entries.update({f"{key}_std": value for key, value in self.deviations.items()})
         if self.seeds:
             keys = ("seed", *NUMBERS, *SIGNATURES)
-            seeds = entries["seeds"]
+            seeds = tree(self.seeds)
             entries["seeds"] = [{key: seed[key] for key in keys if key in seed} for seed in seeds]
+        for name, by_seed in self.tests.items():
+            entries[f"difference_{name}"] = {seed: test.bleu for seed, test in by_seed.items()}
+            entries[f"p_{name}"] = {seed: test.p for seed, test in by_seed.items()}
         return entries
 
 
@@ -94,6 +69,11 @@ class PrunedRow(Row, kw_only=True):
     pruned: float
     ratio: float
     ratio_to: str
+
+    def as_json(self) -> Dict[str, Any]:
+        """Returns the entry of the row in the JSON of a report."""
+        extra = {"pruned": self.pruned, "ratio": self.ratio, "ratio_to": self.ratio_to}
+        return {**super().as_json(), **extra}
 
 
 class Claim(Struct):

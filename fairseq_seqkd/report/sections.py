@@ -6,10 +6,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 from fairseq_seqkd.corpus.databin import Split
 from fairseq_seqkd.corpus.manifest import SEQ_INTER, SEQ_KD, DecodeManifest
 from fairseq_seqkd.evaluation.records import Measurement
-from fairseq_seqkd.report import run_folder, training_logs
+from fairseq_seqkd.report import corpus_statistics, figure2, run_folder, training_logs
 from fairseq_seqkd.report.records import (
-    Beam,
-    CorpusStatistics,
     Curve,
     DecodedData,
     RunDetails,
@@ -32,12 +30,6 @@ class Decoded(NamedTuple):
     manifest: DecodeManifest
     gold: Optional[Split]
 
-    @property
-    def has_comparisons(self) -> bool:
-        """Whether its hypotheses can be shown beside gold."""
-        settings = self.manifest.settings
-        return bool(self.gold and settings.similarity and settings.data.target_sha256)
-
 
 def make_details(run: Run, progress: Callable[[Any], Any] = iter) -> RunDetails:
     """Makes the details of a run.
@@ -50,22 +42,21 @@ def make_details(run: Run, progress: Callable[[Any], Any] = iter) -> RunDetails:
         Decoded(one.folder, one.manifest, run_folder.find_gold(run.data, one.manifest))
         for one in run.distilled
     ]
-    compared = [one for one in decoded if one.has_comparisons]
-    compared.sort(key=lambda one: one.manifest.settings.data.split != "train")
     details = RunDetails(pipeline=pipeline(decoded))
     add_trainings(details, run)
-    for one in progress(compared[:1]):
-        details.decoded.append(describe(one))
-        details.corpus.update(read_statistics(one))
-        details.beams += read_beams(one)
+    compared = [one for one in decoded if one.gold and one.gold.has(one.gold.languages.target)]
+    compared.sort(key=lambda one: one.manifest.settings.data.split != "train")
+    for folder, manifest, gold in progress(compared[:1]):
+        settings = manifest.settings
+        metric = settings.similarity.metric if settings.similarity else ""
+        name = settings.data.split
+        details.decoded.append(DecodedData(str(folder), name, settings.select, metric))
+        views = {view: folder / view for view in reversed(manifest.views or [])}
+        folders = {name: path for name, path in views.items() if path.is_dir()}
+        statistics = corpus_statistics.of_directory(gold, {GOLD: gold.folder, **folders})
+        details.corpus.update(statistics)
+        details.beams += figure2.read_beams(folder, settings, gold)
     return details
-
-
-def describe(decoded: Decoded) -> DecodedData:
-    """Returns the facts that a reader of statistics and beams needs."""
-    settings = decoded.manifest.settings
-    metric = settings.similarity.metric if settings.similarity else ""
-    return DecodedData(str(decoded.folder), settings.data.split, settings.select, metric)
 
 
 def pipeline(decoded: Sequence[Decoded]) -> List[Step]:
@@ -123,25 +114,3 @@ def training_settings(measurement: Measurement) -> Dict[str, str]:
     """Returns the settings of a training; none if its checkpoint is gone."""
     path = Path(measurement.checkpoint or "")
     return training_logs.read_settings(path) if path.is_file() else {}
-
-
-def read_statistics(decoded: Decoded) -> Dict[str, CorpusStatistics]:
-    """Returns the statistics of gold and of the views."""
-    from fairseq_seqkd.report import corpus_statistics
-
-    if decoded.gold is None:
-        return {}
-    views = {view: decoded.folder / view for view in reversed(decoded.manifest.views or [])}
-    folders = {GOLD: decoded.gold.folder, **views}
-    return corpus_statistics.of_directory(
-        decoded.gold, {name: folder for name, folder in folders.items() if folder.is_dir()}
-    )
-
-
-def read_beams(decoded: Decoded) -> List[Beam]:
-    """Returns the beams of chosen sentences."""
-    from fairseq_seqkd.report import figure2
-
-    if decoded.gold is None:
-        return []
-    return figure2.read_beams(decoded.folder, decoded.manifest.settings, decoded.gold)

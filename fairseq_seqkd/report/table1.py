@@ -5,13 +5,14 @@ The records have the numbers as they were measured. Markdown has them rounded fo
 
 import statistics
 from functools import partial
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation.records import (
     COMPARABLE,
     NUMBERS,
     SCORERS,
+    SEARCHES,
     SIGNATURES,
     Comparison,
     Identity,
@@ -38,18 +39,15 @@ SIGNIFICANT = 0.05
 REQUIRED = ("bleu_greedy", "bleu_beam5", "ppl", "mode_probability")
 
 
-class Test(NamedTuple):
-    """A comparison with the baseline: the name of its columns, and the two searches."""
-
-    name: str
-    search: str
-    baseline_search: str
-
-
+WITH_DEVIATION = (
+    *(f"{metric}_{search}" for metric in ("bleu", "chrf", "comet") for search in SEARCHES),
+    "ppl", "mode_probability",
+)  # fmt: skip
+# The tests against the baseline: a name, and the searches of both systems.
 TESTS = (
-    Test("greedy", "greedy", "greedy"),
-    Test("beam5", "beam5", "beam5"),
-    Test("greedy_against_beam5", "greedy", "beam5"),
+    ("greedy", "greedy", "greedy"),
+    ("beam5", "beam5", "beam5"),
+    ("greedy_against_beam5", "greedy", "beam5"),
 )
 
 
@@ -152,17 +150,18 @@ def make_row(name: str, seeds: List[Measurement]) -> Row:
     all. A number that is the same for all seeds is kept as it is.
     """
     columns: Dict[str, Any] = {}
-    for key in NUMBERS:
-        values = [getattr(seed, key) for seed in seeds]
-        if None in values:
-            continue
-        columns[key] = values[0] if len(set(values)) == 1 else statistics.fmean(values)
-        if len(values) > 1 and f"{key}_std" in Row.__struct_fields__:
-            columns[f"{key}_std"] = statistics.stdev(values)
     for key in SIGNATURES:
         signatures = dict.fromkeys(filter(None, (getattr(seed, key) for seed in seeds)))
         columns[key] = " & ".join(signatures) or None
-    return Row(name=name, seeds=seeds if len(seeds) > 1 else None, **columns)
+    values = {key: [getattr(seed, key) for seed in seeds] for key in NUMBERS}
+    complete = {key: column for key, column in values.items() if None not in column}
+    for key, column in complete.items():
+        columns[key] = column[0] if len(set(column)) == 1 else statistics.fmean(column)
+    if len(seeds) > 1:
+        deviating = [key for key in WITH_DEVIATION if key in complete]
+        columns["deviations"] = {key: statistics.stdev(complete[key]) for key in deviating}
+        columns["seeds"] = seeds
+    return Row(name=name, **columns)
 
 
 def find_baseline(rows: Sequence[Row]) -> Optional[Row]:
@@ -171,27 +170,21 @@ def find_baseline(rows: Sequence[Row]) -> Optional[Row]:
 
 
 def add_significance(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> None:
-    """Adds the differences from the baseline to the rows, and their p-values.
+    """Adds the tests against the baseline to the rows.
 
     A row of which a seed was not compared gets none.
     """
     base = find_baseline(rows)
-    if base is None:
-        return
-    for row in rows:
-        for test in TESTS if row is not base else ():
-            sides = (row.name, test.search, BASELINE, test.baseline_search)
-            by_seed = differences(comparisons, *sides)
-            if len(by_seed) >= max(len(row.seeds or base.seeds or ()), 1):
-                bleu = {seed: difference.bleu for seed, difference in by_seed.items()}
-                p_values = {seed: difference.p for seed, difference in by_seed.items()}
-                setattr(row, f"difference_{test.name}", bleu)
-                setattr(row, f"p_{test.name}", p_values)
+    for row in rows if base else ():
+        for name, search, base_search in TESTS if row is not base else ():
+            by_seed = differences(comparisons, row.name, search, BASELINE, base_search)
+            if by_seed and len(by_seed) >= len(row.seeds or (base and base.seeds) or ()):
+                row.tests[name] = by_seed
 
 
 # Text.
 
-SEARCHES = (("K=1", "greedy"), ("K=5", "beam5"))
+BEAMS = (("K=1", "greedy"), ("K=5", "beam5"))
 
 
 def make_columns(rows: Sequence[Row]) -> List[Column]:
@@ -206,13 +199,13 @@ def make_columns(rows: Sequence[Row]) -> List[Column]:
         if not is_optional or any(getattr(row, key) is not None for row in rows):
             columns.append(number_column(title, key, form))
 
-    for beam, search in SEARCHES:
+    for beam, search in BEAMS:
         add(f"BLEU {beam}", f"bleu_{search}", "{:.2f}".format)
         if base:
             columns.append(Column("gain", partial(gain, base=base, search=search)))
-    for beam, search in SEARCHES:
+    for beam, search in BEAMS:
         add(f"chrF {beam}", f"chrf_{search}", "{:.1f}".format, is_optional=True)
-    for beam, search in SEARCHES:
+    for beam, search in BEAMS:
         add(f"COMET {beam}", f"comet_{search}", "{:.4f}".format, is_optional=True)
     add("same", "greedy_equals_beam5", "{:.0%}".format, is_optional=True)
     add("PPL", "ppl", "{:.2f}".format)
@@ -222,7 +215,7 @@ def make_columns(rows: Sequence[Row]) -> List[Column]:
         ("length", "length_ratio", "{:.2f}".format),
         ("at limit", "hit_limit", "{:.4g}".format),
     ):
-        for beam, search in SEARCHES:
+        for beam, search in BEAMS:
             add(f"{title} {beam}", f"{key}_{search}", form)
     return columns
 
@@ -237,9 +230,9 @@ def gain(row: Row, base: Row, search: str) -> str:
     if row is base:
         return ""
     difference = row.score(f"bleu_{search}") - base.score(f"bleu_{search}")
-    p_values, by_seed = getattr(row, f"p_{search}"), getattr(row, f"difference_{search}")
-    is_significant = p_values and max(p_values.values()) < SIGNIFICANT
-    has_star = is_significant and len({value > 0 for value in by_seed.values()}) == 1
+    tests = row.tests.get(search, {}).values()
+    is_significant = tests and max(test.p for test in tests) < SIGNIFICANT
+    has_star = is_significant and len({test.bleu > 0 for test in tests}) == 1
     return f"{difference:+.2f}{'*' if has_star else ''}"
 
 
@@ -257,7 +250,7 @@ def to_markdown(report: Report) -> str:
 
 def explain_stars(report: Report) -> List[Note]:
     """Returns the notes on the significance tests; none if there were no tests."""
-    tested = [row.name for row in report.rows if row.p_greedy is not None]
+    tested = [row.name for row in report.rows if row.tests]
     if not tested:
         return []
     seeds = " for every seed, in one direction," if any(row.seeds for row in report.rows) else ""

@@ -78,11 +78,11 @@ def test_the_worst_seed_decides_about_the_star(texts):
     row = report.rows[1]
     by_seed = {p["seed"]: p["p_value"] for p in found if p["search_a"] == p["search_b"] == "beam5"}
     assert (
-        max(row.p_greedy.values()) < 0.01
-        and row.p_beam5 == by_seed
+        max(test.p for test in row.tests["greedy"].values()) < 0.01
+        and {seed: test.p for seed, test in row.tests["beam5"].items()} == by_seed
         and by_seed[1] < 0.05 < by_seed[2]
     )
-    assert report.rows[0].p_greedy is None
+    assert not report.rows[0].tests
     line = table.markdown_table(report.rows).splitlines()[-1]
     assert "+0.00* |" in line and "+0.00 |" in line
     assert "p < 0.05 for every seed" in table.to_markdown(
@@ -107,14 +107,14 @@ def test_seeds_that_contradict_each_other_earn_no_star(texts):
     )
     row = report.rows[1]
     assert (
-        max(row.p_greedy.values()) < 0.05
-        and row.difference_greedy[1] > 0 > row.difference_greedy[2]
+        max(test.p for test in row.tests["greedy"].values()) < 0.05
+        and row.tests["greedy"][1].bleu > 0 > row.tests["greedy"][2].bleu
     )
-    assert row.difference_greedy[1] == pytest.approx(-row.difference_greedy[2])
+    assert row.tests["greedy"][1].bleu == pytest.approx(-row.tests["greedy"][2].bleu)
     assert "*" not in table.markdown_table(report.rows)
-    both = row.difference_greedy_against_beam5
-    assert f"seeds: {both[1]:+.2f} with p = 0.0" in report.claims[0].seen
-    assert f"{both[2]:+.2f} with p = 0.0" in report.claims[0].seen
+    both = row.tests["greedy_against_beam5"]
+    assert f"seeds: {both[1].bleu:+.2f} with p = 0.0" in report.claims[0].seen
+    assert f"{both[2].bleu:+.2f} with p = 0.0" in report.claims[0].seen
 
 
 def test_damaged_comparisons_are_refused(tmp_path):

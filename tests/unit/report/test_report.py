@@ -51,9 +51,9 @@ def test_scores_of_two_models_of_comet_are_not_put_into_one_column():
     some = table.make_rows(
         [measurement("A", 1, **by[0]), measurement("A", 2)]
     )  # of seeds that were not all scored there is no mean
-    assert some[0].comet_beam5 is None and some[0].comet_beam5_std is None
+    assert some[0].comet_beam5 is None and "comet_beam5" not in some[0].deviations
     both = table.make_rows([measurement("A", 1, **by[0]), measurement("A", 2, **by[0])])
-    assert both[0].comet_beam5 == 0.8 and both[0].comet_beam5_std == 0
+    assert both[0].comet_beam5 == 0.8 and both[0].deviations["comet_beam5"] == 0
 
 
 def test_another_model_of_comet_is_refused_before_it_scores(tmp_path):
@@ -99,16 +99,18 @@ def test_rows_keep_their_order_and_average_over_seeds():
     assert [row.name for row in rows] == ["Teacher", "Student", "Seq-KD"]
     student = rows[1]
     assert (
-        student.bleu_greedy == 15.0 and student.bleu_greedy_std == 1.0
+        student.bleu_greedy == 15.0 and student.deviations["bleu_greedy"] == 1.0
     )  # of 14, 15, 16, divided by n - 1
-    assert student.ppl == 9.0 and student.ppl_std == 1.0
-    assert student.hit_limit_greedy == 3.0 and not hasattr(student, "hit_limit_greedy_std")
+    assert student.ppl == 9.0 and student.deviations["ppl"] == 1.0
+    assert student.hit_limit_greedy == 3.0 and "hit_limit_greedy" not in student.deviations
     assert (
-        student.params == 84_000_000 and student.bleu_beam5 == 17.6 and student.bleu_beam5_std == 0
+        student.params == 84_000_000
+        and student.bleu_beam5 == 17.6
+        and student.deviations["bleu_beam5"] == 0
     )
     assert [seed.seed for seed in student.seeds] == [2, 1, 3]
     assert [seed.bleu_greedy for seed in student.seeds] == [14.0, 15.0, 16.0]
-    assert rows[0].seeds is None and rows[0].bleu_greedy_std is None
+    assert not rows[0].seeds and not rows[0].deviations
 
 
 def test_a_row_names_the_signatures_of_all_its_seeds():
