@@ -1,32 +1,20 @@
 """The statistics of gold and of the teacher's translations, as a table."""
 
-from typing import Dict, List, NamedTuple
+from typing import Dict, List
 
-from fairseq_seqkd.report.formatting import Column, Note, table, with_notes
+from fairseq_seqkd.report.formatting import Column, Note, with_notes
 from fairseq_seqkd.report.records import CorpusStatistics
 
-
-class CorpusRow(NamedTuple):
-    """A row: gold or a view, and its statistics."""
-
-    name: str
-    targets: CorpusStatistics
-
-
+# Rows are items of a dictionary: the name of the targets, and their statistics.
 COLUMNS = (
-    Column("Targets", lambda row: str(row.name)),
-    Column("sentences", lambda row: f"{row.targets.sentences:,}"),
-    Column("tokens", lambda row: f"{row.targets.tokens:.1f}"),
-    Column("to source", lambda row: f"{row.targets.ratio:.2f}"),
-    Column("vocabulary", lambda row: f"{row.targets.vocabulary:,}"),
-    Column("duplicates", lambda row: f"{row.targets.duplicates:.1%}"),
-    Column("complexity", lambda row: f"{row.targets.complexity:.2f}"),
+    Column("Targets", lambda row: str(row[0])),
+    Column("sentences", lambda row: f"{row[1].sentences:,}"),
+    Column("tokens", lambda row: f"{row[1].tokens:.1f}"),
+    Column("to source", lambda row: f"{row[1].ratio:.2f}"),
+    Column("vocabulary", lambda row: f"{row[1].vocabulary:,}"),
+    Column("duplicates", lambda row: f"{row[1].duplicates:.1%}"),
+    Column("complexity", lambda row: f"{row[1].complexity:.2f}"),
 )
-
-
-def make_rows(corpus: Dict[str, CorpusStatistics]) -> List[CorpusRow]:
-    """Returns a row for each set of targets."""
-    return [CorpusRow(name, targets) for name, targets in corpus.items()]
 
 
 def notes(corpus: Dict[str, CorpusStatistics]) -> List[Note]:
@@ -47,4 +35,4 @@ def notes(corpus: Dict[str, CorpusStatistics]) -> List[Note]:
 
 def markdown(corpus: Dict[str, CorpusStatistics]) -> str:
     """Returns the table with its notes."""
-    return with_notes(table(COLUMNS, make_rows(corpus)), notes(corpus))
+    return with_notes(COLUMNS, [*corpus.items()], notes(corpus))

@@ -122,8 +122,8 @@ def draw_curves(trainings: Sequence[Curve], names: List[str]) -> str:
         for training in trainings:
             name = training.name
             axes.plot(
-                *zip(*training.points), lw=1.3, marker=marker(names, name), markersize=3,
-                color=colour(names, name), label=None if name in labelled else name,
+                *zip(*training.points), lw=1.3, markersize=3, **style_of(names, name),
+                label=None if name in labelled else name,
             )  # fmt: skip
             labelled.add(name)
         axes.set(xlabel="updates", ylabel="perplexity on gold (valid)", yscale="log")
@@ -165,7 +165,7 @@ def draw_mode(rows: Sequence[Row]) -> str:
             axes.errorbar(
                 100 * row.mode_probability, row.bleu_greedy, yerr=row.deviations.get("bleu_greedy"),
                 xerr=100 * deviation or None, capsize=2, lw=0.8,
-                fmt=marker(names, row.name), color=colour(names, row.name), label=row.name,
+                label=row.name, linestyle="none", **style_of(names, row.name),
             )  # fmt: skip
         axes.set(xlabel="p(t = ŷ), per cent", ylabel="BLEU, greedy")
         put_legend_below(axes)
@@ -183,10 +183,11 @@ def draw_speeds(points: Sequence[SpeedPoint], unit: str) -> str:
         for point in points:
             axes.plot(
                 point.speed, point.bleu, MARKERS[engines.index(point.engine)], ms=6,
-                color=colour(names, point.name), mfc="none" if point.beam == 1 else None,
+                color=style_of(names, point.name)["color"],
+                mfc="none" if point.beam == 1 else None,
             )  # fmt: skip
         for name in names:
-            axes.plot([], [], "o", color=colour(names, name), label=name)
+            axes.plot([], [], "o", color=style_of(names, name)["color"], label=name)
         for engine in engines:
             axes.plot([], [], MARKERS[engines.index(engine)], color=INK, label=engine)
         axes.plot([], [], "o", color=INK, mfc="none", label="hollow: greedy; full: beam")
@@ -207,12 +208,12 @@ def pruning_drawer(lines: Dict[str, List[PrunedRow]]) -> Draw:
     """Returns what draws the figure of pruning."""
 
     def draw(axes: Any) -> None:
-        for number, (name, rows) in enumerate(lines.items()):
+        for name, rows in lines.items():
             deviations = [row.deviations.get("bleu_beam5", 0) for row in rows]
             axes.errorbar(
                 [(row.nonzero_params or 0) / 1e6 for row in rows],
                 [row.bleu_beam5 for row in rows], deviations, ms=5, capsize=2, label=name,
-                marker=MARKERS[number % len(MARKERS)], color=COLOURS[number % len(COLOURS)],
+                **style_of([*lines], name),
             )  # fmt: skip
         axes.set(xlabel="parameters that are not zero, millions", ylabel="BLEU, beam 5")
         put_legend_below(axes)
@@ -254,14 +255,10 @@ def draw_beam(beam: Beam, number: int, metric: Optional[str]) -> str:
     return figure(f"beam{number}", draw, label, 3.0)
 
 
-def colour(names: List[str], name: str) -> str:
-    """Returns the colour of a row."""
-    return COLOURS[names.index(name) % len(COLOURS)]
-
-
-def marker(names: List[str], name: str) -> str:
-    """Returns the marker of a row."""
-    return MARKERS[names.index(name) % len(MARKERS)]
+def style_of(names: List[str], name: str) -> Dict[str, str]:
+    """Returns the colour and the marker of a row."""
+    number = names.index(name)
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
 
 
 def use_plain_numbers(axis: Any) -> None:

@@ -69,9 +69,10 @@ def table(columns: Sequence[Column], rows: Sequence[Any]) -> str:
     )
 
 
-def with_notes(text: str, notes: Sequence[Note]) -> str:
-    """Returns a table in Markdown with the notes below it."""
-    return text + "\n\n" + "\n".join(note.markdown() for note in notes) + "\n"
+def with_notes(columns: Sequence[Column], rows: Sequence[Any], notes: Sequence[Note]) -> str:
+    """Formats a table as Markdown with notes below it."""
+    lines = "\n".join(note.markdown() for note in notes)
+    return f"{table(columns, rows)}\n\n{lines}\n"
 
 
 def rate(value: float) -> str:

@@ -40,7 +40,7 @@ def render(report: Report) -> str:
     details, rows = report.details or RunDetails(), report.rows
     metric = details.decoded[0].similarity if details.decoded else None
     corpus = details.corpus
-    corpus_rows = corpus_table.make_rows(corpus)
+    corpus_rows = [*corpus.items()]
     return template.render(
         report=report,
         details=details,

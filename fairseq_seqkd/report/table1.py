@@ -15,24 +15,12 @@ from fairseq_seqkd.evaluation.records import (
     SEARCHES,
     SIGNATURES,
     Comparison,
-    Identity,
     Measurement,
     differences,
 )
+from fairseq_seqkd.report import formatting
 from fairseq_seqkd.report.claims import make_claims
-from fairseq_seqkd.report.formatting import (
-    Column,
-    Note,
-    flat,
-    length_limit_of,
-    millions,
-    number_column,
-    percent,
-    rate,
-    table,
-    text_of,
-    with_notes,
-)
+from fairseq_seqkd.report.formatting import Column, Note, number_column
 from fairseq_seqkd.report.records import BASELINE, Report, Row
 
 SIGNIFICANT = 0.05
@@ -89,20 +77,18 @@ def check(measurements: Sequence[Measurement]) -> None:
     if not measurements:
         raise Refusal("there are no results to report; measure with `seqkd evaluate` first")
     first, comet = measurements[0], None
-    identities: Dict[Identity, Measurement] = {}
     for number, measurement in enumerate(measurements):
-        name = measurement.name
-        for key in REQUIRED:
-            if getattr(measurement, key) is None:
-                raise Refusal(
-                    f"the result of {name} has no {key}; measure it with this version of "
-                    "`seqkd evaluate`"
-                )
-        for key in COMPARABLE:
+        name, before = measurement.name, measurements[:number]
+        missing = next((key for key in REQUIRED if getattr(measurement, key) is None), None)
+        if missing:
+            raise Refusal(
+                f"the result of {name} has no {missing}; measure it with this version of "
+                "`seqkd evaluate`"
+            )
+        for key, kind in zip(COMPARABLE, ("data", "settings")):
             if getattr(measurement, key) != getattr(first, key):
-                difference = "other data" if key == "data_sha256" else "other settings"
                 raise Refusal(
-                    f"{name} was measured on {difference} than {first.name}, so they do not belong "
+                    f"{name} was measured on other {kind} than {first.name}, so they do not belong "
                     "in one table; evaluate both with the same options"
                 )
         comet = comet or measurement.comet_signature
@@ -111,13 +97,12 @@ def check(measurements: Sequence[Measurement]) -> None:
                 f"COMET of {name} is by another model ({measurement.comet_signature}) than that "
                 "of the results before it; evaluate all with one --comet"
             )
-        if measurement.identity in identities:
+        if measurement.identity in (other.identity for other in before):
             raise Refusal(
                 f"there are two results for {name}, seed {measurement.seed}; give every "
                 "checkpoint its own seed, NAME@SEED=PATH"
             )
-        identities[measurement.identity] = measurement
-        conflict = measurement.conflict(measurements[:number])
+        conflict = measurement.conflict(before)
         if conflict:
             raise Refusal(
                 f"the results of {name} are not of seeds of one system: {conflict}; give them "
@@ -182,17 +167,15 @@ def add_significance(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> 
                 row.tests[name] = by_seed
 
 
-# Text.
-
 BEAMS = (("K=1", "greedy"), ("K=5", "beam5"))
 
 
 def make_columns(rows: Sequence[Row]) -> List[Column]:
-    """Returns the columns of the table. Those without a number in any row are left out."""
+    """Returns the columns. Optional ones are left out if no row has a number for them."""
     base = find_baseline(rows) if len(rows) > 1 else None
     columns = [
         Column("Model", lambda row: str(row.name)),
-        number_column("Params", "params", millions),
+        number_column("Params", "params", formatting.millions),
     ]
 
     def add(title: str, key: str, form: Any, is_optional: bool = False) -> None:
@@ -209,9 +192,9 @@ def make_columns(rows: Sequence[Row]) -> List[Column]:
         add(f"COMET {beam}", f"comet_{search}", "{:.4f}".format, is_optional=True)
     add("same", "greedy_equals_beam5", "{:.0%}".format, is_optional=True)
     add("PPL", "ppl", "{:.2f}".format)
-    add("p(t = ŷ)", "mode_probability", percent)
+    add("p(t = ŷ)", "mode_probability", formatting.percent)
     for title, key, form in (
-        ("sent/s", "sentences_per_second", rate),
+        ("sent/s", "sentences_per_second", formatting.rate),
         ("length", "length_ratio", "{:.2f}".format),
         ("at limit", "hit_limit", "{:.4g}".format),
     ):
@@ -222,7 +205,7 @@ def make_columns(rows: Sequence[Row]) -> List[Column]:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Returns the table in Markdown."""
-    return table(make_columns(rows), rows)
+    return formatting.table(make_columns(rows), rows)
 
 
 def gain(row: Row, base: Row, search: str) -> str:
@@ -241,7 +224,7 @@ def to_markdown(report: Report) -> str:
     claims = [f"- {claim.claim}: {claim.seen}. **{claim.verdict}.**" for claim in report.claims]
     parts = [
         f"# {report.title}",
-        with_notes(table(make_columns(report.rows), report.rows), explain(report)).rstrip(),
+        formatting.with_notes(make_columns(report.rows), report.rows, explain(report)).rstrip(),
         "## The claims of the paper\n\n" + "\n".join(claims) if claims else "",
         "## How this was made\n\n" + "\n".join(note.markdown() for note in provenance(report)),
     ]
@@ -274,33 +257,29 @@ def explain(report: Report) -> List[Note]:
     notes = [Note("Params", "trainable parameters, tied weights once.")]
     if any(row.seeds for row in rows):
         notes.append(Note("±", "mean and sample standard deviation over seeds; else a single run."))
-    bleu = f"sacrebleu {text_of(report.settings)}, greedy search and beam 5."
+    bleu = f"sacrebleu {formatting.text_of(report.settings)}, greedy search and beam 5."
     notes.append(Note("BLEU K=1, K=5", bleu))
     if find_baseline(rows) and len(rows) > 1:
         notes.append(Note("gain", f"BLEU minus that of {BASELINE} with the same search."))
     notes += explain_stars(report)
     if any(row.greedy_equals_beam5 is not None for row in rows):
         notes.append(Note("same", "share of sentences with the same output from both searches."))
-    limit = f", which is {length_limit_of(report.settings)}" if report.settings else ""
+    machine = f", {report.machine}" if report.machine else ""
+    if isinstance(report.machine, list):
+        machines = "; ".join(report.machine)
+        machine = f", on different machines ({machines}), so not comparable between rows"
+    limit = f", which is {formatting.length_limit_of(report.settings)}" if report.settings else ""
     return [
         *notes,
         Note("PPL", "perplexity of gold per token of the data-bin, EOS included; comparable only "
              "between models with one vocabulary."),
         Note("p(t = ŷ)", "probability of the model's own greedy output, not length-normalised, "
              "mean over sentences."),
-        Note("sent/s", f"sentences per second of search with fairseq{machine_note(report)}."),
+        Note("sent/s", f"sentences per second of search with fairseq{machine}."),
         Note("length", "length of the output divided by that of the reference; BLEU is hard to "
              "interpret far from 1."),
         Note("at limit", f"outputs that were cut at the length limit{limit}."),
     ]  # fmt: skip
-
-
-def machine_note(report: Report) -> str:
-    """Names the machine; speeds of several machines cannot be compared."""
-    if isinstance(report.machine, list):
-        machines = "; ".join(report.machine)
-        return f", on different machines ({machines}), so not comparable between rows"
-    return f", {report.machine}" if report.machine else ""
 
 
 def provenance(report: Report) -> List[Note]:
@@ -310,7 +289,7 @@ def provenance(report: Report) -> List[Note]:
     notes = [Note("Split", f"{report.split}{count}")]
     for key in ("machine", "date", "versions"):
         if getattr(report, key):
-            notes.append(Note(key.capitalize(), flat(getattr(report, key))))
+            notes.append(Note(key.capitalize(), formatting.flat(getattr(report, key))))
     scorers = [getattr(row, key) for row in rows for key in SCORERS]
     notes += [Note("Scores", code=[signature]) for signature in dict.fromkeys(scorers) if signature]
     names: Dict[str, List[str]] = {}

@@ -5,16 +5,8 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 from fairseq_seqkd.engines import FAIRSEQ
 from fairseq_seqkd.engines.int8_support import WITHOUT_VNNI
 from fairseq_seqkd.evaluation.records import Bench, Speed
-from fairseq_seqkd.report.formatting import (
-    Column,
-    Note,
-    flat,
-    length_limit_of,
-    millions,
-    table,
-    text_of,
-    with_notes,
-)
+from fairseq_seqkd.report import formatting
+from fairseq_seqkd.report.formatting import Column, Note
 
 
 class SpeedRow(NamedTuple):
@@ -51,7 +43,7 @@ def make_columns(bench: Bench) -> List[Column]:
     columns = [
         Column("Model", lambda row: str(row.first.name)),
         Column("engine", lambda row: str(row.first.engine)),
-        Column("non-zero", lambda row: millions(row.first.nonzero_params)),
+        Column("non-zero", lambda row: formatting.millions(row.first.nonzero_params)),
         Column("MB on disk", lambda row: f"{row.first.size_bytes / 1e6:.2f}"),
     ]
     numbers: List[Tuple[str, Callable[[Speed], Optional[float]], str]] = [
@@ -79,7 +71,7 @@ def _beam_column(
 
 def markdown(bench: Bench) -> str:
     """Returns the table with its notes."""
-    return with_notes(table(make_columns(bench), make_rows(bench)), notes(bench))
+    return formatting.with_notes(make_columns(bench), make_rows(bench), notes(bench))
 
 
 def notes(bench: Bench) -> List[Note]:
@@ -104,12 +96,12 @@ def notes(bench: Bench) -> List[Note]:
         Note("times", f"{counted} per second divided by those of {base_name}."),
         *(Note(engine, f"computed in {kind}: {WITHOUT_VNNI}.")
           for engine, kind in computed_in.items()),
-        Note("BLEU", f"sacrebleu {text_of(settings)}, of the translations of the same run."),
+        Note("BLEU", f"sacrebleu {formatting.text_of(settings)}, of the same run's translations."),
         Note("peak MB", "resident memory of the process that translated, libraries included."),
         Note("MB on disk", "what the engine loads; for fairseq without the optimizer's state."),
         Note("non-zero", "parameters that are not zero."),
-        Note("Split", f"{settings.split}, at most {length_limit_of(settings)}"),
-        Note("Machine", f"{bench.machine}; {flat(bench.versions)}; {bench.date}"),
+        Note("Split", f"{settings.split}, at most {formatting.length_limit_of(settings)}"),
+        Note("Machine", f"{bench.machine}; {formatting.flat(bench.versions)}; {bench.date}"),
         Note("Scores", code=[*dict.fromkeys(s.sacrebleu_signature for s in bench.speeds)]),
         *(Note(name, code=[signature]) for name, signature in distilled.items()),
     ]  # fmt: skip

@@ -5,15 +5,8 @@ from typing import Dict, List, Optional, Sequence
 
 import msgspec
 
-from fairseq_seqkd.report.formatting import (
-    Column,
-    Note,
-    millions,
-    number_column,
-    percent,
-    table,
-    with_notes,
-)
+from fairseq_seqkd.report import formatting
+from fairseq_seqkd.report.formatting import Column, Note, number_column
 from fairseq_seqkd.report.records import PrunedRow, Row
 
 TEACHER = "Teacher"  # the row that ratios refer to; without it, the largest model
@@ -48,8 +41,8 @@ def make_rows(rows: Sequence[Row]) -> List[PrunedRow]:
 
 COLUMNS = (
     Column("Model", lambda row: str(row.name)),
-    Column("pruned", lambda row: percent(row.pruned) if row.pruned >= PRUNED else "0%"),
-    number_column("non-zero", "nonzero_params", millions),
+    Column("pruned", lambda row: formatting.percent(row.pruned) if row.pruned >= PRUNED else "0%"),
+    number_column("non-zero", "nonzero_params", formatting.millions),
     number_column("BLEU K=1", "bleu_greedy", "{:.2f}".format),
     number_column("BLEU K=5", "bleu_beam5", "{:.2f}".format),
     number_column("ratio", "ratio", "{:.1f}".format),
@@ -64,7 +57,7 @@ def notes(rows: Sequence[PrunedRow]) -> List[Note]:
 
 def markdown(rows: Sequence[PrunedRow]) -> str:
     """Returns the table with its notes."""
-    return with_notes(table(COLUMNS, rows), notes(rows))
+    return formatting.with_notes(COLUMNS, rows, notes(rows))
 
 
 def series(rows: Sequence[PrunedRow]) -> Dict[str, List[PrunedRow]]:
