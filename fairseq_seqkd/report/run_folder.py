@@ -49,10 +49,11 @@ class RunIndex(Struct, forbid_unknown_fields=True):
 
 @dataclass
 class Distilled:
-    """A finished distilled directory."""
+    """A finished distilled directory, and the split that was decoded if the index names it."""
 
     folder: Path
     manifest: DecodeManifest
+    gold: Optional[Split] = None
 
 
 @dataclass
@@ -89,6 +90,8 @@ def read(paths: Sequence[Union[str, Path]]) -> Run:
             "`seqkd evaluate -o` and `seqkd bench -o`"
         )
     run.comparisons = records.still_valid(run.comparisons, run.measurements)
+    for distilled in run.distilled:
+        distilled.gold = find_gold(run.data, distilled.manifest)
     return run
 
 

@@ -1,12 +1,11 @@
 """What a run folder adds to a report: the pipeline, curves, corpus statistics and beams."""
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Sequence
 
-from fairseq_seqkd.corpus.databin import Split
-from fairseq_seqkd.corpus.manifest import SEQ_INTER, SEQ_KD, DecodeManifest
+from fairseq_seqkd.corpus.manifest import SEQ_INTER, SEQ_KD
 from fairseq_seqkd.evaluation.records import Measurement
-from fairseq_seqkd.report import corpus_statistics, figure2, run_folder, training_logs
+from fairseq_seqkd.report import corpus_statistics, figure2, training_logs
 from fairseq_seqkd.report.records import (
     Curve,
     DecodedData,
@@ -14,21 +13,13 @@ from fairseq_seqkd.report.records import (
     Step,
     TrainingStep,
 )
-from fairseq_seqkd.report.run_folder import Run
+from fairseq_seqkd.report.run_folder import Distilled, Run
 
 GOLD = "gold"
 CHOICES = {  # the hypothesis that a view has, by the view and --select
     (SEQ_KD, "mode"): "the teacher likes best", (SEQ_KD, "mbr"): "is most similar to the others",
     (SEQ_INTER, "mode"): "is closest to gold", (SEQ_INTER, "mbr"): "is closest to gold",
 }  # fmt: skip
-
-
-class Decoded(NamedTuple):
-    """A distilled directory, and the split that was decoded if it is at hand."""
-
-    folder: Path
-    manifest: DecodeManifest
-    gold: Optional[Split]
 
 
 def make_details(run: Run, progress: Callable[[Any], Any] = iter) -> RunDetails:
@@ -38,15 +29,14 @@ def make_details(run: Run, progress: Callable[[Any], Any] = iter) -> RunDetails:
         run: what the index names.
         progress: iterates over a list, and may show how far it is.
     """
-    decoded = [
-        Decoded(one.folder, one.manifest, run_folder.find_gold(run.data, one.manifest))
-        for one in run.distilled
-    ]
-    details = RunDetails(pipeline=pipeline(decoded))
+    details = RunDetails(pipeline=pipeline(run.distilled))
     add_trainings(details, run)
-    compared = [one for one in decoded if one.gold and one.gold.has(one.gold.languages.target)]
+    compared = [
+        one for one in run.distilled if one.gold and one.gold.has(one.gold.languages.target)
+    ]
     compared.sort(key=lambda one: one.manifest.settings.data.split != "train")
-    for folder, manifest, gold in progress(compared[:1]):
+    for one in progress(compared[:1]):  # the training split, if there is one
+        folder, manifest, gold = one.folder, one.manifest, one.gold
         settings = manifest.settings
         metric = settings.similarity.metric if settings.similarity else ""
         name = settings.data.split
@@ -59,10 +49,11 @@ def make_details(run: Run, progress: Callable[[Any], Any] = iter) -> RunDetails:
     return details
 
 
-def pipeline(decoded: Sequence[Decoded]) -> List[Step]:
+def pipeline(directories: Sequence[Distilled]) -> List[Step]:
     """Returns the steps in the order in which they were made."""
     steps = []
-    for folder, manifest, gold in decoded:
+    for one in directories:
+        folder, manifest, gold = one.folder, one.manifest, one.gold
         data = manifest.settings.data
         kind = "sentence pairs" if data.target_sha256 else "sentences without targets"
         fields = [part.partition(":")[::2] for part in manifest.signature.split("|")]

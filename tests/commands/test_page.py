@@ -289,9 +289,10 @@ def test_letters_of_formulas_are_letters_and_logs_need_no_decode(run_dir, tmp_pa
 
 def details_of(folder, data):
     """Returns the details of a run folder with a distilled directory."""
-    run = run_folder.Run(data=[data])
-    run.distilled.append(run_folder.Distilled(folder, manifest.read(folder)))
-    return sections.make_details(run)
+    decode = manifest.read(folder)
+    gold = run_folder.find_gold([data], decode)
+    distilled = run_folder.Distilled(folder, decode, gold)
+    return sections.make_details(run_folder.Run(distilled=[distilled]))
 
 
 @pytest.mark.parametrize("how", [{"select": "mbr"}, {"similarity": "ter"}])

@@ -31,7 +31,7 @@ from fairseq_seqkd.corpus.nbest_store import Block, NBestStore
 from fairseq_seqkd.deployment import config as deployed
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import records
-from fairseq_seqkd.report import sections
+from fairseq_seqkd.report import run_folder, sections
 from fairseq_seqkd.report import table1 as table
 from fairseq_seqkd.selection import choose
 
@@ -157,7 +157,7 @@ def read_part_of_distributions(folder):
 def read_for_people(folder):
     """As `seqkd inspect` and `seqkd report` do."""
     said = list(inspect.in_words(inspection.examine(folder)))
-    return said, sections.pipeline([sections.Decoded(folder, manifest.read(folder), None)])
+    return said, sections.pipeline([run_folder.Distilled(folder, manifest.read(folder))])
 
 
 def read_results(folder):
