@@ -367,7 +367,8 @@ def test_own_data_trains_what_it_is_asked_for(tiny, teacher, tmp_path):
         and "word_teacher" in found["Word-KD"]
         and "view:seq_inter" in found[[*found][-1]]
     )
-    assert (work / "report.html").is_file()
+    page = (work / "report.html").read_text()  # what run.json names is there
+    assert page.count("Training: ") == 6 and 'id="curves-' in page and "Single sentences" in page
     again = own_data(tmp_path, *words, **more)
     assert again.returncode == 0 and " s\n" not in again.stdout.replace(": there\n", ""), (
         again.stdout[-3000:]
