@@ -1,161 +1,188 @@
-"""`seqkd bench`: how fast models translate, with fairseq and CTranslate2: Table 2 of the paper.
-
-seqkd bench Teacher=teacher.pt Student=student.pt --data data-bin -o speed.json
-"""
+"""``seqkd bench``: measure how fast models translate, with fairseq and CTranslate2."""
 
 import argparse
 import datetime
 import sys
+import tempfile
 from pathlib import Path
+from typing import List
 
-from fairseq_seqkd.commands.console import (
-    add_json,
-    add_limits,
+from fairseq_seqkd.commands.arguments import (
+    add_command,
+    add_json_option,
+    add_length_limit_options,
+    check_at_least_one,
     check_output,
     parse_models,
-    quieten,
-    say,
 )
-from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decoders
+from fairseq_seqkd.commands.console import print_result, quieten
+from fairseq_seqkd.commands.text_options import EPILOG, TextOptions, add_text_options
 from fairseq_seqkd.errors import Refusal
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
-    """Adds the parser of this command to the parser of ``seqkd``."""
-    parser = subcommands.add_parser(
+    """Adds the parser of ``seqkd bench`` to the parser of ``seqkd``."""
+    parser = add_command(
+        subcommands,
         "bench",
-        help="how fast models translate, with fairseq and CTranslate2: Table 2 of the paper",
-        description="Measures source words a second on one thread: greedy and beam 5, fairseq and CTranslate2 in float32 and "
-        "int8. Every contender translates the whole split, each in its turn, and in a process of its own.",
-        usage="seqkd bench MODEL [MODEL ...] --data DIR [options]",  # what is unknown here must not come first
-        epilog=OF_DECODERS,
+        usage="seqkd bench MODEL [MODEL ...] --data DIR [options]",
+        example="seqkd bench Teacher=teacher.pt Student=student.pt --data data-bin -o speed.json",
+        epilog=EPILOG,
+        help="measure how fast models translate, with fairseq and CTranslate2",
+        description="Measures source words per second on one thread, as in Table 2 of the paper. "
+        "Each model translates the whole split with each engine and beam size, in a process of "
+        "its own. The contenders take turns.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run)
     parser.add_argument(
         "models",
         nargs="+",
         metavar="MODEL",
-        help="checkpoints, PATH or NAME=PATH (default: the name of its folder); the first one is compared with",
+        help="checkpoint, as PATH or NAME=PATH (default name: that of its folder); the others are "
+        "compared with the first one",
     )
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="data-bin whose split is translated"
-    )
-    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument("--data", required=True, metavar="DIR", help="data-bin with the split")
+    parser.add_argument("--split", default="test", help="split to translate (default: %(default)s)")
     parser.add_argument(
         "--engines",
         default="fairseq,ctranslate2-float32,ctranslate2-int8",
         metavar="LIST",
-        help="separated by commas (default: %(default)s)",
+        help="engines to measure, separated by commas (default: %(default)s)",
     )
-    parser.add_argument("--beams", default="1,5", metavar="LIST", help="default: %(default)s")
+    parser.add_argument(
+        "--beams",
+        default="1,5",
+        metavar="LIST",
+        help="beam sizes to measure, separated by commas (default: %(default)s)",
+    )
     parser.add_argument(
         "--rounds",
         type=int,
         default=3,
         metavar="N",
-        help="how often everything is measured (default: %(default)s)",
+        help="number of measurements of each contender, at least 1 (default: %(default)s)",
     )
-    add_decoders(parser)
-    add_limits(parser)
+    add_text_options(parser)
+    add_length_limit_options(parser)
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="the measurements as JSON, for `seqkd report`"
+        "-o", "--output", metavar="FILE", help="JSON file to write, for `seqkd report`"
     )
-    add_json(parser)
+    add_json_option(parser, "speeds, data_sha256, settings, counted, machine, versions, date")
+    parser.set_defaults(run=run)
 
 
-def run(arguments):
-    """Measures, writes the JSON after every round, and prints the table."""
-    beams = whole_numbers("--beams", arguments.beams)
-    if arguments.rounds < 1:
-        raise Refusal(f"--rounds is {arguments.rounds}, it must be at least 1")
+def run(arguments: argparse.Namespace) -> None:
+    """Measures, writes the file after every round, and prints the table."""
+    beams = parse_beams(arguments.beams)
+    check_at_least_one(arguments, "--rounds")
     check_output(arguments.output)
     check_replaced(arguments.output)
-    models, decoders = parse_models(arguments.models), Decoders(arguments, "bench")
+    models, decoders = parse_models(arguments.models), TextOptions(arguments, "bench")
     quieten()
     from tqdm import tqdm
 
     import fairseq_seqkd
     from fairseq_seqkd.checkpoint import Checkpoint
     from fairseq_seqkd.corpus.atomic import whole_file
-    from fairseq_seqkd.engines import int8_support
-    from fairseq_seqkd.engines.ctranslate2_support import check_installed
-    from fairseq_seqkd.evaluation import records, speed, systems
-    from fairseq_seqkd.evaluation.results import to_json
-    from fairseq_seqkd.report import table2 as speed_table
+    from fairseq_seqkd.corpus.json_text import tree
+    from fairseq_seqkd.evaluation import speed, systems
+    from fairseq_seqkd.evaluation.records import Bench, Identity, Speed, to_json
+    from fairseq_seqkd.report import table2
 
     fairseq_seqkd.register()
-    wanted = arguments.engines.split(",")
-    if len(set(wanted)) != len(wanted):
-        raise Refusal(f"--engines is {arguments.engines!r}, it names an engine twice")
-    for engine in wanted:
-        if engine not in speed.CONTENDERS:
-            raise Refusal(f"--engines: {engine!r} is none of {', '.join(speed.CONTENDERS)}")
-        if engine != speed.FAIRSEQ:
-            compute_type = speed.CONTENDERS[engine]
-            computed = int8_support.computed_as(compute_type)
-            check_installed(computed, on_gpu=False, instead="measure with --engines fairseq")
-            if computed != compute_type:
-                print(
-                    f"{engine} is computed in {computed}: {int8_support.WITHOUT_VNNI}",
-                    file=sys.stderr,
-                )
-    how = {"max_len_a": arguments.max_len_a, "max_len_b": arguments.max_len_b}
-    how |= {"post_process": decoders.post_process(arguments.post_process), "decoders": decoders}
-    named = [
-        (name, systems.prepare(Checkpoint(path), arguments.data, arguments.split, **how))
+    names = check_engines(arguments.engines)
+    options = systems.Options(
+        arguments.split,
+        arguments.max_len_a,
+        arguments.max_len_b,
+        decoders.post_process(arguments.post_process),
+        decoders,
+    )
+    prepared = [
+        systems.prepare(Checkpoint(path), arguments.data, options, Identity(name, None))
         for name, path in models
     ]
-    facts = named[0][1].facts(systems.choose_device(cpu=True))
-    facts = {
-        "data_sha256": facts["data_sha256"],
-        "settings": {
-            key: value for key, value in facts["settings"].items() if key != "max_tokens"
-        },  # each engine has its own
-        "counted": speed.counted(named[0][1]),
-        "machine": facts["machine"],
-        "versions": {**facts["versions"], **speed.version_of_ctranslate2(wanted)},
-        "date": datetime.date.today().isoformat(),
-    }
+    first = prepared[0]
+    bench = Bench(
+        speeds=[],
+        data_sha256=first.data_sha256,
+        settings=speed.common_settings(first.settings),
+        counted=speed.counted(first),
+        machine=systems.machine(systems.choose_device(cpu=True)),
+        versions=speed.versions(names),
+        date=datetime.date.today().isoformat(),
+    )
 
-    def keep(speeds):
+    def keep(speeds: List[Speed]) -> None:
+        bench.speeds = speeds
         if arguments.output:
             with whole_file(arguments.output) as file:
-                file.write(to_json({"speeds": speeds, **facts}).encode())
+                file.write(to_json(bench).encode())
 
-    with tqdm(desc="measurements", unit=" runs", disable=None, leave=False) as bar:
+    with tempfile.TemporaryDirectory(prefix="seqkd-bench-") as folder:
+        benchmark = speed.Benchmark(prepared, names, beams, Path(folder))
+        total = arguments.rounds * len(benchmark.contenders)
+        with tqdm(total=total, unit=" runs", disable=None, leave=False) as bar:
 
-        def said(text, total):
-            bar.total = total
-            bar.write(text, file=sys.stderr)
-            bar.update()
+            def report(text: str) -> None:
+                bar.write(text, file=sys.stderr)
+                bar.update()
 
-        found, left_out = speed.run(named, wanted, beams, arguments.rounds, said, keep)
-    for name, engine in left_out:
+            speed.run(benchmark, arguments.rounds, report, keep)
+    for system, engine in benchmark.left_out:
         print(
-            f"{name} is no Transformer, so {engine} cannot hold it: not measured", file=sys.stderr
+            f"{system.identity} is no Transformer, so {engine} cannot hold it: not measured",
+            file=sys.stderr,
         )
-    made = {"speeds": found, **facts}
-    say(arguments, made, speed_table.markdown(records.decode(made)).rstrip("\n"))
+    print_result(arguments, tree(bench), table2.markdown(bench).rstrip("\n"))
 
 
-def check_replaced(output):
-    """Refuses to write over a file that is none of `seqkd bench`: results of `seqkd evaluate` are not measured in a moment."""
+def check_engines(text: str) -> List[str]:
+    """Parses --engines, and reports a type that this machine cannot compute in.
+
+    Raises:
+        Refusal: an engine does not exist, is named twice, or is not installed.
+    """
+    from fairseq_seqkd.engines import FAIRSEQ, int8_support
+    from fairseq_seqkd.engines.ctranslate2_support import check_installed
+    from fairseq_seqkd.evaluation.speed import CONTENDERS
+
+    names = text.split(",")
+    if len(set(names)) != len(names):
+        raise Refusal(f"--engines is {text!r}, it names an engine twice")
+    for name in names:
+        if name not in CONTENDERS:
+            raise Refusal(f"--engines: {name!r} is none of {', '.join(CONTENDERS)}")
+        if name == FAIRSEQ:
+            continue
+        computed = int8_support.computed_as(CONTENDERS[name])
+        check_installed(computed, on_gpu=False, instead="measure with --engines fairseq")
+        if computed != CONTENDERS[name]:
+            print(f"{name} is computed in {computed}: {int8_support.WITHOUT_VNNI}", file=sys.stderr)
+    return names
+
+
+def check_replaced(output: str) -> None:
+    """Refuses to replace a file of another command, which may have taken hours to measure."""
     if output is None or not Path(output).exists():
         return
-    from fairseq_seqkd.evaluation.results import read_json
+    from fairseq_seqkd.evaluation.records import Bench, read
 
-    if "speeds" not in read_json(output):
+    if not isinstance(read(output), Bench):
         raise Refusal(
-            f"{output} is there already, and `seqkd bench` did not make it; name another file with -o"
+            f"{output} exists, and `seqkd bench` did not write it; name another file with -o"
         )
 
 
-def whole_numbers(option, text):
-    """[1, 5] of "1,5". Raises Refusal for anything else."""
+def parse_beams(text: str) -> List[int]:
+    """Returns [1, 5] for "1,5".
+
+    Raises:
+        Refusal: it is something else.
+    """
     words = text.split(",")
     if not all(word.isdecimal() and int(word) for word in words) or len(set(words)) != len(words):
         raise Refusal(
-            f"{option} is {text!r}, it must be different positive numbers, separated by commas"
+            f"--beams is {text!r}, it must be different positive numbers, separated by commas"
         )
     return [int(word) for word in words]

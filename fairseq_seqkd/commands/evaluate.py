@@ -1,43 +1,47 @@
-"""`seqkd evaluate`: measures checkpoints on a split, and keeps the results in a file that can be continued.
-
-seqkd evaluate Teacher=teacher.pt Student@1=work/student-1/checkpoint_last.pt --data data-bin -o results.json
-"""
+"""``seqkd evaluate``: measure checkpoints on a split, and keep the results in a file."""
 
 import argparse
-import datetime
 import sys
+from typing import TYPE_CHECKING, List
 
-from fairseq_seqkd.commands.console import (
-    add_json,
-    add_limits,
+from fairseq_seqkd.commands.arguments import (
+    CheckpointArgument,
+    add_command,
+    add_json_option,
+    add_length_limit_options,
     check_output,
     parse_checkpoint,
-    progress_of_batches,
-    progress_of_tests,
-    quieten,
-    say,
 )
-from fairseq_seqkd.commands.text_options import OF_DECODERS, Decoders, add_decoders
+from fairseq_seqkd.commands.console import BatchProgressBar, ProgressBar, print_result, quieten
+from fairseq_seqkd.commands.text_options import EPILOG, TextOptions, add_text_options
 from fairseq_seqkd.errors import Refusal
+
+if TYPE_CHECKING:
+    from fairseq_seqkd.evaluation.cache import Cache
+    from fairseq_seqkd.evaluation.records import Comparison, Measurement
+    from fairseq_seqkd.evaluation.systems import System
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
-    """Adds the parser of this command to the parser of ``seqkd``."""
-    parser = subcommands.add_parser(
+    """Adds the parser of ``seqkd evaluate`` to the parser of ``seqkd``."""
+    parser = add_command(
+        subcommands,
         "evaluate",
-        help="measure checkpoints: BLEU, chrF, perplexity, probability of the mode, speed",
-        description="Measures checkpoints on every sentence of a split, with one length limit for all of them, and tests with "
-        "sacrebleu's paired bootstrap whether they differ. Several seeds of a name are one row, with mean and deviation.",
-        usage="seqkd evaluate CHECKPOINT [CHECKPOINT ...] --data DIR [options]",  # what is unknown here must not come first
-        epilog=OF_DECODERS,
+        usage="seqkd evaluate CHECKPOINT [CHECKPOINT ...] --data DIR [options]",
+        example="seqkd evaluate Teacher=teacher.pt Student@1=student.pt --data data-bin "
+        "-o results.json",
+        epilog=EPILOG,
+        help="measure BLEU, chrF, perplexity, the mode's probability and speed",
+        description="Measures checkpoints on every sentence of a split, with one length limit for "
+        "all. Differences are tested with sacrebleu's paired bootstrap. Checkpoints of one name "
+        "and several seeds are one row, with mean and standard deviation.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run)
     parser.add_argument(
         "checkpoints",
         nargs="+",
         metavar="CHECKPOINT",
-        help="a file of fairseq-train; NAME=PATH or NAME@SEED=PATH names its row (default: the name of its folder)",
+        help="checkpoint, as PATH, NAME=PATH or NAME@SEED=PATH (default name: that of its folder)",
     )
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="data-bin with the gold targets of the split"
@@ -45,174 +49,173 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--split", default="test", help="split to measure on (default: %(default)s)"
     )
-    parser.add_argument("--name", help="name of the row, when a single checkpoint is given")
+    parser.add_argument("--name", help="name of the row, for a single checkpoint")
     parser.add_argument(
-        "--seed", type=int, help="the seed it was trained with, when a single checkpoint is given"
+        "--seed", type=int, help="seed of the training, at least 0, for a single checkpoint"
     )
-    add_decoders(parser)
-    add_limits(parser)
+    add_text_options(parser)
+    add_length_limit_options(parser)
     parser.add_argument(
-        "--cpu", action="store_true", help="do not use a GPU, even where there is one"
+        "--cpu", action="store_true", help="use the CPU, even if there is a GPU (default: off)"
     )
     parser.add_argument(
         "--comet",
         metavar="MODEL",
-        help="measure COMET too: a model of unbabel-comet, by name, or the file of its checkpoint",
+        help="measure COMET, too, with a model of unbabel-comet: its name or its checkpoint file",
     )
     parser.add_argument(
         "--cache",
         metavar="DIR",
-        help="where measurements are kept, by content, with the outputs; what is there is not measured again (default: "
-        "fairseq_seqkd in $XDG_CACHE_HOME or ~/.cache)",
+        help="directory of measurements and outputs, by content; what it holds is not measured "
+        "again (default: fairseq_seqkd in $XDG_CACHE_HOME or ~/.cache)",
     )
-    parser.add_argument("--again", action="store_true", help="measure again what is in the cache")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="results as JSON; a file that is there is continued"
+        "--again", action="store_true", help="measure again what is in the cache (default: off)"
     )
-    add_json(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="JSON file to write, or to continue if it exists"
+    )
+    add_json_option(parser, "results, pairs")
+    parser.set_defaults(run=run)
 
 
-def run(arguments):
-    """Measures every checkpoint that is not in the cache yet, compares all pairs, and prints them."""
+def run(arguments: argparse.Namespace) -> None:
+    """Measures what is not in the cache, compares all pairs, and prints the table."""
     requests = parse_requests(arguments)
     check_output(arguments.output)
-    decoders = Decoders(arguments, "evaluate")
-    post_process = decoders.post_process(arguments.post_process)
+    decoders = TextOptions(arguments, "evaluate")
     quieten()
+    import msgspec
+
     import fairseq_seqkd
     from fairseq_seqkd.checkpoint import Checkpoint
-    from fairseq_seqkd.evaluation import comet, records, results, systems
+    from fairseq_seqkd.corpus.json_text import tree
+    from fairseq_seqkd.evaluation import comet, measure, systems
     from fairseq_seqkd.evaluation.cache import Cache
-    from fairseq_seqkd.report import table1 as table
+    from fairseq_seqkd.evaluation.records import Identity
+    from fairseq_seqkd.evaluation.results import Results
+    from fairseq_seqkd.report import table1
 
     fairseq_seqkd.register()
     device = systems.choose_device(arguments.cpu)
-    found, cache = results.Results(arguments.output), Cache(arguments.cache)
-    cache.prepare()
+    results, cache = Results(arguments.output), Cache(arguments.cache)
+    options = systems.Options(
+        arguments.split,
+        arguments.max_len_a,
+        arguments.max_len_b,
+        decoders.post_process(arguments.post_process),
+        decoders,
+    )
     prepared = []
     for name, seed, path in requests:
-        system = systems.prepare(
-            Checkpoint(path),
-            arguments.data,
-            arguments.split,
-            post_process,
-            arguments.max_len_a,
-            arguments.max_len_b,
-            decoders,
-        )
-        found.check({"name": name, "seed": seed, **system.facts(device)})
-        prepared.append((name, seed, system))
-    scorer = arguments.comet and comet.Scorer(
-        arguments.comet, device, cache, [s for *_, s in prepared], arguments.again
-    )
-    if scorer:
-        found.check_scorer(scorer.signature)
-    for i, (name, seed, system) in enumerate(prepared):
-        label = f"[{i + 1}/{len(prepared)}] {name if seed is None else f'{name} (seed {seed})'}"
-        show = progress_of_batches(label)
-        measured = measured_or_known(system, device, cache, arguments.again, show)
+        identity = Identity(name, seed)
+        system = systems.prepare(Checkpoint(path), arguments.data, options, identity)
+        results.check(system.describe(device))
+        prepared.append(system)
+    scorer = None
+    if arguments.comet:
+        scorer = comet.Scorer(arguments.comet, device, cache, prepared, arguments.again)
+        results.check_scorer(scorer.signature)
+    for number, system in enumerate(prepared, start=1):
+        name, seed = system.identity
+        label = f"[{number}/{len(prepared)}] {name if seed is None else f'{name} (seed {seed})'}"
+        bar = BatchProgressBar(label)
+        measurement, outputs = measure.measure_or_reuse(system, device, cache, arguments.again, bar)
         if scorer:
-            measured |= scorer.scores(system, measured["outputs"])
-        print(f"{label}: {in_words(measured)}", file=sys.stderr)
-        measured = {key: value for key, value in measured.items() if key != "outputs"}
-        found.add(
-            {
-                "name": name,
-                "seed": seed,
-                "checkpoint": system.path,
-                **measured,
-                **system.facts(device),
-            }
-        )
-    found.compare(compare(found.all(), prepared[0][2], cache))
-    content = records.decode(found.content())
-    report = table.make_report(content.results, pairs=content.pairs)
-    notes = [note.markdown() for note in table.explain_stars(report)]
-    say(arguments, found.content(), [table.markdown_table(report.rows), *notes])
+            scores = scorer.scores(system, outputs)
+            measurement = msgspec.structs.replace(measurement, **tree(scores))
+        print(f"{label}: {in_words(measurement)}", file=sys.stderr)
+        results.add(measurement)
+    results.compare(compare(results.evaluation.results, prepared[0], cache))
+    evaluation = results.evaluation
+    report = table1.make_report(evaluation.results, pairs=evaluation.pairs)
+    notes = [note.markdown() for note in table1.explain_stars(report)]
+    print_result(arguments, tree(evaluation), [table1.markdown_table(report.rows), *notes])
 
 
-def measured_or_known(system, device, cache, again, show):
-    """The measurements of a System with its outputs, from the cache or new."""
-    from fairseq_seqkd.evaluation import systems
-    from fairseq_seqkd.evaluation.cache import key
-    from fairseq_seqkd.evaluation.measure import measure
-
-    name = key(system.facts(device))
-    known = None if again else cache.get(name)
-    if known:
-        return {**known, "distillation_signature": system.distillation_signature}
-    measured = {**measure(system, device, show), "date": datetime.date.today().isoformat()}
-    systems.check_unchanged(system)
-    cache.put(name, measured)
-    return measured
-
-
-def in_words(measured):
-    comet = f", COMET {measured['comet_beam5']:.4f} beam 5" if "comet_beam5" in measured else ""
+def in_words(measurement: "Measurement") -> str:
+    """Describes a measurement in one line."""
+    comet = measurement.comet_beam5
     return (
-        f"BLEU {measured['bleu_greedy']:.2f} greedy, {measured['bleu_beam5']:.2f} beam 5{comet}, perplexity "
-        f"{measured['ppl']:.2f} ({measured['sentences']:,} sentences, measured on {measured['date']})"
+        f"BLEU {measurement.bleu_greedy:.2f} greedy, {measurement.bleu_beam5:.2f} beam 5"
+        f"{'' if comet is None else f', COMET {comet:.4f} beam 5'}, perplexity "
+        f"{measurement.ppl:.2f} ({measurement.sentences:,} sentences, measured on "
+        f"{measurement.date})"
     )
 
 
-def compare(found, system, cache):
-    """The bootstrap tests of all pairs of results whose outputs are known, from the cache or new."""
+def compare(
+    measurements: "List[Measurement]", system: "System", cache: "Cache"
+) -> "List[Comparison]":
+    """Compares all measurements whose outputs are in the cache.
+
+    Args:
+        measurements: the results.
+        system: one of the systems, for the references.
+        cache: the outputs, and the comparisons that are known.
+    """
+    import contextlib
+
+    import msgspec
     import sacrebleu
 
-    from fairseq_seqkd.evaluation import results, significance, systems
+    from fairseq_seqkd.corpus.json_text import tree
+    from fairseq_seqkd.evaluation import significance
     from fairseq_seqkd.evaluation.cache import key
+    from fairseq_seqkd.evaluation.records import Comparison
 
-    known = [cache.get(key({fact: result.get(fact) for fact in systems.FACTS})) for result in found]
-    compared = [
-        (r["name"], r.get("seed"), content["outputs"], r["checkpoint_sha256"])
-        for r, content in zip(found, known)
-        if content
-    ]
-    # By what was translated: a measurement that was made again may have other outputs under the same name.
+    outputs = []
+    for measurement in measurements:
+        known = cache.get(key(measurement.facts))
+        if known:
+            sha256 = measurement.checkpoint_sha256
+            outputs.append(significance.Outputs(measurement.identity, sha256, known["outputs"]))
+    # By what was translated: a measurement that was made again may have other outputs.
     facts = {
         "pairs": [
-            (name, seed, key(outputs), checkpoint) for name, seed, outputs, checkpoint in compared
-        ]
-    }
-    judged_by = {
+            (*entry.identity, key(entry.texts), entry.checkpoint_sha256) for entry in outputs
+        ],
         "data": system.data_sha256,
-        "settings": system.settings,
+        "settings": tree(system.settings),
         "sacrebleu": sacrebleu.__version__,
+        "seed": significance.bootstrap_seed(),
+        "holds": Comparison.__struct_fields__,
     }
-    kept_as = key(
-        {**facts, **judged_by, "seed": significance.seed_of_the_test(), "holds": results.PAIR}
-    )
-    content = cache.get(kept_as)
-    if content is None:
-        references = systems.texts(system)[1]
-        content = {
-            "pairs": significance.compare(
-                compared, references, system.settings["bleu_tokenizer"], progress_of_tests
-            )
-        }
-        cache.put(kept_as, content)
-    return content["pairs"]
+    name = key(facts)
+    content = cache.get(name)
+    if content:
+        with contextlib.suppress(msgspec.ValidationError):
+            return msgspec.convert(content["pairs"], List[Comparison])
+    references, tokenizer = system.texts()[1], system.settings.bleu_tokenizer
+    progress = ProgressBar("systems", "bootstrap tests")
+    comparisons = significance.compare(outputs, references, tokenizer, progress)
+    cache.put(name, {"pairs": tree(comparisons)})
+    return comparisons
 
 
-def parse_requests(arguments):
-    """[(name, seed or None, path)] of the CHECKPOINT arguments. Raises Refusal for names that do not tell them apart."""
-    if len(arguments.checkpoints) > 1 and (
-        arguments.name is not None or arguments.seed is not None
-    ):
+def parse_requests(arguments: argparse.Namespace) -> List[CheckpointArgument]:
+    """Parses the CHECKPOINT arguments, --name and --seed.
+
+    Raises:
+        Refusal: two checkpoints have the same name and seed.
+    """
+    single = arguments.name is not None or arguments.seed is not None
+    if len(arguments.checkpoints) > 1 and single:
         raise Refusal(
-            "--name and --seed are for a single checkpoint; with several, write NAME@SEED=PATH for each"
+            "--name and --seed are for a single checkpoint; with several, write NAME@SEED=PATH "
+            "for each"
         )
     if arguments.seed is not None and arguments.seed < 0:
-        raise Refusal(f"--seed is {arguments.seed}, it must be a whole number from 0 on")
-    requests = []
+        raise Refusal(f"--seed is {arguments.seed}, it must be at least 0")
+    requests: List[CheckpointArgument] = []
     for text in arguments.checkpoints:
         name, seed, path = parse_checkpoint(text)
         name = name if arguments.name is None else arguments.name
         seed = seed if arguments.seed is None else arguments.seed
-        if (name, seed) in [request[:2] for request in requests]:
+        if any((name, seed) == (request.name, request.seed) for request in requests):
             raise Refusal(
-                f"two checkpoints are named {name}{'' if seed is None else f'@{seed}'}; tell them apart with NAME=PATH or "
-                "NAME@SEED=PATH"
+                f"two checkpoints are named {name}{'' if seed is None else f'@{seed}'}; tell them "
+                "apart with NAME=PATH or NAME@SEED=PATH"
             )
-        requests.append((name, seed, path))
+        requests.append(CheckpointArgument(name, seed, path))
     return requests

@@ -143,15 +143,10 @@ def run(arguments: argparse.Namespace) -> None:
     fairseq_seqkd.register()
     check_installed("float32", on_gpu=False, instead="then export again")
     checkpoint = Checkpoint(arguments.checkpoint, role="student")
-    system = systems.prepare(
-        checkpoint,
-        arguments.data or training_data(checkpoint),
-        arguments.split,
-        None,
-        arguments.max_len_a,
-        arguments.max_len_b,
-    )
-    subwords = subword_model(arguments, system.source_join)
+    data = arguments.data or training_data(checkpoint)
+    limits = systems.Options(arguments.split, arguments.max_len_a, arguments.max_len_b)
+    system = systems.prepare(checkpoint, data, limits)
+    subwords = subword_model(arguments, system.sides[systems.SOURCE].post_process)
     options = export.ExportOptions(
         quantization=arguments.quantization,
         beam=arguments.beam,

@@ -114,7 +114,9 @@ def export(system: "System", output: Path, options: ExportOptions) -> Agreement:
         config.write(folder)
         translator = Translator(folder, beam=1)
         sources = read_sources(system, source, options.check_sentences, config.max_source_tokens)
-        check_segmentation(translator, sources, system.source_join, options.subword_file)
+        check_segmentation(
+            translator, sources, system.sides[systems.SOURCE].post_process, options.subword_file
+        )
         if options.check_lines is not None:
             sources = segment(translator, options.check_lines, source)
         agreement = compare(translator, FairseqSearch(model, task, config), sources, system)
@@ -133,12 +135,12 @@ def deployed_config(
         target_lang=system.split.languages.target,
         quantization=options.quantization,
         max_source_tokens=max_source,
-        max_len_a=settings["max_len_a"],
-        max_len_b=settings["max_len_b"],
+        max_len_a=settings.max_len_a,
+        max_len_b=settings.max_len_b,
         max_target_tokens=max_target - 1,
-        post_process=settings["post_process"],
+        post_process=settings.post_process,
         beam=options.beam,
-        lenpen=settings["lenpen"],
+        lenpen=settings.lenpen,
         checkpoint_sha256=system.checkpoint_sha256,
         distillation_signature=system.distillation_signature,
         subwords=options.subwords,
@@ -278,7 +280,7 @@ def compare(
     differences = np.abs(np.array([sum(score.log_probs) for score in scores]) - log_probs)
     texts = [translator.text.detokenise(row) for row in translator.translate_subwords(sources)]
     reference_texts = [translator.text.detokenise(row) for row in references]
-    score, _ = bleu(texts, reference_texts, system.settings["bleu_tokenizer"])
+    score, _ = bleu(texts, reference_texts, system.settings.bleu_tokenizer)
     return Agreement(
         sentences=len(sources),
         same=sum(text == reference for text, reference in zip(texts, reference_texts)),

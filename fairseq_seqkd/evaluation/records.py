@@ -16,7 +16,9 @@ from fairseq_seqkd.corpus.settings import Count, Size
 from fairseq_seqkd.errors import Refusal
 
 SEARCHES = ("greedy", "beam5")
-WORDS, CHARACTERS = "words", "characters"
+Counted = Literal["words", "characters"]
+WORDS: Counted = "words"
+CHARACTERS: Counted = "characters"
 
 # Columns of Measurement.
 NUMBERS = (
@@ -30,11 +32,11 @@ SCORERS = ("sacrebleu_signature", "chrf_signature", "comet_signature")
 SIGNATURES = (*SCORERS, "distillation_signature")
 COMPARABLE = ("data_sha256", "settings")  # equal in all rows of a table
 COMET = ("comet_greedy", "comet_beam5", "comet_signature")
+FACTS = ("checkpoint_sha256", "data_sha256", "settings", "versions", "machine")
 
 LARGEST = 1e300  # sums of such numbers are finite
 Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
-Limit = Union[int, Number]  # it stays an integer, because the settings are hashed
 
 
 class MeasurementSettings(OpenRecord, kw_only=True):
@@ -43,12 +45,12 @@ class MeasurementSettings(OpenRecord, kw_only=True):
     split: str
     source_lang: Optional[str] = None
     target_lang: Optional[str] = None
-    beam: Optional[Size] = None
-    lenpen: Optional[Number] = None
-    max_len_a: Limit
-    max_len_b: Limit
-    post_process: Optional[str]
-    bleu_tokenizer: Optional[str] = None
+    beam: Size = 5  # the paper's K
+    lenpen: Number = 1.0
+    max_len_a: Union[int, Number]  # an integer stays one, because settings are hashed
+    max_len_b: int
+    post_process: Optional[str] = msgspec.field(default_factory=lambda: None)  # always in the file
+    bleu_tokenizer: str = "13a"
     max_tokens: Optional[Size] = None
     threads: Optional[Size] = None
     undone: Optional[str] = None  # the options of BPE and tokenizer
@@ -112,6 +114,11 @@ class Measurement(OpenRecord, kw_only=True):
     def identity(self) -> Identity:
         """The name and the seed."""
         return Identity(self.name, self.seed)
+
+    @property
+    def facts(self) -> Dict[str, Any]:
+        """What makes a measurement the same measurement when it is run again."""
+        return {fact: tree(getattr(self, fact)) for fact in FACTS}
 
     def conflict(self, others: Sequence["Measurement"]) -> Optional[str]:
         """Returns why this is not a further seed of the measurements of its name, or None."""
@@ -187,7 +194,7 @@ class Bench(Struct, kw_only=True):
     speeds: Annotated[List[Speed], Meta(min_length=1)]
     data_sha256: str
     settings: MeasurementSettings
-    counted: Literal["words", "characters"] = "words"  # of the sources
+    counted: Counted = WORDS  # of the sources
     machine: str
     versions: Dict[str, str]
     date: str

@@ -85,7 +85,7 @@ def test_names_and_seeds_of_checkpoints(tmp_path, monkeypatch):
         (["A="], "names no checkpoint"),
         (["A@=x.pt"], "must be a whole number"),
         (["A@-1=x.pt"], "must be a whole number"),
-        (["x.pt", "--seed", "-1"], "must be a whole number"),
+        (["x.pt", "--seed", "-1"], "must be at least 0"),
         (["x.pt", "y.pt", "--name", "N"], "for a single checkpoint"),
     ],
 )

@@ -323,7 +323,7 @@ def test_a_model_that_differs_leaves_no_folder(tiny, teacher, tmp_path, monkeypa
         return files
 
     monkeypatch.setattr(ctranslate2_model, "convert", wrong)
-    system = systems.prepare(Checkpoint(teacher), str(tiny), "valid")
+    system = systems.prepare(Checkpoint(teacher), str(tiny), systems.Options("valid"))
     for quantization in ("float32", "int8"):
         options = export.ExportOptions(quantization)
         with pytest.raises(Refusal, match="not the same model any more"):
@@ -339,7 +339,9 @@ def test_the_models_own_weights_are_not_rounded(tiny, teacher):
     from fairseq_seqkd.evaluation import systems
 
     fairseq_seqkd.register()
-    model, task = systems.load(systems.prepare(Checkpoint(teacher), str(tiny), "valid"))
+    model, task = systems.load(
+        systems.prepare(Checkpoint(teacher), str(tiny), systems.Options("valid"))
+    )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     vocabularies = (
         ctranslate2_model.symbol_names(task.source_dictionary),

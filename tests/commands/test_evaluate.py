@@ -1,12 +1,13 @@
 """`seqkd evaluate` measures text as the options make it."""
 
 import argparse
+import json
 
 from commands import refusal, run_here
 
 from fairseq_seqkd.checkpoint import Checkpoint
-from fairseq_seqkd.commands.text_options import Decoders
-from fairseq_seqkd.evaluation import results, systems
+from fairseq_seqkd.commands.text_options import TextOptions
+from fairseq_seqkd.evaluation import systems
 
 
 def test_both_sides_are_post_processed_and_detokenised(tiny, teacher, tmp_path):
@@ -32,7 +33,7 @@ def test_both_sides_are_post_processed_and_detokenised(tiny, teacher, tmp_path):
             out,
         ]
         printed = run_here("seqkd", "evaluate", f"A={teacher}", *common, *words).stdout
-        told[name] = results.read(out)[0]
+        told[name] = json.loads(out.read_text())["results"][0]
         assert "BLEU" in printed
     assert (
         "undone" not in told["plain"]["settings"]
@@ -44,13 +45,9 @@ def test_both_sides_are_post_processed_and_detokenised(tiny, teacher, tmp_path):
         "post_process": None,
     }
     assert told["moses"]["settings"] == {**told["plain"]["settings"], "undone": "--tokenizer moses"}
-    system = systems.prepare(
-        Checkpoint(teacher),
-        tiny,
-        "valid",
-        decoders=Decoders(argparse.Namespace(**LETTERS), "evaluate"),
-    )
-    sources, references = systems.texts(system)
+    letters = TextOptions(argparse.Namespace(**LETTERS), "evaluate")
+    options = systems.Options("valid", post_process="none", decoders=letters)
+    sources, references = systems.prepare(Checkpoint(teacher), tiny, options).texts()
     assert (
         all(" " not in line for line in (*sources, *references))
         and told["letters"]["bleu_beam5"] < 100
@@ -61,3 +58,13 @@ def test_both_sides_are_post_processed_and_detokenised(tiny, teacher, tmp_path):
 
 
 LETTERS = {"bpe": "characters", "tokenizer": None, "fairseq_options": []}
+
+
+def test_post_process_is_of_both_sides(tiny, teacher):
+    """COMET reads the sources as the option says: `letter` joins them, and nothing else does."""
+    sources, _ = systems.prepare(Checkpoint(teacher), tiny, systems.Options("valid")).texts()
+    assert any(" " in line for line in sources)
+    options = systems.Options("valid", post_process="letter")
+    system = systems.prepare(Checkpoint(teacher), tiny, options)
+    assert system.settings.post_process == "letter"
+    assert not any(" " in line for lines in system.texts() for line in lines)

@@ -8,12 +8,12 @@ from measurements import result
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import results
+from fairseq_seqkd.evaluation import records
 
 
 def test_a_report_does_not_take_the_place_of_what_it_is_made_from(tmp_path):
     path = tmp_path / "results.json"
-    path.write_text(results.to_json({"results": [result("A")]}))
+    path.write_text(records.to_json({"results": [result("A")]}))
     before = path.read_text()
     for option in ("-o", "--plot"):
         with pytest.raises(Refusal, match="is an input of the report; write to another file"):
@@ -22,7 +22,7 @@ def test_a_report_does_not_take_the_place_of_what_it_is_made_from(tmp_path):
 
 
 def test_a_terminal_without_the_letters_of_a_report_shows_the_rest(tmp_path):
-    (tmp_path / "results.json").write_text(results.to_json({"results": [result("A")]}))
+    (tmp_path / "results.json").write_text(records.to_json({"results": [result("A")]}))
     words = ["-m", "fairseq_seqkd", "report", tmp_path / "results.json"]
     done = run_python(*words, PYTHONIOENCODING="latin-1")
     assert done.returncode == 0 and "p(t = ?)" in done.stdout and not done.stderr
@@ -30,7 +30,7 @@ def test_a_terminal_without_the_letters_of_a_report_shows_the_rest(tmp_path):
 
 def test_json_is_a_flag_and_standard_output_is_json_alone(tmp_path):
     """Also where something is left out, and where a file is written."""
-    (tmp_path / "results.json").write_text(results.to_json({"results": [result("A")]}))
+    (tmp_path / "results.json").write_text(records.to_json({"results": [result("A")]}))
     index = {"results": ["results.json"], "trainings": {"Typo": "a.log"}}
     (tmp_path / "run.json").write_text(json.dumps(index))
     words = ["-m", "fairseq_seqkd", "report", tmp_path, "-o", tmp_path / "x.json", "--json"]

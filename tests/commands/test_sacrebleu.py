@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from fairseq_seqkd.evaluation import significance
+from fairseq_seqkd.evaluation.records import Identity
 
 WORDS = [f"w{i}" for i in range(50)]
 
@@ -31,7 +32,9 @@ def texts():
 
 def systems_of(texts, *named):
     return [
-        (name, seed, {"greedy": texts[greedy], "beam5": texts[beam]}, f"{name}{seed}")
+        significance.Outputs(
+            Identity(name, seed), f"{name}{seed}", {"greedy": texts[greedy], "beam5": texts[beam]}
+        )
         for name, seed, greedy, beam in named
     ]
 
@@ -55,11 +58,11 @@ def test_p_values_are_those_of_sacrebleus_command(texts, tmp_path):
         "--force",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    theirs = {
+    expected = {
         row["system"].split()[-1].removeprefix("Baseline: "): row["BLEU"]
         for row in json.loads(done.stdout)
     }
-    found = significance.compare(
+    comparisons = significance.compare(
         systems_of(
             texts,
             ("bad", None, "bad", "bad"),
@@ -69,14 +72,12 @@ def test_p_values_are_those_of_sacrebleus_command(texts, tmp_path):
         texts["gold"],
         "13a",
     )
-    mine = {
-        p["a"]: p for p in found if p["b"] == "bad" and p["search_a"] == p["search_b"] == "greedy"
-    }
-    assert mine.keys() == {"good", "worse"}
-    for name, pair in mine.items():
-        assert pair["p_value"] == pytest.approx(theirs[name]["p_value"], abs=1e-4)
-        assert pair["difference"] == pytest.approx(
-            theirs[name]["score"] - theirs["bad"]["score"], abs=0.06
+    tests = {p.a: p for p in comparisons if p.b == "bad" and p.search_a == p.search_b == "greedy"}
+    assert tests.keys() == {"good", "worse"}
+    for name, pair in tests.items():
+        assert pair.p_value == pytest.approx(expected[name]["p_value"], abs=1e-4)
+        assert pair.difference == pytest.approx(
+            expected[name]["score"] - expected["bad"]["score"], abs=0.06
         )
-    assert mine["good"]["p_value"] < 0.01 < 0.05 < mine["worse"]["p_value"]
-    assert re.fullmatch(r"nrefs:1\|bs:1000\|seed:12345\|.*tok:13a.*", mine["good"]["signature"])
+    assert tests["good"].p_value < 0.01 < 0.05 < tests["worse"].p_value
+    assert re.fullmatch(r"nrefs:1\|bs:1000\|seed:12345\|.*tok:13a.*", tests["good"].signature)

@@ -13,8 +13,9 @@ from measurements import measurement
 
 from fairseq_seqkd import cli
 from fairseq_seqkd.checkpoint import Checkpoint
+from fairseq_seqkd.corpus.json_text import tree
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import comet, results, systems
+from fairseq_seqkd.evaluation import comet, systems
 from fairseq_seqkd.evaluation.cache import Cache
 from fairseq_seqkd.report import table1 as table
 
@@ -106,15 +107,14 @@ def test_the_command_measures_comet_and_text_as_it_is_told(tiny, teacher, scorer
         tmp_path / "r.json",
     ]
     assert cli.main(["evaluate", str(teacher), *map(str, words)]) == 0
-    (found,) = results.read(tmp_path / "r.json")
+    (found,) = json.loads((tmp_path / "r.json").read_text())["results"]
     assert found["comet_signature"] == "comet:2.2.6|model:Unbabel/x" and len(scorer.asked) == 2
     for search, samples in zip(("greedy", "beam5"), scorer.asked):
         assert (
             found[f"comet_{search}"] == sum(s["mt"] == s["ref"] for s in samples) / len(samples) > 0
         )
-    assert found["settings"]["post_process"] is None and any(
-        "@@" in sample["ref"] for sample in scorer.asked[0]
-    )
+    assert found["settings"]["post_process"] is None
+    assert any("@@" in sample["ref"] for sample in scorer.asked[0])
 
 
 def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, scorer, tmp_path):
@@ -125,33 +125,33 @@ def test_comet_is_asked_with_sources_outputs_and_references(tiny, teacher, score
 
     fairseq_seqkd.register()
     system, device, asked = (
-        systems.prepare(Checkpoint(teacher), str(tiny)),
+        systems.prepare(Checkpoint(teacher), tiny),
         torch.device("cpu"),
         scorer.asked,
     )
-    outputs = measure.measure(system, device)["outputs"]
+    _, outputs = measure.measure(system, device)
     cache, name = Cache(tmp_path), "Unbabel/wmt22-comet-da"
     found = [comet.Scorer(name, device, cache, [system]).scores(system, outputs) for _ in range(2)]
     assert scorer.loaded == [
         f"/models/{name}"
     ]  # before anything is scored, and not where everything is known
-    sources, references = systems.texts(system)
+    sources, references = system.texts()
     assert found[0] == found[1] and len(asked) == 2  # once a search, and nothing the second time
     assert asked[0] == [
         {"src": s, "mt": m, "ref": r} for s, m, r in zip(sources, outputs["greedy"], references)
     ]
     assert (
-        found[0]["comet_greedy"]
+        found[0].comet_greedy
         == sum(a == b for a, b in zip(outputs["greedy"], references)) / len(references)
         > 0
     )
-    assert found[0]["comet_signature"] == "comet:2.2.6|model:Unbabel/wmt22-comet-da"
+    assert found[0].comet_signature == "comet:2.2.6|model:Unbabel/wmt22-comet-da"
     again = comet.Scorer(name, device, cache, [system], again=True).scores(system, outputs)
     assert again == found[0] and len(asked) == 4  # whatever the cache holds
     (tmp_path / "model.ckpt").write_bytes(b"weights")
     signature = comet.Scorer(str(tmp_path / "model.ckpt"), device, cache, [system]).signature
     assert signature == f"comet:2.2.6|model:model.ckpt:{hashlib.sha256(b'weights').hexdigest()[:8]}"
-    row = measurement("A", **found[0])
+    row = measurement("A", **tree(found[0]))
     assert "| COMET K=1 " in re.sub(" +", " ", table.markdown_table(table.make_rows([row])))
     assert "wmt22" in table.to_markdown(table.make_report([row]))
 

@@ -13,7 +13,6 @@ from fairseq_seqkd import cli
 from fairseq_seqkd.corpus.databin import LanguagePair
 from fairseq_seqkd.errors import Refusal
 from fairseq_seqkd.evaluation import records
-from fairseq_seqkd.evaluation import results as results_file
 from fairseq_seqkd.report import figures, report, table1
 from fairseq_seqkd.report import table3 as pruning_table
 
@@ -112,7 +111,7 @@ def test_refusals_of_bench(tiny, teacher, arguments, sentence):
 
 def test_bench_leaves_a_file_of_another_command_alone(tmp_path):
     (tmp_path / "results.json").write_text('{"results": [], "pairs": []}')
-    with pytest.raises(Refusal, match="is there already, and `seqkd bench` did not make it"):
+    with pytest.raises(Refusal, match="exists, and `seqkd bench` did not write it"):
         cli.main(["bench", "A=a.pt", "--data", str(tmp_path), "-o", str(tmp_path / "results.json")])
 
 
@@ -158,9 +157,6 @@ def test_what_does_not_compare_is_refused(tiny, teacher, measured, tmp_path):
     with pytest.raises(Refusal, match="on other data"):
         other = records.decode({**made, "data_sha256": "another"})
         report.make_report(records.decode({"results": results}).results, [other])
-    for damaged in ({"speeds": []}, {"speeds": [{"name": "x"}]}, {"speeds": made["speeds"]}):
-        with pytest.raises(Refusal, match="holds no measurements"):
-            results_file.speeds(damaged, "speed.json")
 
 
 @pytest.mark.parametrize("language,expected", [("de", 3), ("zh", 6), ("jpn_Jpan", 6)])

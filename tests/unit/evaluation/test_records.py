@@ -11,7 +11,10 @@ from fairseq_seqkd.evaluation import records
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 SPEEDS = json.loads((DATA / "speeds.json").read_text())
-SETTINGS = result("A")["settings"] | {"post_process": None}
+SETTINGS = {
+    **{"split": "test", "beam": 5, "lenpen": 1.0, "max_len_a": 1.2, "max_len_b": 10},
+    **{"post_process": None, "bleu_tokenizer": "13a"},
+}
 
 
 def measurement(**changes):
@@ -28,7 +31,7 @@ def test_absent_keys_stay_absent_and_unknown_ones_stay():
         "name": "A",
         "seed": None,
         "distillation_signature": None,
-        "note": "of a later version",
+        "note": "by hand",
     }
     settings = {**SETTINGS, "alphabet": "Latin"}
     evaluation = records.decode({"results": [entry, {**entry, "settings": settings}]})

@@ -2,18 +2,18 @@
 columns, and stars in Table 1.
 """
 
-import json
 import random
 import types
 
+import msgspec
 import pytest
 from measurements import result
 
 from fairseq_seqkd.commands.evaluate import compare
 from fairseq_seqkd.corpus.json_text import tree
-from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import records, results, significance, systems
+from fairseq_seqkd.evaluation import records, results, significance
 from fairseq_seqkd.evaluation.cache import Cache, key
+from fairseq_seqkd.evaluation.records import Identity, Measurement, MeasurementSettings
 from fairseq_seqkd.report import table1 as table
 
 FACTS = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
@@ -38,7 +38,9 @@ def texts():
 
 def systems_of(texts, *named):
     return [
-        (name, seed, {"greedy": texts[greedy], "beam5": texts[beam]}, f"{name}{seed}")
+        significance.Outputs(
+            Identity(name, seed), f"{name}{seed}", {"greedy": texts[greedy], "beam5": texts[beam]}
+        )
         for name, seed, greedy, beam in named
     ]
 
@@ -50,10 +52,15 @@ def report_of(rows, pairs=()):
     return table.make_report(content.results, pairs=content.pairs)
 
 
+def compared(texts, *named):
+    """The comparisons, as they are in a file."""
+    return tree(significance.compare(systems_of(texts, *named), texts["gold"], "13a"))
+
+
 def test_seeds_are_compared_with_their_like(texts):
     named = [("Teacher", None), ("Student", 1), ("Student", 2), ("Seq-KD", 1), ("Seq-KD", 2)]
-    found = significance.pairs(named)
-    seen = {(named[a], s, named[b], t) for a, s, b, t in found}
+    found = significance.pairs([Identity(*system) for system in named])
+    seen = {(named[a], s, named[b], t) for (a, s), (b, t) in found}
     assert (
         len(seen) == len(found) == 6 * 4
     )  # the teacher with four students, and the two pairs of one seed
@@ -70,7 +77,7 @@ def test_the_worst_seed_decides_about_the_star(texts):
         ("Seq-KD", 1, "good", "good"),
         ("Seq-KD", 2, "good", "worse"),
     ]
-    found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
+    found = compared(texts, *named)
     facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
     report = report_of(
         [{"name": name, "seed": seed, **facts} for name, seed, *_ in named], pairs=found
@@ -100,7 +107,7 @@ def test_seeds_that_contradict_each_other_earn_no_star(texts):
         ("Seq-KD", 1, *better),
         ("Seq-KD", 2, *worse),
     ]
-    found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
+    found = compared(texts, *named)
     facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
     report = report_of(
         [{"name": name, "seed": seed, **facts} for name, seed, *_ in named], pairs=found
@@ -117,18 +124,6 @@ def test_seeds_that_contradict_each_other_earn_no_star(texts):
     assert f"{both[2].bleu:+.2f} with p = 0.0" in report.claims[0].seen
 
 
-def test_damaged_comparisons_are_refused(tmp_path):
-    for pairs in (
-        {},
-        [1],
-        [{"a": "x"}],
-        [{"a": "x", "b": "y", "search_a": "greedy", "search_b": "greedy", "p_value": 1}],
-    ):
-        with pytest.raises(Refusal, match="damaged comparisons"):
-            results.pairs_of({"results": [], "pairs": pairs}, "results.json")
-    assert results.pairs_of({"results": []}, "results.json") == []
-
-
 @pytest.fixture
 def three(texts):
     """Comparisons of Student with Seq-KD over three seeds, and rows of both."""
@@ -138,7 +133,7 @@ def three(texts):
         for seed in (1, 2, 3)
     ]
     facts = {"ppl": 3.0, "mode_probability": 0.1, "bleu_greedy": 20.0, "bleu_beam5": 21.0}
-    found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
+    found = compared(texts, *named)
     return found, [
         {"name": name, "seed": seed, "checkpoint_sha256": f"{name}{seed}", **facts}
         for name, seed, *_ in named
@@ -160,91 +155,76 @@ def test_no_star_where_a_seed_was_not_compared(three):
 def test_the_claim_names_the_p_of_every_seed(three):
     found, rows = three
     seen = report_of(rows, pairs=found).claims[0].seen
-    p = {
-        seed: p
-        for seed, (_, p) in significance.between(
-            found, "Seq-KD", "greedy", "Student", "beam5"
-        ).items()
-    }
+    pairs = records.decode({"results": [], "pairs": found}).pairs
+    sides = ("Seq-KD", "greedy", "Student", "beam5")
+    p = {seed: test.p for seed, test in records.differences(pairs, *sides).items()}
     assert f"p of the seeds {p[1]:.3f}, {p[2]:.3f}, {p[3]:.3f})" in seen
 
 
 def test_comparisons_stay_with_their_checkpoints(three, tmp_path):
     """Continuing a file keeps what is still true of it, with an empty cache too."""
-    found, rows = three
-    first = results.Results(tmp_path / "r.json")
-    for row in rows:
-        first.add(row)
-    first.compare(found)
-    second = results.Results(tmp_path / "r.json")
-    second.add({**rows[0], "checkpoint_sha256": "trained further"})
-    assert {p["seed"] for p in json.loads((tmp_path / "r.json").read_text())["pairs"]} == {2, 3}
+    path = tmp_path / "r.json"
+    evaluation = records.decode({"results": three[1], "pairs": three[0]})
+    first = results.Results(path)
+    for measurement in evaluation.results:
+        first.add(measurement)
+    first.compare(evaluation.pairs)
+    second = results.Results(path)
+    second.add(msgspec.structs.replace(evaluation.results[0], checkpoint_sha256="trained further"))
+    assert {pair.seed for pair in records.read(path).pairs} == {2, 3}
     second.compare([])
-    assert len(json.loads((tmp_path / "r.json").read_text())["pairs"]) == len(found) * 2 / 3
-    assert results.pairs_among(found * 2, rows) == found
+    assert len(records.read(path).pairs) == len(evaluation.pairs) * 2 / 3
+    twice = [*evaluation.pairs, *evaluation.pairs]
+    assert records.still_valid(twice, evaluation.results) == evaluation.pairs
 
 
-def test_outputs_that_were_made_again_are_compared_again(texts, tmp_path, monkeypatch):
+@pytest.fixture
+def judge(texts, tmp_path):
+    """Compares measurements of A and B whose outputs are put in the cache."""
+    cache = Cache(tmp_path)
+
+    def judge(outputs, checkpoints=("A", "B"), references="gold", data="gold"):
+        settings = MeasurementSettings(split="test", max_len_a=1.2, max_len_b=10)
+        system = types.SimpleNamespace(settings=settings, data_sha256=data)
+        system.texts = lambda: (None, texts[references])
+        measurements = [
+            Measurement(name=name, checkpoint_sha256=checkpoint)
+            for name, checkpoint in zip("AB", checkpoints)
+        ]
+        for measurement, text in zip(measurements, outputs):
+            content = {"outputs": dict.fromkeys(("greedy", "beam5"), texts[text])}
+            cache.put(key(measurement.facts), content)
+        return measurements, compare(measurements, system, cache)
+
+    return judge
+
+
+def test_outputs_that_were_made_again_are_compared_again(judge, monkeypatch):
     """--again may find others under the same facts, such as with another version of this code."""
-    monkeypatch.setattr(systems, "texts", lambda system: (None, texts["gold"]))
-    found = [{"name": name, "checkpoint_sha256": name} for name in "AB"]
-    names = [key({fact: result.get(fact) for fact in systems.FACTS}) for result in found]
-    cache, system = (
-        Cache(tmp_path),
-        types.SimpleNamespace(settings={"bleu_tokenizer": "13a"}, data_sha256="gold"),
-    )
-    cache.put(names[0], {"outputs": dict.fromkeys(("greedy", "beam5"), texts["good"])})
-    seen = []
-    for outputs in ("bad", "good"):
-        cache.put(names[1], {"outputs": dict.fromkeys(("greedy", "beam5"), texts[outputs])})
-        seen.append({pair["difference"] for pair in compare(found, system, cache)})
+    seen = [{p.difference for p in judge(("good", text))[1]} for text in ("bad", "good")]
     assert seen[1] == {0.0} and 0.0 not in seen[0]
-    known = compare(found, system, cache)
+    known = judge(("good", "good"))[1]
     monkeypatch.setattr(significance, "compare", None)  # and what is known is not asked for
-    assert compare(found, system, cache) == known and {pair["difference"] for pair in known} == {
-        0.0
-    }
+    assert judge(("good", "good"))[1] == known and {p.difference for p in known} == {0.0}
 
 
-def test_comparisons_are_of_their_references_and_checkpoints(texts, tmp_path, monkeypatch):
+def test_comparisons_are_of_their_references_and_checkpoints(judge):
     """The same outputs may be judged by corrected references, or be those of a checkpoint whose
     file was written anew.
     """
-    cache, system = (
-        Cache(tmp_path),
-        types.SimpleNamespace(settings={"bleu_tokenizer": "13a"}, data_sha256="gold"),
-    )
-
-    def compared(references, *checkpoints):
-        monkeypatch.setattr(systems, "texts", lambda system: (None, references))
-        found = [
-            {"name": name, "checkpoint_sha256": checkpoint}
-            for name, checkpoint in zip(("good", "bad"), checkpoints)
-        ]
-        for entry in found:
-            facts = {fact: entry.get(fact) for fact in systems.FACTS}
-            cache.put(
-                key(facts), {"outputs": dict.fromkeys(("greedy", "beam5"), texts[entry["name"]])}
-            )
-        return found, compare(found, system, cache)
-
-    _, before = compared(texts["gold"], "one", "two")
-    found, anew = compared(texts["gold"], "one", "restored")
-    assert results.pairs_among(anew, found) == anew != [] and [p["p_value"] for p in anew] == [
-        p["p_value"] for p in before
-    ]
-    system.data_sha256 = "corrected"
-    _, corrected = compared(texts["bad"], "one", "two")
-    assert (
-        [pair["difference"] > 0 for pair in before]
-        == [pair["difference"] < 0 for pair in corrected]
-        != []
-    )
+    outputs = ("good", "bad")
+    _, before = judge(outputs)
+    measurements, anew = judge(outputs, ("A", "restored"))
+    assert records.still_valid(anew, measurements) == anew != []
+    assert [p.p_value for p in anew] == [p.p_value for p in before]
+    _, corrected = judge(outputs, references="bad", data="corrected")
+    better = [pair.difference > 0 for pair in corrected]
+    assert [pair.difference < 0 for pair in before] == better != []
 
 
 def test_no_difference_and_a_single_sentence_are_no_sign_of_anything(texts):
     named = [("Student", None, "good", "bad"), ("Seq-KD", None, "good", "bad")]
-    found = significance.compare(systems_of(texts, *named), texts["gold"], "13a")
+    found = compared(texts, *named)
     assert [p["p_value"] for p in found if p["difference"] == 0] == [1.0, 1.0]
     assert max(p["p_value"] for p in found if p["difference"]) < 0.05
     one = {name: lines[:1] for name, lines in texts.items()}

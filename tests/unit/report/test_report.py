@@ -9,7 +9,7 @@ import pytest
 from measurements import measurement, result
 
 from fairseq_seqkd.errors import Refusal
-from fairseq_seqkd.evaluation import records, results
+from fairseq_seqkd.evaluation import records
 from fairseq_seqkd.report import formatting, page, report
 from fairseq_seqkd.report import table1 as table
 from fairseq_seqkd.report import table2 as speed_table
@@ -54,25 +54,6 @@ def test_scores_of_two_models_of_comet_are_not_put_into_one_column():
     assert some[0].comet_beam5 is None and "comet_beam5" not in some[0].deviations
     both = table.make_rows([measurement("A", 1, **by[0]), measurement("A", 2, **by[0])])
     assert both[0].comet_beam5 == 0.8 and both[0].deviations["comet_beam5"] == 0
-
-
-def test_another_model_of_comet_is_refused_before_it_scores(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text(
-        results.to_json(
-            {"results": [result("A", comet_beam5=0.8, comet_signature="comet:2|model:a")]}
-        )
-    )
-    results.Results(path).check_scorer("comet:2|model:a")
-    with pytest.raises(
-        Refusal,
-        match="results.json holds COMET of A by another model .*a.; name that with --comet, "
-        "or another",
-    ):
-        results.Results(path).check_scorer("comet:2|model:b")
-    again = results.Results(path)
-    again.check(result("A"))  # which takes the place of what is there
-    again.check_scorer("comet:2|model:b")
 
 
 @pytest.mark.parametrize(
