@@ -1,8 +1,9 @@
-"""Sequence-level knowledge distillation (Kim & Rush, EMNLP 2016) as a plugin for an unmodified fairseq.
+"""Sequence-level knowledge distillation (Kim & Rush, EMNLP 2016) as a plugin for fairseq.
 
-Importing it registers the criterions `word_kd`, `seq_kd`, `seq_inter` and the task `teacher_decoding`. fairseq does
-that with `--user-dir fairseq_seqkd`, after it has loaded itself. Where fairseq is not loaded, as in the `seqkd`
-command, the four seconds of importing it are not spent: call `register()` when you want the names from Python.
+fairseq imports it with `--user-dir fairseq_seqkd`, after it has loaded itself. That registers the
+criterions `word_kd`, `seq_kd`, `seq_inter` and the task `teacher_decoding`. A process that has not
+loaded fairseq, like the command `seqkd`, does not spend the four seconds of importing it: call
+`register()` when the names are needed.
 """
 
 import sys
@@ -12,7 +13,7 @@ from fairseq_seqkd.version import __version__
 __all__ = ["__version__", "register"]
 
 
-def register():
+def register() -> None:
     """Registers the criterions and the task with fairseq. Calling it again does nothing."""
     import fairseq_seqkd.compat  # noqa: F401  (lets fairseq load its own checkpoints, safely)
     import fairseq_seqkd.criterions

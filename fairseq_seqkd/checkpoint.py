@@ -338,7 +338,9 @@ def load_ensemble(
         raise Refusal(
             f"the {checkpoints[0].role} {':'.join(paths)} cannot be loaded: {first_line(error)}"
         ) from error
-    return [model.eval() for model in models], task
+    for model in models:
+        model.eval()
+    return models, task
 
 
 def write(path: Union[str, Path], state: Dict[str, Any]) -> None:

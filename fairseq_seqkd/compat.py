@@ -1,8 +1,8 @@
-"""The only file that knows that fairseq and torch have versions, and what fairseq's commands do on the inside.
+"""All that depends on the versions of fairseq and torch, or on how fairseq's commands work inside.
 
-Importing it registers the few types that fairseq's checkpoints hold besides tensors, so that torch loads them with
-weights only. Without that, no checkpoint of fairseq loads under torch 2.6 or later. Nothing here ever loads a pickle
-that may carry code.
+Importing it registers the few types besides tensors that checkpoints of fairseq hold, so that torch
+loads them with weights only. Without that, torch 2.6 and later load no checkpoint of fairseq.
+Nothing here ever loads a pickle that may run code.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import zipfile
 import zlib
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, Dict, List, Optional, Tuple, Union
 
 import numpy
 import torch
@@ -26,12 +28,23 @@ from fairseq_seqkd.errors import Refusal
 TRAINS = (str(Path("fairseq_cli", "train.py")),)
 VALIDATES = tuple(str(Path("fairseq_cli", name)) for name in ("validate.py", "hydra_validate.py"))
 SAVES = (str(Path("fairseq", "checkpoint_utils.py")),)
+# zipfile raises any of these for an archive that is not whole.
+ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+)
 
 
-def _safe_types():
-    """argparse.Namespace, and the NumPy types that validation BLEU (`--eval-bleu`) leaves in a checkpoint.
+def _safe_types() -> List[Any]:
+    """Returns argparse.Namespace, and NumPy's types that validation BLEU (--eval-bleu) leaves.
 
-    NumPy 2 renamed its core, and a checkpoint may have been written with either.
+    NumPy 2 renamed its core; a checkpoint may have been written with either version.
     """
     core = (getattr(numpy, "_core", None) or numpy.core).multiarray
     functions = [
@@ -39,12 +52,9 @@ def _safe_types():
         for name in ("_reconstruct", "scalar")
         for module in ("core", "_core")
     ]
+    dtypes = getattr(numpy, "dtypes", None)
     names = ("Int64DType", "Float64DType", "Int32DType", "Float32DType")
-    types = [
-        getattr(numpy.dtypes, name)
-        for name in names
-        if hasattr(getattr(numpy, "dtypes", None), name)
-    ]
+    types = [getattr(dtypes, name) for name in names if hasattr(dtypes, name)]
     return [argparse.Namespace, numpy.ndarray, numpy.dtype, *functions, *types]
 
 
@@ -52,88 +62,107 @@ if hasattr(torch.serialization, "add_safe_globals"):
     torch.serialization.add_safe_globals(_safe_types())
 
 
-def loads_safely():
-    """Whether this torch can load weights only: before 2.6, with `weights_only` too, a file can run code (CVE-2025-32434)."""
-    return torch.__version__ >= (2, 6)
+def loads_safely() -> bool:
+    """Returns whether this torch can load with weights only.
+
+    Before version 2.6 a file can run code in spite of `weights_only` (CVE-2025-32434).
+    """
+    return torch.__version__ >= "2.6"  # a TorchVersion, which compares versions
 
 
-def check_torch():
-    """Refuses a torch that could only load checkpoints by running what is in them."""
+def check_torch() -> None:
+    """Raises Refusal if this torch could load checkpoints only by running what is in them."""
     if not loads_safely():
         raise Refusal(
-            f"torch {torch.__version__} cannot load checkpoints safely, with weights only; use torch 2.6 or later, which needs "
-            "Python 3.11 or later here"
+            f"torch {torch.__version__} cannot load checkpoints safely, with weights only; use "
+            "torch 2.6 or later, which needs Python 3.11 or later here"
         )
 
 
-def read_checkpoint(path):
-    """The state dictionary of a checkpoint on the CPU, tensors mapped from the file rather than read.
+def read_checkpoint(path: Union[str, Path]) -> Any:
+    """Returns what a checkpoint file holds, on the CPU. Tensors are mapped instead of being read.
 
-    Raises Refusal for a file that is absent, damaged, or that would run code when unpickled.
+    Raises:
+        Refusal: the file is missing or damaged, or would run code when loaded.
     """
     check_torch()
-    damaged = Refusal(f"the checkpoint {path} is damaged or no checkpoint at all; copy it again")
-    if has_changed(path):
-        raise damaged
     try:
         # Only the zip format of torch 1.6 and later can be mapped; older checkpoints are read.
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        is_archive = zipfile.is_zipfile(path)
+        if is_archive and not is_whole(path):
+            raise _damaged(path)
+        return load_safely(path, path, mmap=is_archive)
     except FileNotFoundError:
         raise Refusal(f"the checkpoint {path} does not exist; check the path") from None
     except IsADirectoryError:
         raise Refusal(
-            f"{path} is a directory; name the checkpoint file in it, such as checkpoint_last.pt"
+            f"{path} is a directory; name the checkpoint file in it, e.g. checkpoint_last.pt"
         ) from None
     except PermissionError:
-        raise Refusal(f"the checkpoint {path} may not be read; check its permissions") from None
+        raise Refusal(f"the checkpoint {path} cannot be read; check its permissions") from None
+
+
+def load_safely(
+    source: Union[str, Path, BinaryIO], name: Union[str, Path], mmap: bool = False
+) -> Any:
+    """Loads with weights only.
+
+    Args:
+        source: a file, or its path.
+        name: the file's name in an error.
+        mmap: whether to map the tensors from the file.
+
+    Raises:
+        Refusal: the content is damaged, or would run code when loaded.
+    """
+    try:
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
     except pickle.UnpicklingError as error:
         if any(f"unsupported {kind}" in str(error).lower() for kind in ("global", "class")):
             raise Refusal(
-                f"the checkpoint {path} is refused, because it holds objects that could run code when loaded; "
-                "use one that was written by fairseq-train"
+                f"the checkpoint {name} is refused, because it holds objects that could run code "
+                "when loaded; use one that was written by fairseq-train"
             ) from None
-        raise damaged from error
-    except (
-        Exception
-    ) as error:  # torch reads any bytes as instructions, so anything can go wrong on the way
-        raise damaged from error
+        raise _damaged(name) from error
+    except Exception as error:  # torch reads any bytes as instructions, so anything can go wrong
+        raise _damaged(name) from error
 
 
-def has_changed(path):
-    """Whether the bytes of a checkpoint are not those of its checksums, which torch does not look at in a mapped file."""
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is not None
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        EOFError,
-        NotImplementedError,
-        ValueError,
-        RuntimeError,
-        struct.error,
-    ):
-        return True
+def _damaged(name: Union[str, Path]) -> Refusal:
+    return Refusal(f"the checkpoint {name} is damaged or no checkpoint at all; copy it again")
 
 
-def versions(engine="fairseq"):
-    """{"fairseq": "ve-fairseq 0.12.3", "torch": "2.13.0+cpu"}: what results depend on, besides the data.
+def is_whole(archive: Union[str, Path]) -> bool:
+    """Returns whether the bytes of an archive match its checksums.
 
-    Args: engine: where the search runs; an engine of its own is a third entry, {"ctranslate2": "4.8.5"}.
+    torch does not compare them when it maps a file.
     """
-    found = {"fairseq": "unknown", "torch": torch.__version__}
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return opened.testzip() is None
+    except ARCHIVE_ERRORS:
+        return False
+
+
+def versions(engine: str = "fairseq") -> Dict[str, str]:
+    """Returns the versions of fairseq and torch, on which results depend.
+
+    Args:
+        engine: what searches. Another engine than fairseq is a third entry.
+
+    Returns:
+        E.g. {"fairseq": "ve-fairseq 0.12.3", "torch": "2.13.0+cpu", "ctranslate2": "4.8.5"}.
+    """
+    installed = {"fairseq": "unknown", "torch": str(torch.__version__)}
     for name in ("ve-fairseq", "fairseq-fixed", "fairseq"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found["fairseq"] = f"{name} {metadata.version(name)}"
+            installed["fairseq"] = f"{name} {metadata.version(name)}"
             break
-    if engine not in found:
-        found[engine] = metadata.version(engine)
-    return found
+    if engine not in installed:
+        installed[engine] = metadata.version(engine)
+    return installed
 
 
 def max_tokens_given() -> bool:
@@ -146,24 +175,28 @@ def max_tokens_given() -> bool:
     return any(word.split("=")[0] == "--max-tokens" for word in sys.argv)
 
 
-def is_training():
-    """Whether fairseq-train is at work, and not somebody's own program that makes a criterion."""
-    return _within(sys._getframe(), TRAINS)
+def is_training() -> bool:
+    """Returns whether fairseq-train is running, and not a program that builds a criterion."""
+    return _is_called_from(sys._getframe(), TRAINS)
 
 
-def is_validating():
-    """Whether fairseq-validate is at work: it trains nothing, and makes the criterion with the options that the training had."""
-    return _within(sys._getframe(), VALIDATES)
+def is_validating() -> bool:
+    """Returns whether fairseq-validate is running. It builds the criterion as training had it."""
+    return _is_called_from(sys._getframe(), VALIDATES)
 
 
-def is_saving(frame):
-    """Whether a training is writing its checkpoints there: copies of one state, such as checkpoint_last.pt, are not written
-    beside and renamed."""
-    return _within(frame, SAVES, "save_checkpoint")
+def is_saving(frame: Optional[FrameType]) -> bool:
+    """Returns whether a training writes its checkpoints in a frame.
+
+    fairseq copies one file to another, e.g. checkpoint_last.pt, and does not rename the copy.
+    """
+    return _is_called_from(frame, SAVES, "save_checkpoint")
 
 
-def _within(frame, files, function=None):
-    """Whether a function, or any, of one of these files has called what runs in a frame."""
+def _is_called_from(
+    frame: Optional[FrameType], files: Tuple[str, ...], function: Optional[str] = None
+) -> bool:
+    """Returns whether a function (default: any) of one of the files has called a frame."""
     while frame is not None:
         if frame.f_code.co_filename.endswith(files) and function in (None, frame.f_code.co_name):
             return True
@@ -171,18 +204,19 @@ def _within(frame, files, function=None):
     return False
 
 
-def stop_prefetching(seconds=10):
-    """Ends the threads in which fairseq reads batches ahead, for the end of the process.
+def stop_prefetching(seconds: float = 10) -> None:
+    """Ends the threads in which fairseq reads batches ahead, at the end of the process.
 
-    One that works while the interpreter ends makes the process abort ("terminate called without an active exception", code 134),
-    below the sentence that says what is wrong.
+    If one still runs when the interpreter ends, the process aborts with code 134 ("terminate called
+    without an active exception") below the sentence that says what is wrong.
+
+    Args:
+        seconds: how long to wait for all of them.
     """
     iterators, until = sys.modules.get("fairseq.data.iterators"), time.monotonic() + seconds
     for thread in threading.enumerate():
         if iterators and isinstance(thread, iterators.BackgroundConsumer):
-            thread._max_len = (
-                0  # it ends when the batch in its hands is in the queue, and that has room
-            )
+            thread._max_len = 0  # it ends after the batch at hand, once the queue has room for it
             while thread.is_alive() and time.monotonic() < until:
                 with contextlib.suppress(queue.Empty):
                     thread._queue.get(timeout=0.05)

@@ -42,6 +42,11 @@ class Problems:
         if sentence not in self.sentences:
             self.sentences.append(sentence)
 
+    def require(self, condition: object, sentence: str) -> None:
+        """Adds a sentence unless a condition holds."""
+        if not condition:
+            self.add(sentence)
+
     @contextmanager
     def collect(self) -> Iterator[None]:
         """Runs a block of checks, and keeps the sentences of a Refusal instead of stopping."""

@@ -1,23 +1,34 @@
-"""Ctrl-C in fairseq's commands: one sentence that says what is safe, instead of a traceback, and exit code 130."""
+"""Ctrl-C in fairseq's commands: one sentence instead of a traceback, and exit code 130."""
 
 import os
 import signal
 import threading
+from types import FrameType
+from typing import Callable, Optional
 
-PATIENCE = 0.1  # seconds between two looks at what must not be cut short
+PATIENCE = 0.1  # seconds until an interrupt that came too early is tried again
 
 
-def end_with(sentence, before=None, busy=None, speaks=True):
-    """From now on Ctrl-C ends this process with a sentence, unless something else listens for it already.
+def end_with(
+    sentence: str,
+    before: Optional[Callable[[], None]] = None,
+    busy: Optional[Callable[[Optional[FrameType]], bool]] = None,
+    speaks: bool = True,
+) -> None:
+    """Has Ctrl-C end this process with a sentence, unless another handler is installed.
 
-    Args: before: what is called first. busy: frame -> whether what runs there must come to its end before. speaks: False for
-    one of several processes that Ctrl-C reaches at once.
+    Processes that are forked from this one, e.g. torch's readers of batches, end as Python would
+    have it.
 
-    Processes that are forked from this one, such as torch's, which read batches, end as Python would have it.
+    Args:
+        sentence: what is safe now, and what to do.
+        before: called first.
+        busy: whether what runs in a frame must be finished before the process ends.
+        speaks: False for all but one of several processes that Ctrl-C reaches together.
     """
     owner = os.getpid()
 
-    def stop(signum, frame):
+    def stop(signum: int, frame: Optional[FrameType]) -> None:
         if os.getpid() == owner and busy and busy(frame):
             threading.Timer(PATIENCE, os.kill, (owner, signal.SIGINT)).start()
             return

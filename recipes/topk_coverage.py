@@ -30,6 +30,7 @@ def measure(arguments, ks):
     from fairseq_seqkd.training import loss as losses
     from fairseq_seqkd.training import soft_targets as divergences
     from fairseq_seqkd.training import teacher as teachers
+    from fairseq_seqkd.training.teacher_checks import readable
 
     torch.set_num_threads(1)
     overrides = {"data": arguments.data, "eval_bleu": False}
@@ -44,7 +45,7 @@ def measure(arguments, ks):
     dataset, objective = task.dataset(arguments.split), losses.Objective(1.0)
     vocabulary, tokens, whole = len(task.target_dictionary), 0, 0.0
     totals = {min(k, vocabulary): [0.0, 0.0, 0.0] for k in ks}
-    ids = teachers.readable(teacher, dataset, arguments.sentences)
+    ids = readable(teacher, dataset, arguments.sentences)
     for start in range(0, len(ids), BATCH):
         sample = dataset.collater([dataset[i] for i in ids[start : start + BATCH]])
         target = sample["target"].flatten()

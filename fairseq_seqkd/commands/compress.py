@@ -12,11 +12,11 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
     parser = add_command(
         subcommands,
         "compress",
-        example="seqkd compress pruned.pt -o pruned.sparse",
+        example="seqkd compress pruned.pt -o student.compressed",
         help="store a pruned checkpoint as a small file",
-        description="Writes the weights and settings of a checkpoint to a small file, in which "
-        "zeros take almost no space. The optimizer state is dropped. `seqkd restore` turns the "
-        "file into a checkpoint again, bit by bit unless --fp16 is given.",
+        description="Compresses a checkpoint with lzma, without its optimizer state. Zeros take "
+        "almost no space. `seqkd restore` turns the file into a checkpoint again, bit by bit "
+        "unless --fp16 is given.",
     )
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="checkpoint to read, e.g. from `seqkd prune`"
@@ -25,7 +25,7 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--fp16",
         action="store_true",
-        help="round the weights to 16 bits, which takes half the space (default: off)",
+        help="round the weights to 16 bits, which takes less space (default: off)",
     )
     add_json_option(parser, "output, bytes, share (of the checkpoint), params, nonzero_params")
     parser.set_defaults(run=compress)
@@ -33,11 +33,11 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
     parser = add_command(
         subcommands,
         "restore",
-        example="seqkd restore pruned.sparse -o pruned.pt",
+        example="seqkd restore student.compressed -o student.pt",
         help="restore the checkpoint from a file of `seqkd compress`",
         description="Writes the checkpoint that `seqkd compress` has stored, for fairseq to load.",
     )
-    parser.add_argument("sparse", metavar="FILE", help="file written by `seqkd compress`")
+    parser.add_argument("compressed", metavar="FILE", help="file written by `seqkd compress`")
     parser.add_argument(
         "-o", "--output", required=True, metavar="CHECKPOINT", help="checkpoint to write"
     )
@@ -75,10 +75,9 @@ def restore(arguments: argparse.Namespace) -> None:
     """Writes the checkpoint."""
     check_output(arguments.output)
     quieten()
-    from fairseq_seqkd.checkpoint import write
     from fairseq_seqkd.compression import compressed
 
-    write(arguments.output, compressed.restore(arguments.sparse))
+    compressed.restore(arguments.compressed, arguments.output)
     size = Path(arguments.output).stat().st_size
     print_result(
         arguments,

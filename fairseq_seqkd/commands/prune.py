@@ -8,7 +8,7 @@ from fairseq_seqkd.commands.console import print_result, quieten
 from fairseq_seqkd.errors import Problems
 
 if TYPE_CHECKING:
-    from fairseq_seqkd.compression.pruning import Class
+    from fairseq_seqkd.compression.pruning import Matrix
 
 # As in compression/pruning.py, which needs torch.
 SCHEMES = ("class-blind", "class-uniform", "class-distribution")
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fairseq_seqkd.compression import pruning
 
     checkpoint = Checkpoint(arguments.checkpoint)
-    pruned, spared = pruning.classes(checkpoint.weights, arguments.exclude)
+    pruned, spared = pruning.matrices(checkpoint.weights, arguments.exclude)
     pruning.choose(pruned, arguments.sparsity, arguments.scheme)
     result = pruning.apply(checkpoint.state, pruned)
     nonzero, params = pruning.count(result["model"])
@@ -99,21 +99,21 @@ def run(arguments: argparse.Namespace) -> None:
     print_result(arguments, content, lines)
 
 
-def as_json(matrix: "Class") -> Dict[str, Any]:
+def as_json(matrix: "Matrix") -> Dict[str, Any]:
     """Returns a matrix as `seqkd prune --json` prints it."""
     return {"names": matrix.names, "weights": matrix.weights.numel(), "zeros": matrix.zeros}
 
 
-def table(pruned: "List[Class]", spared: "List[Class]") -> str:
+def table(pruned: "List[Matrix]", spared: "List[Matrix]") -> str:
     """Returns a table with the names, weights, zeros and sparsity of each matrix."""
     from tabulate import tabulate
 
-    def row(name: str, weights: int, zeros: int) -> List[str]:
-        return [name, f"{weights:,}", f"{zeros:,}", f"{zeros / weights:.1%}"]
+    def row(names: str, weights: int, zeros: int) -> List[str]:
+        return [names, f"{weights:,}", f"{zeros:,}", f"{zeros / weights:.1%}"]
 
-    rows = [row(", ".join(c.names), c.weights.numel(), c.zeros) for c in pruned]
-    rows += [[", ".join(c.names), f"{c.weights.numel():,}", "not pruned", ""] for c in spared]
-    weights, zeros = sum(c.weights.numel() for c in pruned), sum(c.zeros for c in pruned)
+    rows = [row(", ".join(m.names), m.weights.numel(), m.zeros) for m in pruned]
+    rows += [[", ".join(m.names), f"{m.weights.numel():,}", "not pruned", ""] for m in spared]
+    weights, zeros = sum(m.weights.numel() for m in pruned), sum(m.zeros for m in pruned)
     return tabulate(
         [*rows, row("all pruned", weights, zeros)],
         headers=("matrix", "weights", "zeros", "share"),

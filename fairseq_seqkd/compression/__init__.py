@@ -1,1 +1,1 @@
-"""Smaller checkpoints: magnitude pruning, and a compressed file."""
+"""Smaller checkpoints: magnitude pruning, and compressed files."""

@@ -1,8 +1,10 @@
-"""Criterion `seq_inter`: likelihood of the hypothesis in the teacher's beam that is closest to gold (section 3.3).
+"""Criterion `seq_inter`: likelihood of the hypotheses closest to gold.
 
-The sequences are those of `distilled/seq_inter`. As in the paper it is meant for fine-tuning a trained student:
+Kim & Rush 2016, section 3.3. The targets are those of `distilled/seq_inter`. As in the
+paper, it fine-tunes a trained student:
 
-    fairseq-train distilled/seq_inter --user-dir fairseq_seqkd --criterion seq_inter --finetune-from-model student.pt ...
+    fairseq-train distilled/seq_inter --user-dir fairseq_seqkd --criterion seq_inter \\
+        --finetune-from-model student.pt ...
 """
 
 from fairseq.criterions import register_criterion
@@ -14,6 +16,6 @@ from fairseq_seqkd.criterions.word_kd import WordKDConfig
 
 @register_criterion(SEQ_INTER, dataclass=WordKDConfig)
 class SeqInterCriterion(SeqKDCriterion):
-    """seq_kd on the other view."""
+    """Criterion seq_kd on the other view."""
 
     view = SEQ_INTER

@@ -29,7 +29,8 @@ from fairseq_seqkd.decoding.settings import (
     scoring_settings,
 )
 from fairseq_seqkd.errors import Refusal, first_line
-from fairseq_seqkd.training.teacher import Teacher, check_better_than_guessing, check_teacher
+from fairseq_seqkd.training.teacher import Teacher
+from fairseq_seqkd.training.teacher_checks import check_better_than_guessing, check_teacher
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from fairseq_seqkd.engines.ctranslate2_engine import Computation, CTranslate2Eng
 from fairseq_seqkd.engines.ctranslate2_support import USE_FAIRSEQ
 from fairseq_seqkd.engines.fairseq_engine import FairseqEngine
 from fairseq_seqkd.errors import Refusal, first_line
-from fairseq_seqkd.training.teacher import PROBE_BATCH, Teacher, readable
+from fairseq_seqkd.training.teacher import Teacher
+from fairseq_seqkd.training.teacher_checks import PROBE_BATCH, readable
 
 
 def build_engine(

@@ -1,1 +1,1 @@
-"""What the criterions train with: the loss, the teacher (live or stored), and the checks of the data."""
+"""What the criterions train with: the loss, live and stored teachers, and their checks."""

@@ -1,9 +1,10 @@
-"""What a teacher says of a token, and how far a student is from it: pure torch.
+"""The teacher's distributions at target tokens, and how far a student is from them. Pure torch.
 
-A teacher's distributions over the vocabulary come whole (Dense) or as the k most probable symbols and the mass of the
-others (TopK). Both know the cross entropy of the paper, which is the forward KL divergence but for the teacher's own
-entropy, a constant. With whole distributions others can be compared (Wen et al. 2023, "f-Divergence Minimization for
-Sequence-Level Knowledge Distillation"; p is the student, q the teacher, m = (p + q) / 2):
+A distribution over the vocabulary is complete (`Dense`), or the k most probable symbols and the
+mass of the others (`TopK`). Both know the cross entropy of the paper. It equals the forward KL
+divergence up to the entropy of the teacher, which is constant. Complete distributions know more
+(Wen et al. 2023, "f-Divergence Minimization for Sequence-Level Knowledge Distillation"). Here p is
+the student, q the teacher, and m = (p + q) / 2:
 
     forward_kl   -sum q log p                             the student covers what the teacher does
     reverse_kl    sum p log(p / q)                        it keeps to what the teacher prefers
@@ -11,7 +12,10 @@ Sequence-Level Knowledge Distillation"; p is the student, q the teacher, m = (p 
     tvd           sum |p - q| / 2                         total variation distance
 """
 
+from typing import Protocol, Sequence
+
 import torch
+from torch import Tensor
 
 FORWARD_KL = "forward_kl"
 NAMES = (FORWARD_KL, "reverse_kl", "js", "tvd")
@@ -20,31 +24,61 @@ SPREAD, IGNORE = "spread", "ignore"
 TAILS = (SPREAD, IGNORE)
 
 
-def soften(lprobs, temperature):
-    """log of normalise(p^(1/T)), which equals log-softmax(logits / T); at T = 1 the input itself.
+def soften(lprobs: Tensor, temperature: float) -> Tensor:
+    """Computes log normalise(p^(1/T)), which equals log-softmax(logits / T).
 
-    Args: lprobs (..., vocabulary), log-probabilities; temperature, positive.
+    Args:
+        lprobs: (..., vocabulary) log-probabilities. At T = 1 they are returned as they are.
+        temperature: T, positive.
     """
-    if temperature == 1.0:
-        return lprobs
-    return torch.log_softmax(lprobs / temperature, dim=-1)
+    return lprobs if temperature == 1.0 else torch.log_softmax(lprobs / temperature, dim=-1)
 
 
-def average_probabilities(lprobs):
-    """log of the mean of the members' probabilities: an ensemble, from a list of (..., vocabulary)."""
+def average_probabilities(lprobs: Sequence[Tensor]) -> Tensor:
+    """Computes the log of the mean probability of the members of an ensemble.
+
+    Args:
+        lprobs: (..., vocabulary) log-probabilities of each member.
+    """
     if len(lprobs) == 1:
         return lprobs[0]
-    return torch.logsumexp(torch.stack(lprobs), dim=0) - torch.log(torch.tensor(float(len(lprobs))))
+    return torch.logsumexp(torch.stack(list(lprobs)), dim=0) - torch.log(
+        torch.tensor(float(len(lprobs)))
+    )
 
 
-class Dense:
-    """Whole distributions. Args: probabilities: (rows, vocabulary), softened already."""
+class SoftTargets(Protocol):
+    """The softened distributions of a teacher, a row for each target token."""
 
-    def __init__(self, probabilities):
+    def divergence(self, name: str, lprobs: Tensor, total: Tensor, rows: slice) -> Tensor:
+        """Computes how far a student is from some of the rows.
+
+        Args:
+            name: one of `NAMES`.
+            lprobs: (rows, vocabulary) log-probabilities of the student, softened.
+            total: (rows,) their sum over the vocabulary.
+            rows: which rows these are.
+
+        Returns:
+            (rows,) in nats.
+        """
+
+    def subtract_from(self, values: Tensor, weight: float, rows: slice) -> None:
+        """Computes values -= weight * q in place, for the gradient of the cross entropy."""
+
+
+class Dense(SoftTargets):
+    """Complete distributions.
+
+    Args:
+        probabilities: (rows, vocabulary), softened.
+    """
+
+    def __init__(self, probabilities: Tensor) -> None:
         self.probabilities = probabilities
 
-    def divergence(self, name, lprobs, total, rows):
-        """(rows,) how far the student's log-probabilities, with their sum `total`, are from these rows."""
+    def divergence(self, name: str, lprobs: Tensor, total: Tensor, rows: slice) -> Tensor:
+        """Computes any of the divergences."""
         q = self.probabilities[rows]
         if name == FORWARD_KL:
             return -(q * lprobs).sum(-1)
@@ -56,8 +90,14 @@ class Dense:
             return ((p * (lprobs - log_m)).sum(-1) + (q * (log(q) - log_m)).sum(-1)) / 2
         return (p - q).abs().sum(-1) / 2
 
-    def slope(self, name, p, rows):
-        """(rows, vocabulary) derivative of `divergence` by the student's probabilities p, but for a constant a row."""
+    def slope(self, name: str, p: Tensor, rows: slice) -> Tensor:
+        """Computes the derivative by p of any divergence but forward_kl, up to a constant per row.
+
+        Args:
+            name: the divergence.
+            p: (rows, vocabulary) probabilities of the student, softened.
+            rows: which rows these are.
+        """
         q = self.probabilities[rows]
         if name == "reverse_kl":
             return log(p) - log(q)
@@ -65,57 +105,70 @@ class Dense:
             return (log(p) - log((p + q) / 2)) / 2
         return (p - q).sign() / 2
 
-    def subtract_from(self, values, weight, rows):
-        """values -= weight * q, in place: what the cross entropy's gradient needs."""
+    def subtract_from(self, values: Tensor, weight: float, rows: slice) -> None:
+        """Computes values -= weight * q in place."""
         values.sub_(self.probabilities[rows], alpha=weight)
 
 
-class TopK:
-    """The k most probable symbols, and for every other symbol the same share of what is left.
+class TopK(SoftTargets):
+    """The k most probable symbols, and an equal share of the remaining mass for each other symbol.
 
-    Args: ids: (rows, k) int64; probabilities: (rows, k); other: (rows,) probability of each of the other symbols. All
-    softened already; see `top_k`.
+    Args:
+        ids: (rows, k) int64.
+        probabilities: (rows, k), softened.
+        other: (rows,) probability of each of the other symbols, softened.
     """
 
-    def __init__(self, ids, probabilities, other):
+    def __init__(self, ids: Tensor, probabilities: Tensor, other: Tensor) -> None:
         self.ids, self.above, self.other = ids, probabilities - other.unsqueeze(-1), other
 
-    def divergence(self, name, lprobs, total, rows):
-        """(rows,) cross entropy with the student's log-probabilities; no other divergence knows a tail."""
+    def divergence(self, name: str, lprobs: Tensor, total: Tensor, rows: slice) -> Tensor:
+        """Computes the cross entropy, the only divergence that is known without the tail."""
         assert name == FORWARD_KL, name
         top = (self.above[rows] * lprobs.gather(-1, self.ids[rows])).sum(-1)
         return -top - self.other[rows] * total
 
-    def subtract_from(self, values, weight, rows):
-        """values -= weight * q, in place."""
+    def subtract_from(self, values: Tensor, weight: float, rows: slice) -> None:
+        """Computes values -= weight * q in place."""
         values.sub_(weight * self.other[rows].unsqueeze(-1))
         values.scatter_add_(-1, self.ids[rows], -weight * self.above[rows])
 
 
-def top_k(ids, probabilities, rest, vocabulary, temperature=1.0, tail=SPREAD):
-    """TopK from stored numbers: they are made to sum to 1, and then softened.
+def top_k(
+    ids: Tensor,
+    probabilities: Tensor,
+    rest: Tensor,
+    vocabulary: int,
+    temperature: float = 1.0,
+    tail: str = SPREAD,
+) -> TopK:
+    """Builds TopK from stored numbers, which are normalised and then softened.
 
     Args:
-        ids: (rows, k) int64; probabilities: (rows, k) float32; rest: (rows,) mass of the vocabulary's other symbols.
-        tail: "spread" gives each of the others its share of the rest, "ignore" gives them nothing.
+        ids: (rows, k) int64.
+        probabilities: (rows, k) float32.
+        rest: (rows,) mass of the other symbols.
+        vocabulary: number of symbols.
+        temperature: T, positive.
+        tail: "spread" gives each other symbol an equal share of the rest, "ignore" gives it 0.
     """
     others = vocabulary - ids.size(-1)
     if tail == IGNORE or not others:
         rest = torch.zeros_like(rest)
-    nothing = torch.finfo(probabilities.dtype).tiny  # instead of 0, the sum of a row of padding
-    total = (probabilities.sum(-1) + rest).clamp_min(nothing)
+    smallest = torch.finfo(probabilities.dtype).tiny  # in place of 0, the sum of a row of padding
+    total = (probabilities.sum(-1) + rest).clamp_min(smallest)
     other = rest / total / max(others, 1)
     probabilities = probabilities / total.unsqueeze(-1)
     if temperature != 1:
-        # Divided by the largest first: a power of small numbers would be 0 for all of them.
-        largest = torch.maximum(probabilities.amax(-1), other).clamp_min(nothing).unsqueeze(-1)
+        # Divided by the largest first: powers of small numbers would all be 0.
+        largest = torch.maximum(probabilities.amax(-1), other).clamp_min(smallest).unsqueeze(-1)
         probabilities = (probabilities / largest) ** (1 / temperature)
         other = (other / largest.squeeze(-1)) ** (1 / temperature)
-        total = (probabilities.sum(-1) + others * other).clamp_min(nothing)
+        total = (probabilities.sum(-1) + others * other).clamp_min(smallest)
         probabilities, other = probabilities / total.unsqueeze(-1), other / total
     return TopK(ids, probabilities, other)
 
 
-def log(probabilities):
-    """log p that is finite where p is 0."""
+def log(probabilities: Tensor) -> Tensor:
+    """Computes log p, which is finite where p is 0."""
     return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 import toys
 from commands import PLUGIN, run_here
-from safetensors import safe_open
 
 from fairseq_seqkd import compat
 
@@ -38,21 +37,15 @@ def same(left, right):
 def test_the_commands_bring_a_student_back(tiny, tmp_path):
     toys.train(tiny, tmp_path, criterion="cross_entropy", max_epoch=1)
     student, small, back = (
-        tmp_path / name for name in ("checkpoint_last.pt", "x.sparse", "back.pt")
+        tmp_path / name for name in ("checkpoint_last.pt", "x.compressed", "back.pt")
     )
     pruned = tmp_path / "pruned.pt"
     run_here("seqkd", "prune", student, "--sparsity", 0.8, "-o", pruned)
     done = run_here("seqkd", "compress", pruned, "-o", small)
     assert "are not zero" in done.stdout and small.stat().st_size < pruned.stat().st_size
-    with safe_open(str(small), framework="pt") as file:
-        values = sum(file.get_tensor(key).numel() for key in file.keys() if key.endswith(".values"))  # noqa: SIM118
-    matrices = [t for name, t in compat.read_checkpoint(pruned)["model"].items() if t.dim() > 1]
-    assert values == sum(
-        int(torch.count_nonzero(t)) for t in matrices
-    )  # zeros are 0.0, none is -0.0
     run_here("seqkd", "restore", small, "-o", back)
     assert same(compat.read_checkpoint(pruned), compat.read_checkpoint(back))
-    half, again = tmp_path / "half.sparse", tmp_path / "half.pt"
+    half, again = tmp_path / "half.compressed", tmp_path / "half.pt"
     run_here("seqkd", "compress", pruned, "--fp16", "-o", half)
     run_here("seqkd", "restore", half, "-o", again)
     assert half.stat().st_size < 0.8 * small.stat().st_size

@@ -288,12 +288,17 @@ def test_another_task_is_refused(tiny, teacher, criterion):
 
     task = toys.build(tiny, criterion="cross_entropy")[0]
     other = argparse.Namespace(target_dictionary=task.target_dictionary, cfg=None)
-    with pytest.raises(
-        Refusal, match="under the task translation; Namespace is another, so leave out --task"
-    ):
-        CRITERION_REGISTRY[criterion](
-            other, sentence_avg=False, label_smoothing=0.0, teacher_path=str(teacher)
-        )
+    config = toys.configure(tiny, criterion=criterion, teacher_path=teacher).criterion
+    with pytest.raises(Refusal, match="under the task translation, not Namespace; leave out"):
+        CRITERION_REGISTRY[criterion].build_criterion(config, other)
+
+
+def test_all_wrong_options_are_reported_at_once(tiny):
+    """Each sentence is one that a single wrong option gets, too."""
+    with pytest.raises(Refusal) as refused:
+        toys.build(tiny, criterion="word_kd", alpha=1.5, temperature=-1, label_smoothing=1)
+    options = [sentence.split()[0] for sentence in refused.value.sentences]
+    assert options == ["--alpha", "--temperature", "--label-smoothing", "--alpha", "--temperature"]
 
 
 ADAPTIVE = {"adaptive-softmax-cutoff": "8,16", "adaptive-softmax-dropout": 0.0}

@@ -188,3 +188,18 @@ def test_from_scratch_there_is_nothing_to_keep(tiny, tmp_path):
     )
     done = run_here("fairseq-train", *command, check=False)
     assert done.returncode != 0 and "finds no zeros to keep" in done.stdout
+
+
+def test_excluded_matrices_stay_as_they_are(student, tmp_path):
+    done = run_here(
+        "seqkd", "prune", student, "--sparsity", 0.5, "--exclude", "*embed*", "--json",
+        "-o", tmp_path / "pruned.pt",
+    )  # fmt: skip
+    printed = json.loads(done.stdout[done.stdout.index("{") :])
+    zeros = {matrix["names"][0]: matrix["zeros"] for matrix in printed["matrices"]}
+    before, after = (compat.read_checkpoint(p)["model"] for p in (student, tmp_path / "pruned.pt"))
+    excluded = [name for name in zeros if "embed" in name]
+    assert excluded and zeros.keys() > set(excluded)
+    for name in excluded:
+        assert torch.equal(before[name], after[name])
+        assert zeros[name] == int((before[name] == 0).sum())

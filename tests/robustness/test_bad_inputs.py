@@ -327,9 +327,9 @@ def no_number(state):
     state["model"]["decoder.embed_tokens.weight"][5] = float("nan")
 
 
-def sparse_file(at, change):
-    """A sparse file of which the bytes have changed."""
-    path = at / "student.sparse"
+def compressed_file(at, change):
+    """A compressed file of which the bytes have changed."""
+    path = at / "student.compressed"
     assert run("seqkd", "compress", at.made["teacher"], "-o", path).returncode == 0
     path.write_bytes(change(path.read_bytes()))
     return path
@@ -487,13 +487,13 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("a view the wrong way round", lambda at: at.train(at.made["distilled"] / "seq_inter",
      criterion="seq_inter",
      source_lang="en", target_lang="de"),
-         "are de-en, and this is training for en-de; pass --source-lang de", 1),
+         "are de-en, but this training is for en-de; pass --source-lang de", 1),
     ("gold beside a view's targets", lambda at: at.train(at.with_gold("distilled",
      "train1") / "seq_kd", criterion="seq_kd"),
-     "holds 'train1' too, on which fairseq-train would train besides", 1),
+     "also holds 'train1', which is not from the teacher", 1),
     ("a temperature without a teacher", lambda at: at.train(at.made["distilled"] / "seq_kd",
      criterion="seq_kd", temperature=2),
-     "--temperature 2.0 flattens a teacher's distributions; name one", 1),
+     "--temperature 2.0 softens a teacher's distributions; pass one", 1),
     ("no split to train on under a live teacher", lambda at: at.train(train_subset="absent",
      criterion="word_kd",
      teacher_path=at.made["teacher"]), "there is no split 'absent'", 1),
@@ -600,7 +600,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
      1),
     ("a manifest of the store of other sentences", lambda at: at.stored(becomes(b'"tokens": ',
      b'"tokens": 1'), "manifest.json"),
-     "is not the file that its manifest speaks of", 1),
+     "is not the file that its manifest describes", 1),
     # Views.
     ("gold under seq_kd", lambda at: at.train(criterion="seq_kd"),
      "holds no teacher's translations", 1),
@@ -642,16 +642,16 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
      (at.made["distilled"] / NBestStore.NAME).read_bytes()),
      "is not a store of distributions", 1),
     # Files of the other commands.
-    ("half a sparse file", lambda at: at.seqkd("restore", sparse_file(at, half), "-o",
-     at / "x.pt"), "or damaged", 1),
-    ("an empty sparse file", lambda at: at.seqkd("restore", at.file("a.sparse"), "-o",
-     at / "x.pt"), "or damaged", 1),
-    ("a bit of a sparse file's header", lambda at: at.seqkd("restore", sparse_file(at, flipped(0,
-     128)), "-o", at / "x.pt"),
-     "or damaged", 1),
-    ("a bit of a sparse file", lambda at: at.seqkd("restore", sparse_file(at, flipped(0.9)), "-o",
-     at / "x.pt"),
-     "its checksum is another", 1),
+    ("half a compressed file", lambda at: at.seqkd("restore", compressed_file(at, half), "-o",
+     at / "x.pt"), "is damaged, or no file of this version", 1),
+    ("an empty compressed file", lambda at: at.seqkd("restore", at.file("a.compressed"), "-o",
+     at / "x.pt"), "is damaged, or no file of this version", 1),
+    ("a bit of a compressed file's header", lambda at: at.seqkd("restore", compressed_file(at,
+     flipped(0, 128)), "-o", at / "x.pt"),
+     "is damaged, or no file of this version", 1),
+    ("a bit of a compressed file", lambda at: at.seqkd("restore", compressed_file(at,
+     flipped(0.9)), "-o", at / "x.pt"),
+     "is damaged, or no file of this version", 1),
     ("empty results", lambda at: at.seqkd("report", at.file("r.json")), "is not JSON", 1),
     ("results that are a list", lambda at: at.seqkd("report", at.file("r.json", b"[]")),
      "holds no results", 1),
@@ -833,14 +833,14 @@ FULL = [  # (what is written, the words of the command, bytes that fit, what is 
     ("text", lambda at: at.text(), 5000, "text.de"),
     ("a pruned checkpoint", lambda at: at.prune(), 50_000, "pruned.pt"),
     (
-        "a sparse file",
-        lambda at: at.seqkd("compress", at.made["teacher"], "-o", at / "a.sparse"),
+        "a compressed file",
+        lambda at: at.seqkd("compress", at.made["teacher"], "-o", at / "a.compressed"),
         50_000,
-        "a.sparse",
+        "a.compressed",
     ),
     (
         "a restored checkpoint",
-        lambda at: at.seqkd("restore", sparse_file(at, bytes), "-o", at / "a.pt"),
+        lambda at: at.seqkd("restore", compressed_file(at, bytes), "-o", at / "a.pt"),
         50_000,
         "a.pt",
     ),

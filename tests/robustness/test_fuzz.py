@@ -20,7 +20,7 @@ from measurements import result
 
 from fairseq_seqkd.checkpoint import Checkpoint
 from fairseq_seqkd.commands import inspect
-from fairseq_seqkd.compression import compressed as sparse
+from fairseq_seqkd.compression import compressed
 from fairseq_seqkd.corpus import array_files, inspection, manifest, progress, views
 from fairseq_seqkd.corpus.distribution_store import (
     PER_TOKEN,
@@ -142,8 +142,8 @@ def with_the_right_checksum(read, module):
     return reads
 
 
-def read_sparse(folder):
-    return sparse.restore(folder / "student.sparse")
+def read_compressed(folder):
+    compressed.restore(folder / "student.compressed", folder / "restored.pt")
 
 
 def read_part(folder):
@@ -189,7 +189,7 @@ READERS = {
         "distilled/seq_kd/manifest.json",
         lambda folder: views.find(folder / "distilled" / "seq_kd"),
     ),
-    "sparse": ("student.sparse", with_the_right_checksum(read_sparse, sparse)),
+    "compressed": ("student.compressed", read_compressed),
     "results": ("file", read_results),
     "deployed": ("seqkd.json", lambda folder: deployed.read(folder)),
 }
@@ -210,7 +210,7 @@ def files(distilled, whole, teacher, tmp_path_factory):
     state = Checkpoint(teacher).state
     for tensor in state["model"].values():
         tensor[torch.rand(tensor.shape, generator=torch.Generator().manual_seed(1)) < 0.5] = 0
-    sparse.compress(state, out / "student.sparse")
+    compressed.compress(state, out / "student.compressed")
     (out / "file").write_text(
         json.dumps({"results": [result("Student", 1), result("Seq-KD")], "pairs": []})
     )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fairseq_seqkd.commands import prune
 from fairseq_seqkd.compression import pruning
 from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.training.frozen_zeros import FrozenZeros
 
 
 def model_of(seed=0):
@@ -33,7 +34,7 @@ def test_one_number_for_each_channel_is_no_matrix():
         "conv.weight_g": torch.ones(1, 1, 64),
         "conv.weight_v": torch.ones(3, 8, 64),
     }
-    pruned, _ = pruning.classes(gains)
+    pruned, _ = pruning.matrices(gains)
     assert [c.names for c in pruned] == [["conv.weight_v"]]
 
 
@@ -45,7 +46,7 @@ def test_one_number_for_each_channel_is_no_matrix():
 @settings(max_examples=80, deadline=None)
 def test_the_smallest_go_first(seed, sparsity, scheme):
     model = model_of(seed)
-    pruned, spared = pruning.classes(model)
+    pruned, spared = pruning.matrices(model)
     assert [c.names for c in pruned] == [
         [
             "encoder.embed_tokens.weight",
@@ -84,19 +85,19 @@ def test_the_command_knows_the_schemes():
 
 
 def test_what_is_excluded_is_left_alone():
-    pruned, spared = pruning.classes(model_of(), ["*output_projection*"])
+    pruned, spared = pruning.matrices(model_of(), ["*output_projection*"])
     assert [c.names[0] for c in pruned] == ["encoder.layers.0.fc1.weight"] and len(spared) == 1
-    with pytest.raises(Refusal, match="'nothing.*' is the name of no matrix"):
-        pruning.classes(model_of(), ["nothing.*"])
+    with pytest.raises(Refusal, match="'nothing.*' matches the name of no matrix"):
+        pruning.matrices(model_of(), ["nothing.*"])
     with pytest.raises(Refusal, match="no matrix left"):
-        pruning.choose(pruning.classes(model_of(), ["*"])[0], 0.5, "class-blind")
+        pruning.choose(pruning.matrices(model_of(), ["*"])[0], 0.5, "class-blind")
 
 
 def test_pruning_further_keeps_the_zeros():
-    first, _ = pruning.classes(model_of())
+    first, _ = pruning.matrices(model_of())
     pruning.choose(first, 0.3, "class-blind")
     once = pruning.apply({"model": model_of()}, first)["model"]
-    second, _ = pruning.classes(once)
+    second, _ = pruning.matrices(once)
     pruning.choose(second, 0.6, "class-blind")
     twice = pruning.apply({"model": once}, second)["model"]
     assert sum(c.zeros for c in second) == round(0.6 * 48)
@@ -153,8 +154,8 @@ def test_matrices_that_are_cut_up_are_refused():
 
     model = torch.nn.Sequential(FullyShardedDataParallel(4, 4))
     torch.nn.init.zeros_(model[0].weight[0, :2])
-    with pytest.raises(Refusal, match="FSDP cuts them up"):
-        pruning.FrozenZeros(model)
+    with pytest.raises(Refusal, match="FSDP splits them"):
+        FrozenZeros().freeze(model)
 
 
 def test_a_lost_zero_stops_the_run(tiny):
