@@ -1,4 +1,5 @@
-"""The subcommands of `seqkd`, one file each: `add(commands)` declares its options, `run(arguments)` does the work.
+"""The subcommands of `seqkd`, one file each.
 
-Nothing heavy is imported before `run`: fairseq takes four seconds, and `seqkd --help` must not wait for it.
+`add_parser` declares the options, and `run` does the work. Nothing heavy is imported before `run`:
+`seqkd --help` does not wait four seconds for fairseq.
 """
