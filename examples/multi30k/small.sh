@@ -91,7 +91,7 @@ do_sweep() { # without retraining, for Table 3
 do_export() {
     seqkd export "$WORK/mixed80/checkpoint_last.pt" --to ctranslate2 --quantization int8 --sentencepiece-model "$SPM" \
         -o "$WORK/student.ct2" --force
-    seqkd compress "$WORK/mixed80/checkpoint_last.pt" -o "$WORK/student.sparse"
+    seqkd compress "$WORK/mixed80/checkpoint_last.pt" -o "$WORK/student.compressed"
 }
 
 do_evaluate() {
