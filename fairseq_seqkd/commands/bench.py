@@ -17,7 +17,8 @@ from fairseq_seqkd.commands.arguments import (
 )
 from fairseq_seqkd.commands.console import print_result, quieten
 from fairseq_seqkd.commands.text_options import EPILOG, TextOptions, add_text_options
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.engines.length_limit import check_length_options
+from fairseq_seqkd.errors import Problems, Refusal
 
 
 def add_parser(subcommands: argparse._SubParsersAction) -> None:
@@ -73,11 +74,23 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures, writes the file after every round, and prints the table."""
-    beams = parse_beams(arguments.beams)
-    check_at_least_one(arguments, "--rounds")
-    check_output(arguments.output)
-    check_replaced(arguments.output)
-    models, decoders = parse_models(arguments.models), TextOptions(arguments, "bench")
+    problems = Problems()
+    with problems.collect():
+        beams = parse_beams(arguments.beams)
+    with problems.collect():
+        check_at_least_one(arguments, "--rounds")
+    with problems.collect():
+        check_output(arguments.output)
+        check_replaced(arguments.output)
+    with problems.collect():
+        check_length_options(arguments.max_len_a, arguments.max_len_b)
+    with problems.collect():
+        models = parse_models(arguments.models)
+    with problems.collect():
+        decoders = TextOptions(arguments, "bench")
+    with problems.collect():
+        engines = check_engines(arguments.engines)
+    problems.refuse()
     quieten()
     from tqdm import tqdm
 
@@ -90,7 +103,6 @@ def run(arguments: argparse.Namespace) -> None:
     from fairseq_seqkd.report import table2
 
     fairseq_seqkd.register()
-    names = check_engines(arguments.engines)
     options = systems.Options(
         arguments.split,
         arguments.max_len_a,
@@ -98,10 +110,12 @@ def run(arguments: argparse.Namespace) -> None:
         decoders.post_process(arguments.post_process),
         decoders,
     )
-    prepared = [
-        systems.prepare(Checkpoint(path), arguments.data, options, Identity(name, None))
-        for name, path in models
-    ]
+    prepared = []
+    for name, path in models:
+        with problems.collect():
+            identity = Identity(name, None)
+            prepared.append(systems.prepare(Checkpoint(path), arguments.data, options, identity))
+    problems.refuse()
     first = prepared[0]
     bench = Bench(
         speeds=[],
@@ -109,7 +123,7 @@ def run(arguments: argparse.Namespace) -> None:
         settings=speed.common_settings(first.settings),
         counted=speed.counted(first),
         machine=systems.machine(systems.choose_device(cpu=True)),
-        versions=speed.versions(names),
+        versions=speed.versions(engines),
         date=datetime.date.today().isoformat(),
     )
 
@@ -120,7 +134,7 @@ def run(arguments: argparse.Namespace) -> None:
                 file.write(to_json(bench).encode())
 
     with tempfile.TemporaryDirectory(prefix="seqkd-bench-") as folder:
-        benchmark = speed.Benchmark(prepared, names, beams, Path(folder))
+        benchmark = speed.Benchmark(prepared, engines, beams, Path(folder))
         total = arguments.rounds * len(benchmark.contenders)
         with tqdm(total=total, unit=" runs", disable=None, leave=False) as bar:
 

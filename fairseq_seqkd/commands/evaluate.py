@@ -14,7 +14,8 @@ from fairseq_seqkd.commands.arguments import (
 )
 from fairseq_seqkd.commands.console import BatchProgressBar, ProgressBar, print_result, quieten
 from fairseq_seqkd.commands.text_options import EPILOG, TextOptions, add_text_options
-from fairseq_seqkd.errors import Refusal
+from fairseq_seqkd.engines.length_limit import check_length_options
+from fairseq_seqkd.errors import Problems
 
 if TYPE_CHECKING:
     from fairseq_seqkd.evaluation.cache import Cache
@@ -81,9 +82,16 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures what is not in the cache, compares all pairs, and prints the table."""
-    requests = parse_requests(arguments)
-    check_output(arguments.output)
-    decoders = TextOptions(arguments, "evaluate")
+    problems = Problems()
+    with problems.collect():
+        requests = parse_requests(arguments)
+    with problems.collect():
+        check_output(arguments.output)
+    with problems.collect():
+        check_length_options(arguments.max_len_a, arguments.max_len_b)
+    with problems.collect():
+        decoders = TextOptions(arguments, "evaluate")
+    problems.refuse()
     quieten()
     import msgspec
 
@@ -108,10 +116,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
     prepared = []
     for name, seed, path in requests:
-        identity = Identity(name, seed)
-        system = systems.prepare(Checkpoint(path), arguments.data, options, identity)
-        results.check(system.describe(device))
-        prepared.append(system)
+        with problems.collect():
+            identity = Identity(name, seed)
+            system = systems.prepare(Checkpoint(path), arguments.data, options, identity)
+            results.check(system.describe(device))
+            prepared.append(system)
+    problems.refuse()
     scorer = None
     if arguments.comet:
         scorer = comet.Scorer(arguments.comet, device, cache, prepared, arguments.again)
@@ -199,23 +209,27 @@ def parse_requests(arguments: argparse.Namespace) -> List[CheckpointArgument]:
     Raises:
         Refusal: two checkpoints have the same name and seed.
     """
+    problems = Problems()
     single = arguments.name is not None or arguments.seed is not None
-    if len(arguments.checkpoints) > 1 and single:
-        raise Refusal(
-            "--name and --seed are for a single checkpoint; with several, write NAME@SEED=PATH "
-            "for each"
-        )
-    if arguments.seed is not None and arguments.seed < 0:
-        raise Refusal(f"--seed is {arguments.seed}, it must be at least 0")
+    problems.require(
+        len(arguments.checkpoints) == 1 or not single,
+        "--name and --seed are for a single checkpoint; with several, write NAME@SEED=PATH for "
+        "each",
+    )
+    problems.require(
+        arguments.seed is None or arguments.seed >= 0,
+        f"--seed is {arguments.seed}, it must be at least 0",
+    )
     requests: List[CheckpointArgument] = []
     for text in arguments.checkpoints:
         name, seed, path = parse_checkpoint(text)
         name = name if arguments.name is None else arguments.name
         seed = seed if arguments.seed is None else arguments.seed
-        if any((name, seed) == (request.name, request.seed) for request in requests):
-            raise Refusal(
-                f"two checkpoints are named {name}{'' if seed is None else f'@{seed}'}; tell them "
-                "apart with NAME=PATH or NAME@SEED=PATH"
-            )
+        problems.require(
+            all((name, seed) != (request.name, request.seed) for request in requests),
+            f"two checkpoints are named {name}{'' if seed is None else f'@{seed}'}; tell them "
+            "apart with NAME=PATH or NAME@SEED=PATH",
+        )
         requests.append(CheckpointArgument(name, seed, path))
+    problems.refuse()
     return requests

@@ -100,8 +100,6 @@ class TextOptions:
                 "pass the options that it needs"
             ) from error
 
-    __call__ = build  # the name of before
-
     def _parser(self, languages: Sequence[str]) -> argparse.ArgumentParser:
         """Makes a parser of the options of the BPE and the tokenizer named."""
         from fairseq.dataclass.utils import gen_parser_from_dataclass
@@ -130,7 +128,3 @@ class TextOptions:
             f"unknown options: {' '.join(words)}; see `seqkd {self.command} --help`, "
             "and pass --bpe or --tokenizer if these are their options"
         )
-
-
-# The names of before, for modules that have not moved yet.
-OF_DECODERS, Decoders, add_decoders = EPILOG, TextOptions, add_text_options

@@ -338,3 +338,40 @@ def test_what_commands_say_as_json(tiny, teacher, distilled, tmp_path, capsys):
         tmp_path / "ct2",
     )
     assert found["sentences"] == 9 and found["same"] <= 9 and found["quantization"] == "float32"
+
+
+@pytest.mark.parametrize(
+    "words,options",
+    [
+        (
+            [
+                "evaluate",
+                "a=a.pt",
+                "b=b.pt",
+                "--seed",
+                "-1",
+                "--max-len-b",
+                "-3",
+                "-o",
+                "/absent/x",
+            ],
+            ["--name", "--seed", "/absent", "--max-len-b"],
+        ),
+        (
+            ["bench", "a=a.pt", "a=b.pt", "--beams", "0", "--rounds", "0", "--engines", "marian"],
+            ["--beams", "--rounds", "two models", "--engines"],
+        ),
+    ],
+)
+def test_all_wrong_options_are_reported_at_once(words, options):
+    with pytest.raises(Refusal) as refused:
+        cli.main([*words, "--data", "bin"])
+    for option in options:
+        assert [s for s in refused.value.sentences if option in s], (option, refused.value)
+    assert len(refused.value.sentences) == len(options)
+
+
+def test_all_checkpoints_that_cannot_be_measured_are_reported_at_once(tmp_path):
+    with pytest.raises(Refusal) as refused:
+        cli.main(["evaluate", "a=/absent/a.pt", "b=/absent/b.pt", "--data", str(tmp_path)])
+    assert [s.split()[2] for s in refused.value.sentences] == ["/absent/a.pt", "/absent/b.pt"]
