@@ -308,11 +308,11 @@ def test_ctrl_c_in_a_training_is_one_sentence(distilled, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     seen += process.communicate()
     assert process.returncode == 130 and "Traceback" not in seen, seen[-2000:]
-    said = (
-        "fairseq_seqkd: interrupted; the same command goes on from the last checkpoint in "
+    sentence = (
+        "fairseq_seqkd: interrupted; run the same command to continue from the last checkpoint in "
         "its --save-dir"
     )
-    assert seen.splitlines()[-1] == said and seen.count("interrupted") == 1
+    assert seen.splitlines()[-1] == sentence and seen.count("interrupted") == 1
     again = run_here("fairseq-train", *words, "--max-update", "90").stdout
     assert re.search("Loaded checkpoint .* @ [48]0 updates", again) and "num_updates=90" in again
 

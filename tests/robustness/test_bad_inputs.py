@@ -335,7 +335,10 @@ def compressed_file(at, change):
     return path
 
 
-LONG_AGO = b'{"results": [{"name": "A", "data_sha256": "another", "settings": {}}]}'
+LONG_AGO = (
+    b'{"results": [{"name": "A", "data_sha256": "another", "settings": {"split": "test", '
+    b'"max_len_a": 1.2, "max_len_b": 10}}]}'
+)
 
 # fmt: off
 ROWS = [  # (what is given, the words of the command, part of the sentence, exit code)
@@ -660,7 +663,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("results of other data", lambda at: at.evaluate(None, None, "-o", at.file("r.json",
      LONG_AGO)), "measured on other data", 1),
     ("half the results", lambda at: at.evaluate(None, None, "-o", at.file("r.json",
-     half(LONG_AGO))), "is no JSON", 1),
+     half(LONG_AGO))), "is not JSON", 1),
     ("text that is no UTF-8 to compare on", lambda at: at.seqkd("export", at.made["teacher"],
      "--check",
      at.file("text", b"rot H\xe4us\n"), "-o", at / "x"), "is not UTF-8 text", 1),
@@ -737,7 +740,7 @@ ROWS = [  # (what is given, the words of the command, part of the sentence, exit
     ("-o below a file", lambda at: at.text(None, "-o", at.file("file") / "train"),
      "its folder does not exist", 1),
     ("a file for --cache", lambda at: at.evaluate(None, None, "--cache", at.file("cache")),
-     "name another with --cache", 1),
+     "name another folder with --cache", 1),
     ("export over a folder of others", lambda at: at.seqkd("export", at.made["teacher"],
      "--no-subwords", "-o", at.folder("x")),
      "`seqkd export` did not write it", 1),
